@@ -1,0 +1,38 @@
+//! Compiles the protobuf files with `protox`, so that a build needs no `protoc`.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+const FILES: [&str; 2] = ["proto/log/v1/log.proto", "proto/duramen/v1/log.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-env-changed=DURAMEN_COMMIT");
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    println!("cargo:rustc-env=DURAMEN_BUILD_COMMIT={}", commit());
+    println!("cargo:rustc-env=DURAMEN_BUILD_TARGET={}", std::env::var("TARGET")?);
+    println!("cargo:rustc-env=DURAMEN_BUILD_RUSTC={}", rustc_version());
+    Ok(())
+}
+
+/// The commit being built: from the environment, else from git, else `unknown` (a source archive).
+fn commit() -> String {
+    println!("cargo:rerun-if-changed=.git/HEAD");
+    std::env::var("DURAMEN_COMMIT")
+        .ok()
+        .or_else(|| output("git", &["rev-parse", "--short=12", "HEAD"]))
+        .unwrap_or_else(|| "unknown".into())
+}
+
+fn rustc_version() -> String {
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
+    output(&rustc, &["--version"]).unwrap_or_else(|| "unknown".into())
+}
+
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = std::process::Command::new(program).args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

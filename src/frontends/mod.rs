@@ -1,0 +1,4 @@
+//! Protocols in, asks out.
+
+pub mod grpc;
+pub mod http;

@@ -1,0 +1,26 @@
+//! duramen: a single-node-first, actor-supervised commit log.
+//!
+//! The rooms, from the ground up; each depends only on those above it in this list
+//! (`tests/it/tidy.rs` enforces it, `ARCHITECTURE.md` draws it):
+//!
+//! - [`model`]: offsets, terms, records, time. Knows nobody.
+//! - [`log`]: the commit log library: batch, store, index, segment, recovery, retention, disks.
+//! - [`raft`]: one partition's Raft state machine: events in, effects out.
+//! - [`wire`]: generated protobuf, conversions, the client library.
+//! - [`ops`]: settings, logger, readiness notices.
+//! - [`supervision`]: the supervisor tree, restart policy, references that survive restarts.
+//! - [`actors`]: one file or folder per actor: messages, handlers, restart policy.
+//! - [`frontends`]: a protocol in, asks out: gRPC and HTTP.
+//! - [`node`]: builds the tree from a configuration: the in-process API.
+//! - [`cli`]: the subcommands of the one binary.
+
+pub mod actors;
+pub mod cli;
+pub mod frontends;
+pub mod log;
+pub mod model;
+pub mod node;
+pub mod ops;
+pub mod raft;
+pub mod supervision;
+pub mod wire;

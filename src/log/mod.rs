@@ -1,0 +1,4 @@
+//! The commit log library.
+
+pub mod batch;
+pub mod disk;

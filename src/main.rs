@@ -1,0 +1,3 @@
+//! The `duramen` binary: see `duramen --help`.
+
+fn main() {}
