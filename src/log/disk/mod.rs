@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A file system. All methods block; none is called from an actor's handler.
@@ -77,4 +77,3 @@ pub trait Map: Send + Sync + fmt::Debug + 'static {
     /// Makes the stores durable (msync).
     fn sync(&self) -> io::Result<()>;
 }
-
