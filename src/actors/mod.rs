@@ -1,1 +1,15 @@
-//! Actors.
+//! The actors: one file or folder each, with its messages, its handlers and its restart policy.
+//! Thin on purpose: what decides lives in the cores, what blocks lives on a flush thread.
+//!
+//! Of a partition: [`log`] and [`raft`], what they publish ([`published`]), and the handle
+//! ([`handle`]) by which front ends reach them, through the seam of [`partition`].
+
+pub mod frontend;
+pub mod gather;
+pub mod handle;
+pub mod housekeeping;
+pub mod log;
+pub mod partition;
+pub mod published;
+pub mod raft;
+pub mod readiness;

@@ -1,0 +1,271 @@
+//! A partition as front ends hold it: checks what comes in, admits it, and reads through what the
+//! partition's actors publish. Stays valid while the actors behind it are replaced.
+
+use super::partition::{
+    Chunk, PartitionApi, PartitionState, PartitionStatus, PendingAck, ProduceError, ReadError,
+};
+use super::published::{Phase, Published};
+use super::raft::{Body, Propose, RaftActor};
+use crate::log::batch::{self, BatchError, BatchLimits, ValidBatches};
+use crate::log::{LogError, LogView, ReadMode, ReadOutcome};
+use crate::model::{Clock, Durability, Offset, Record, Timestamp};
+use crate::supervision::{ActorRef, Refused, State};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+
+/// When to come back to a partition that is being recovered or rebuilt.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Cold reads of one partition under way at a time; more wait their turn.
+const COLD_READS_MAX: usize = 4;
+
+/// See the module. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PartitionHandle(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    raft: ActorRef<RaftActor>,
+    published: Arc<Published>,
+    clock: Arc<dyn Clock>,
+    limits: BatchLimits,
+    durability: Durability,
+    cold_reads: Semaphore,
+    refused: AtomicU64,
+}
+
+impl PartitionHandle {
+    /// A handle to the partition behind `raft`.
+    pub fn new(
+        raft: ActorRef<RaftActor>,
+        published: Arc<Published>,
+        clock: Arc<dyn Clock>,
+        limits: BatchLimits,
+        durability: Durability,
+    ) -> Self {
+        let cold_reads = Semaphore::new(COLD_READS_MAX);
+        let refused = AtomicU64::new(0);
+        Self(Arc::new(Inner { raft, published, clock, limits, durability, cold_reads, refused }))
+    }
+
+    /// What the partition publishes.
+    pub fn published(&self) -> &Arc<Published> {
+        &self.0.published
+    }
+
+    fn propose(&self, body: Body, bytes: usize) -> Result<PendingAck, ProduceError> {
+        let inner = &*self.0;
+        let permit = inner.raft.admit(bytes).map_err(|refused| self.refuse(refused))?;
+        let (answer, pending) = PendingAck::channel();
+        inner
+            .raft
+            .tell(Propose { body, bytes, answer, permit })
+            .map_err(|refused| self.refuse(refused))?;
+        Ok(pending)
+    }
+
+    fn refuse(&self, refused: Refused) -> ProduceError {
+        self.0.refused.fetch_add(1, Ordering::Relaxed);
+        let message = refused.to_string();
+        match refused {
+            Refused::Restarting { retry_after, .. } => ProduceError::Restarting { message, retry_after },
+            Refused::Overloaded { retry_after, .. } => ProduceError::Overloaded { message, retry_after },
+            Refused::Stopped { .. } => ProduceError::Stopped { message },
+            Refused::Quarantined { .. } => ProduceError::Quarantined { message },
+        }
+    }
+
+    fn view(&self) -> Result<Arc<LogView>, ReadError> {
+        self.0.published.view().ok_or_else(|| ReadError::Unavailable {
+            message: match &*self.0.published.phase() {
+                Phase::Down { reason } => format!("the partition cannot be read: {reason}"),
+                _ => "the partition is being recovered".into(),
+            },
+            retry_after: RETRY_AFTER,
+        })
+    }
+
+    fn check_range(&self, view: &LogView, offset: Offset, end: Offset) -> Result<(), ReadError> {
+        let start = view.start();
+        if offset < start || offset > end {
+            return Err(ReadError::OutOfRange { offset, start, end });
+        }
+        Ok(())
+    }
+
+    /// Runs a read that may wait for the device on the blocking pool.
+    async fn cold<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let _turn = self.0.cold_reads.acquire().await;
+        match tokio::task::spawn_blocking(read).await {
+            Ok(outcome) => outcome.map_err(|error| self.explain(error)),
+            Err(error) => Err(ReadError::Io { message: format!("the read was given up: {error}") }),
+        }
+    }
+
+    fn explain(&self, error: LogError) -> ReadError {
+        let message = chain(&error);
+        match error {
+            LogError::OffsetOutOfRange { offset, start, .. } => {
+                ReadError::OutOfRange { offset, start, end: self.high_watermark() }
+            }
+            LogError::Corrupt { .. } | LogError::Undecodable { .. } => ReadError::Corrupt { message },
+            _ => ReadError::Io { message },
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+fn invalid(error: BatchError) -> ProduceError {
+    let message = error.to_string();
+    if error.is_too_large() {
+        ProduceError::TooLarge { message }
+    } else {
+        ProduceError::Invalid { message }
+    }
+}
+
+impl PartitionApi for PartitionHandle {
+    fn propose_records(&self, mut records: Vec<Record>) -> Result<PendingAck, ProduceError> {
+        let mut now = None;
+        let mut bytes = 0;
+        for record in &mut records {
+            if record.timestamp == Timestamp(0) {
+                record.timestamp = *now.get_or_insert_with(|| self.0.clock.wall());
+            }
+            bytes += batch::check_record(record, &self.0.limits).map_err(invalid)?;
+        }
+        if records.is_empty() {
+            return Err(ProduceError::Invalid { message: "a request needs at least one record".into() });
+        }
+        if bytes > self.0.limits.batch_bytes_max {
+            let most = self.0.limits.batch_bytes_max;
+            let message = format!("{bytes} bytes of records exceed the batch limit of {most}");
+            return Err(ProduceError::TooLarge { message });
+        }
+        self.propose(Body::Records(records), bytes)
+    }
+
+    fn propose_batches(&self, raw: Bytes) -> Result<PendingAck, ProduceError> {
+        let bytes = raw.len();
+        let whole = ValidBatches::validate(raw, &self.0.limits).map_err(invalid)?;
+        self.propose(Body::Batches(whole), bytes)
+    }
+
+    fn start_offset(&self) -> Offset {
+        self.0.published.view().map_or(Offset(0), |view| view.start())
+    }
+
+    fn high_watermark(&self) -> Offset {
+        self.0.published.high_watermark()
+    }
+
+    fn watch(&self) -> watch::Receiver<Offset> {
+        self.0.published.watch()
+    }
+
+    async fn read_batches(&self, from: Offset, max_bytes: usize) -> Result<Chunk, ReadError> {
+        let view = self.view()?;
+        let until = self.high_watermark();
+        self.check_range(&view, from, until)?;
+        let mut outcome = view
+            .read(from, until, max_bytes, ReadMode::Cached)
+            .map_err(|error| self.explain(error))?;
+        if outcome == ReadOutcome::NeedsBlocking {
+            outcome = self
+                .cold(move || view.read(from, until, max_bytes, ReadMode::Blocking))
+                .await?;
+        }
+        Ok(match outcome {
+            ReadOutcome::Chunk(chunk) => Chunk {
+                batches: chunk.batches,
+                base: chunk.base,
+                next: chunk.next,
+                records: chunk.records,
+            },
+            ReadOutcome::AtEnd | ReadOutcome::NeedsBlocking => {
+                Chunk { batches: Bytes::new(), base: from, next: from, records: 0 }
+            }
+        })
+    }
+
+    async fn read_records(
+        &self,
+        from: Offset,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<(Offset, Record)>, ReadError> {
+        let chunk = self.read_batches(from, max_bytes).await?;
+        let limits = self.0.limits;
+        let mut records = Vec::new();
+        for item in batch::records(chunk.batches, limits) {
+            let (offset, record) = item.map_err(|error| ReadError::Corrupt { message: error.to_string() })?;
+            if offset < from {
+                continue;
+            }
+            if records.len() == max_records.max(1) {
+                break;
+            }
+            records.push((offset, record));
+        }
+        Ok(records)
+    }
+
+    async fn find_time(&self, at: Timestamp) -> Result<Offset, ReadError> {
+        let view = self.view()?;
+        let until = self.high_watermark();
+        self.cold(move || view.find_time(at, until)).await
+    }
+
+    fn describe(&self) -> PartitionStatus {
+        let Inner { raft, published, .. } = &*self.0;
+        let view = published.view();
+        let (state, reason) = match raft.state() {
+            State::Quarantined { reason, .. } => (PartitionState::Quarantined, reason),
+            State::Stopped => (PartitionState::Stopped, String::new()),
+            State::Restarting { .. } => {
+                let reason = match &*published.phase() {
+                    Phase::Down { reason } => reason.clone(),
+                    _ => String::new(),
+                };
+                (PartitionState::Restarting, reason)
+            }
+            State::Starting | State::Running => match &*published.phase() {
+                Phase::Serving => (PartitionState::Serving, String::new()),
+                Phase::Full { reason } => (PartitionState::Serving, reason.clone()),
+                Phase::Down { reason } => (PartitionState::Restarting, reason.clone()),
+                Phase::Recovering { done_bytes, total_bytes } => {
+                    (PartitionState::Recovering, format!("{done_bytes} of {total_bytes} bytes read"))
+                }
+            },
+        };
+        PartitionStatus {
+            state,
+            reason,
+            start: view.as_ref().map_or(Offset(0), |view| view.start()),
+            high_watermark: published.high_watermark(),
+            size_bytes: view.as_ref().map_or(0, |view| view.size_bytes()),
+            segments: view.as_ref().map_or(0, |view| u32::try_from(view.segments()).unwrap_or(u32::MAX)),
+            term: published.term(),
+            durability: self.0.durability,
+            flushes: published.flushes(),
+            refused: self.0.refused.load(Ordering::Relaxed),
+            restarts: raft.restarts(),
+        }
+    }
+}

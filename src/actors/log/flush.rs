@@ -1,0 +1,340 @@
+//! The flush thread: owns a partition's log and does everything that blocks. Jobs in, reports out.
+//!
+//! It begins with recovery, then takes jobs until its actor is gone, then closes the log. Every
+//! change to the disk is made inside the fence, so that a thread that was given up cannot write
+//! behind the back of its successor.
+
+use super::LogActor;
+use super::plan::LogPlan;
+use crate::actors::published::Phase;
+use crate::actors::raft::{Flushed, Kept, LogReady};
+use crate::log::{Entry, Log, LogError, Placed, Synced, Written, stable};
+use crate::model::{Disposition, Durability, RaftIndex};
+use crate::raft::{HARD_STATE_FILE, HardState, TermRuns};
+use crate::supervision::{Line, Seat};
+use actix::Message;
+use slog::{info, warn};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+/// How long the thread is idle before it prepares blocks for later appends.
+const IDLE: Duration = Duration::from_millis(200);
+/// How often it looks whether a full disk has room again.
+const SPACE_POLL: Duration = Duration::from_millis(250);
+
+/// Room beyond the reserve at which appends begin again.
+const SPACE_SPARE_BYTES: u64 = 4 << 20;
+/// What one turn of idle work may write.
+const PREPARE_BYTES: u64 = 1 << 20;
+
+/// What the thread is asked to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    Append(AppendJob),
+    Wait(Duration),
+    AwaitSpace,
+    Tend,
+}
+
+#[derive(Debug)]
+pub(super) struct AppendJob {
+    pub number: u64,
+    pub hard_state: Option<HardState>,
+    pub entries: Vec<Entry>,
+}
+
+/// What the thread tells its actor.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub enum Report {
+    /// The log is open.
+    Recovered(Box<LogReady>),
+    /// An append is done, or was refused.
+    Flushed(Flushed),
+    /// A wait is over.
+    WaitOver,
+    /// There is room on the disk again.
+    SpaceReturned,
+    /// Housekeeping is done.
+    Tended(Tended),
+    /// The log cannot go on.
+    Failed {
+        /// Why.
+        reason: String,
+        /// What follows.
+        disposition: Disposition,
+    },
+}
+
+/// What housekeeping did.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Tended {
+    /// The oldest entry that the log still has.
+    pub first_index: RaftIndex,
+}
+
+/// The way to the thread. Bounded by construction: one append is in flight at a time.
+#[derive(Debug)]
+pub(super) struct Jobs(Sender<Job>);
+
+impl Jobs {
+    pub fn send(&self, job: Job) {
+        // A thread that is gone has reported why; the report ends the actor.
+        let _ = self.0.send(job);
+    }
+}
+
+/// Starts a thread for this generation of the log actor.
+pub(super) fn start(plan: Arc<LogPlan>, seat: &Seat<LogActor>, reports: Line<LogActor>) -> Jobs {
+    let (sender, jobs) = channel();
+    let generation = seat.generation();
+    let thread_plan = Arc::clone(&plan);
+    let failed = reports.clone();
+    let body = move || {
+        let run = AssertUnwindSafe(|| FlushThread::run(&thread_plan, generation, &reports, &jobs));
+        let ended = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+            let text = crate::supervision::panic_text(panic.as_ref());
+            Err(Stop { reason: format!("flush thread: {text}"), disposition: Disposition::RebuildActor })
+        });
+        if let Err(Stop { reason, disposition }) = ended {
+            failed.complete(Report::Failed { reason, disposition });
+        }
+    };
+    let spawned = std::thread::Builder::new()
+        .name("duramen-flush".into())
+        .stack_size(512 << 10)
+        .spawn(body);
+    match spawned {
+        Ok(thread) => plan.started(thread),
+        // A factory that panics counts as a crash, with backoff: threads may be available later.
+        Err(error) => panic!("cannot start the flush thread: {error}"),
+    }
+    Jobs(sender)
+}
+
+/// Why the thread ends before its actor does.
+struct Stop {
+    reason: String,
+    disposition: Disposition,
+}
+
+impl From<LogError> for Stop {
+    fn from(error: LogError) -> Self {
+        let disposition = match error.disposition() {
+            // Here nobody is left to tell: the log itself cannot go on.
+            Disposition::TellCaller => Disposition::RebuildActor,
+            other => other,
+        };
+        Self { reason: error.to_string(), disposition }
+    }
+}
+
+impl From<crate::supervision::FenceError> for Stop {
+    fn from(error: crate::supervision::FenceError) -> Self {
+        Self { reason: error.to_string(), disposition: Disposition::RebuildActor }
+    }
+}
+
+struct FlushThread<'a> {
+    plan: &'a LogPlan,
+    generation: u64,
+    reports: &'a Line<LogActor>,
+    log: Log,
+    /// Written and not synced, under the levels that allow it.
+    dirty: bool,
+    /// The disk was full at the last append.
+    awaiting_space: bool,
+}
+
+impl<'a> FlushThread<'a> {
+    fn run(
+        plan: &'a LogPlan,
+        generation: u64,
+        reports: &'a Line<LogActor>,
+        jobs: &Receiver<Job>,
+    ) -> Result<(), Stop> {
+        plan.fence.advance(generation, plan.fence_wait)?;
+        let mut thread = Self::recover(plan, generation, reports)?;
+        thread.serve(jobs)?;
+        let _fenced = plan.fence.enter(generation)?;
+        Ok(thread.log.close()?)
+    }
+
+    fn recover(plan: &'a LogPlan, generation: u64, reports: &'a Line<LogActor>) -> Result<Self, Stop> {
+        let fenced = plan.fence.enter(generation)?;
+        plan.published.enter(Phase::Recovering { done_bytes: 0, total_bytes: 0 });
+        let mut progress = |done_bytes, total_bytes| {
+            plan.published.enter(Phase::Recovering { done_bytes, total_bytes });
+        };
+        let (log, recovered) = Log::open(
+            Arc::clone(&plan.disk),
+            Arc::clone(&plan.clock),
+            &plan.directory,
+            plan.options.clone(),
+            &mut progress,
+        )?;
+        let hard_state = stable::read(plan.disk.as_ref(), &plan.directory.join(HARD_STATE_FILE))?
+            .map(|bytes| HardState::decode(&bytes))
+            .transpose()
+            .map_err(|error| Stop { reason: error.to_string(), disposition: error.disposition() })?;
+        drop(fenced);
+        info!(plan.logger, "log recovered"; "clean" => recovered.clean,
+            "records" => recovered.next_offset.0, "cut_bytes" => recovered.cut_bytes,
+            "scanned_bytes" => recovered.scanned_bytes);
+        plan.published.recovered(log.view());
+        reports.complete(Report::Recovered(Box::new(LogReady {
+            hard_state,
+            terms: TermRuns::recovered(recovered.terms, recovered.last_index),
+            next_offset: recovered.next_offset,
+        })));
+        Ok(Self { plan, generation, reports, log, dirty: false, awaiting_space: false })
+    }
+
+    fn serve(&mut self, jobs: &Receiver<Job>) -> Result<(), Stop> {
+        let mut prepared = false;
+        loop {
+            let wait = if self.awaiting_space {
+                Some(SPACE_POLL)
+            } else if self.dirty {
+                Some(self.plan.sync_interval)
+            } else {
+                (!prepared).then_some(IDLE)
+            };
+            let received = match wait {
+                Some(wait) => jobs.recv_timeout(wait),
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match received {
+                Ok(job) => {
+                    prepared = false;
+                    self.take(job, jobs)?;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) if self.awaiting_space => self.look_for_space(),
+                Err(RecvTimeoutError::Timeout) if self.dirty => self.sync_late()?,
+                Err(RecvTimeoutError::Timeout) => {
+                    let _fenced = self.plan.fence.enter(self.generation)?;
+                    prepared = !self.log.zero_ahead(PREPARE_BYTES)?;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, job: Job, jobs: &Receiver<Job>) -> Result<(), Stop> {
+        match job {
+            Job::Append(append) => self.append(append),
+            Job::Wait(wait) => match jobs.recv_timeout(wait) {
+                // What arrives ends the wait: it is what was waited for, or newer than it.
+                Ok(job) => self.take(job, jobs),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.reports.complete(Report::WaitOver);
+                    Ok(())
+                }
+                Err(RecvTimeoutError::Disconnected) => Ok(()),
+            },
+            Job::AwaitSpace => {
+                self.awaiting_space = true;
+                Ok(())
+            }
+            Job::Tend => self.tend(),
+        }
+    }
+
+    fn append(&mut self, job: AppendJob) -> Result<(), Stop> {
+        let AppendJob { number, hard_state, entries } = job;
+        let _fenced = self.plan.fence.enter(self.generation)?;
+        let outcome = match self.write(hard_state.as_ref(), &entries) {
+            Ok(kept) => Ok(kept),
+            // Nothing was kept of the entries, and nobody else has them: a definite refusal.
+            Err(error) if error.is_disk_full() => Err(error.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        self.reports.complete(Report::Flushed(Flushed { number, outcome }));
+        Ok(())
+    }
+
+    fn write(&mut self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<Kept, LogError> {
+        if let Some(state) = hard_state {
+            let path = self.plan.directory.join(HARD_STATE_FILE);
+            stable::write(self.plan.disk.as_ref(), &path, &state.encode())?;
+        }
+        if entries.is_empty() {
+            return Ok(Kept { durability: self.plan.durability, entries: Vec::new() });
+        }
+        let appended = self.log.append(entries)?;
+        let receipt = match self.plan.durability {
+            Durability::Fsync => Receipt::from(self.log.sync()?),
+            weaker => Receipt::weaker(self.log.written(), weaker),
+        };
+        self.dirty = receipt.durability != Durability::Fsync;
+        self.plan.published.flushed(appended.bytes);
+        Ok(receipt.over(appended.placed))
+    }
+
+    fn sync_late(&mut self) -> Result<(), Stop> {
+        self.dirty = false;
+        if self.plan.durability == Durability::Interval {
+            let _fenced = self.plan.fence.enter(self.generation)?;
+            self.log.sync()?;
+        }
+        Ok(())
+    }
+
+    fn look_for_space(&mut self) {
+        // Some room over the reserve, or the first append would find it full again.
+        let enough = self.plan.options.reserve_free_bytes + SPACE_SPARE_BYTES;
+        match self.plan.disk.free_bytes(&self.plan.directory) {
+            Ok(free) if free >= enough => {
+                self.awaiting_space = false;
+                self.reports.complete(Report::SpaceReturned);
+            }
+            Ok(_) => {}
+            Err(error) => warn!(self.plan.logger, "cannot tell the free space"; "error" => %error),
+        }
+    }
+
+    fn tend(&mut self) -> Result<(), Stop> {
+        let _fenced = self.plan.fence.enter(self.generation)?;
+        let committed = self.plan.published.high_watermark();
+        let removed = self.log.retain(committed)?;
+        if removed.segments > 0 {
+            info!(self.plan.logger, "retention removed segments"; "segments" => removed.segments,
+                "bytes" => removed.bytes, "log_start" => self.log.view().start().0);
+        }
+        match self.log.checkpoint() {
+            Ok(()) => {}
+            Err(error) if error.disposition() == Disposition::TellCaller => {
+                warn!(self.plan.logger, "no checkpoint written"; "error" => %error);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let first_index = self.log.first_index();
+        self.reports.complete(Report::Tended(Tended { first_index }));
+        Ok(())
+    }
+}
+
+/// The only way to a [`Kept`] with entries: made of a token that the log gave.
+struct Receipt {
+    durability: Durability,
+}
+
+impl From<Synced> for Receipt {
+    fn from(_: Synced) -> Self {
+        Self { durability: Durability::Fsync }
+    }
+}
+
+impl Receipt {
+    fn weaker(_: Written, durability: Durability) -> Self {
+        assert!(durability < Durability::Fsync, "only a synced log can say so");
+        Self { durability }
+    }
+
+    fn over(self, entries: Vec<Placed>) -> Kept {
+        Kept { durability: self.durability, entries }
+    }
+}

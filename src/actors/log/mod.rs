@@ -1,0 +1,185 @@
+//! The log actor: the one way to a partition's log for those who change it. It takes messages and
+//! hands them to its flush thread, which owns the log and does everything that blocks; what comes
+//! back it passes on to the raft actor. It decides nothing but who must act on an error.
+
+mod flush;
+mod plan;
+
+pub use flush::{Report, Tended};
+pub use plan::LogPlan;
+
+use super::raft::{LogReady, Persisted, RaftActor, SpaceReturned, WaitOver};
+use crate::log::Entry;
+use crate::model::Disposition;
+use crate::raft::HardState;
+use crate::supervision::{Backoff, Child, ChildSpec, Line, Restart, Seat};
+use actix::prelude::*;
+use flush::{AppendJob, Job, Jobs};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Restart policy of the log actor: always, after a short wait, from what the disk holds. A log
+/// that cannot be trusted asks for quarantine itself; see [`Disposition`].
+pub const SPEC: ChildSpec = ChildSpec {
+    restart: Restart::Permanent,
+    backoff: Backoff { min: Duration::from_millis(10), max: Duration::from_secs(5), jitter: 0.2 },
+    ..ChildSpec::new("log")
+};
+
+/// Asks to be told, as the partition's raft actor, of all that the log completes. Answered by
+/// [`LogReady`] once the log is recovered.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Attach {
+    /// Exactly the raft actor that asks, not one that may replace it.
+    pub to: Line<RaftActor>,
+}
+
+/// Makes a hard state and entries durable, in this order. Answered by [`Persisted`].
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Append {
+    /// Given back in the answer.
+    pub number: u64,
+    /// Written before the entries.
+    pub hard_state: Option<HardState>,
+    /// Contiguous, each following the one before.
+    pub entries: Vec<Entry>,
+}
+
+/// Asks for [`WaitOver`] after a short time: a flush thread that has nothing to do is the only
+/// timer here that is finer than a millisecond.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct WaitAwhile {
+    /// How long.
+    pub wait: Duration,
+}
+
+/// Asks for [`SpaceReturned`] when there is room for appends again.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct AwaitSpace;
+
+/// Housekeeping: apply retention, write a checkpoint, zero ahead where it is due.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Tend;
+
+/// The actor.
+#[derive(Debug)]
+pub struct LogActor {
+    seat: Seat<Self>,
+    plan: Arc<LogPlan>,
+    jobs: Option<Jobs>,
+    raft: Option<Line<RaftActor>>,
+    ready: Option<LogReady>,
+}
+
+impl LogActor {
+    /// The factory: starts the flush thread, which begins with recovery.
+    pub fn new(context: &mut Context<Self>, seat: Seat<Self>, plan: Arc<LogPlan>) -> Self {
+        let jobs = flush::start(Arc::clone(&plan), &seat, Line::new(context.address()));
+        Self { seat, plan, jobs: Some(jobs), raft: None, ready: None }
+    }
+
+    fn send(&self, job: Job) {
+        // Without a flush thread there is a report on its way that ends this actor.
+        if let Some(jobs) = &self.jobs {
+            jobs.send(job);
+        }
+    }
+
+    /// Carries out what an error asks of this actor.
+    fn obey(&mut self, reason: String, disposition: Disposition, context: &mut Context<Self>) {
+        self.plan.published.not_serving(&reason);
+        self.seat.fail(reason, disposition);
+        self.jobs = None;
+        context.stop();
+    }
+}
+
+impl Actor for LogActor {
+    type Context = Context<Self>;
+}
+
+impl Child for LogActor {}
+
+impl Handler<Attach> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Attach, _: &mut Self::Context) {
+        if let Some(ready) = self.ready.take() {
+            message.to.complete(ready);
+        }
+        self.raft = Some(message.to);
+    }
+}
+
+impl Handler<Append> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Append, _: &mut Self::Context) {
+        let Append { number, hard_state, entries } = message;
+        self.send(Job::Append(AppendJob { number, hard_state, entries }));
+    }
+}
+
+impl Handler<WaitAwhile> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, message: WaitAwhile, _: &mut Self::Context) {
+        self.send(Job::Wait(message.wait));
+    }
+}
+
+impl Handler<AwaitSpace> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, _: AwaitSpace, _: &mut Self::Context) {
+        self.send(Job::AwaitSpace);
+    }
+}
+
+impl Handler<Tend> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Tend, _: &mut Self::Context) {
+        self.send(Job::Tend);
+    }
+}
+
+impl Handler<Report> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, report: Report, context: &mut Self::Context) {
+        let raft = self.raft.as_ref();
+        match report {
+            Report::Recovered(ready) => match raft {
+                Some(raft) => raft.complete(*ready),
+                None => self.ready = Some(*ready),
+            },
+            Report::Flushed(flushed) => {
+                if let Some(raft) = raft {
+                    raft.complete(Persisted(flushed));
+                }
+            }
+            Report::WaitOver => {
+                if let Some(raft) = raft {
+                    raft.complete(WaitOver);
+                }
+            }
+            Report::SpaceReturned => {
+                if let Some(raft) = raft {
+                    raft.complete(SpaceReturned);
+                }
+            }
+            Report::Tended(tended) => {
+                if let Some(raft) = raft {
+                    raft.complete(tended);
+                }
+            }
+            Report::Failed { reason, disposition } => self.obey(reason, disposition, context),
+        }
+    }
+}

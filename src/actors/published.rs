@@ -1,0 +1,143 @@
+//! What a partition's actors publish for everybody else: read from any thread, without a lock or a
+//! message, and alive while the actors behind it are replaced.
+
+use crate::log::LogView;
+use crate::model::{Offset, Term};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
+
+/// What a partition is doing, as far as its own actors know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Reads its files; so many bytes of so many are checked.
+    Recovering {
+        /// Bytes checked.
+        done_bytes: u64,
+        /// Bytes to check in all.
+        total_bytes: u64,
+    },
+    /// Takes writes and reads.
+    Serving,
+    /// The disk is full: reads only, until space returns.
+    Full {
+        /// What is missing.
+        reason: String,
+    },
+    /// Down, for the reason given; the supervisor knows what comes next.
+    Down {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Published {
+    view: ArcSwapOption<LogView>,
+    high_watermark: watch::Sender<Offset>,
+    phase: ArcSwap<Phase>,
+    term: AtomicU64,
+    flushes: AtomicU64,
+    flushed_bytes: AtomicU64,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            view: ArcSwapOption::empty(),
+            high_watermark: watch::channel(Offset(0)).0,
+            phase: ArcSwap::from_pointee(Phase::Recovering { done_bytes: 0, total_bytes: 0 }),
+            term: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+            flushed_bytes: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Published {
+    /// The log as readers see it; `None` until it was recovered once.
+    pub fn view(&self) -> Option<Arc<LogView>> {
+        self.view.load_full()
+    }
+
+    /// One past the newest committed record.
+    pub fn high_watermark(&self) -> Offset {
+        *self.high_watermark.borrow()
+    }
+
+    /// The high watermark as it moves.
+    pub fn watch(&self) -> watch::Receiver<Offset> {
+        self.high_watermark.subscribe()
+    }
+
+    /// What the partition is doing.
+    pub fn phase(&self) -> Arc<Phase> {
+        self.phase.load_full()
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        Term(self.term.load(Ordering::Relaxed))
+    }
+
+    /// Flushes since the node started.
+    pub fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes flushed since the node started.
+    pub fn flushed_bytes(&self) -> u64 {
+        self.flushed_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn recovered(&self, view: Arc<LogView>) {
+        self.view.store(Some(view));
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(Arc::new(phase));
+    }
+
+    pub(super) fn not_serving(&self, reason: &str) {
+        self.enter(Phase::Down { reason: reason.to_owned() });
+    }
+
+    pub(super) fn leads(&self, term: Term) {
+        self.term.store(term.0, Ordering::Relaxed);
+        self.enter(Phase::Serving);
+    }
+
+    /// Moves the high watermark. It never goes back: what was committed stays committed, also
+    /// across a restart of the partition.
+    pub(super) fn commit(&self, upto: Offset) {
+        self.high_watermark.send_if_modified(|known| {
+            let moved = upto > *known;
+            *known = upto.max(*known);
+            moved
+        });
+    }
+
+    pub(super) fn flushed(&self, bytes: u64) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        self.flushed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_high_watermark_never_goes_back_and_wakes_only_when_it_moves() {
+        let published = Published::default();
+        let mut watch = published.watch();
+        published.commit(Offset(5));
+        assert!(watch.has_changed().expect("alive"));
+        assert_eq!(*watch.borrow_and_update(), Offset(5));
+        published.commit(Offset(3));
+        assert!(!watch.has_changed().expect("alive"));
+        assert_eq!(published.high_watermark(), Offset(5));
+    }
+}
