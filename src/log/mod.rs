@@ -1,4 +1,43 @@
-//! The commit log library.
+//! The commit log library: a plain, synchronous, single-owner [`Log`] over a [`disk::Disk`] and a
+//! clock; and [`LogView`], through which any number of threads read without a lock.
+//!
+//! Terms: a *record batch* is Kafka's layout, a *frame* is one Raft entry on disk, a *store* is a
+//! file of frames, a *segment* is a store with its index and time index, the *log* is all
+//! segments. `docs/formats/segment.md` draws the bytes.
+//!
+//! The writer, owned by one thread that may block:
+//! ```text
+//! Log::open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, directory: &Path, options: LogOptions,
+//!           progress: &mut dyn FnMut(u64, u64)) -> Result<(Log, Recovered), LogError>
+//! log.view() -> Arc<LogView>
+//! log.append(&[Entry]) -> Result<Appended, LogError>      nothing is durable yet
+//! log.sync() -> Result<Synced, LogError>                  the only way to a Synced
+//! log.written() -> Written                                the weaker levels
+//! log.truncate_after(RaftIndex) -> Result<(), LogError>   log.truncate_before(Offset) -> Result<Removed, _>
+//! log.retain(committed: Offset) -> Result<Removed, _>     log.checkpoint() -> Result<(), _>
+//! log.zero_ahead(budget_bytes: u64) -> Result<bool, _>    true: more to do when idle again
+//! log.close(self) -> Result<(), _>
+//! log.{next_offset, first_index, last_index, durable_index, log_start, last_term, is_poisoned}()
+//! ```
+//! The readers:
+//! ```text
+//! view.read(from: Offset, until: Offset, max_bytes: usize, ReadMode) -> Result<ReadOutcome, LogError>
+//! view.entry(RaftIndex) -> Result<StoredEntry, LogError>
+//! view.find_time(at: Timestamp, until: Offset) -> Result<Offset, LogError>
+//! view.start() -> Offset   view.next_offset() -> Offset (written, maybe not durable)
+//! view.size_bytes() -> u64   view.segments() -> usize
+//! ```
 
 pub mod batch;
 pub mod disk;
+
+mod entry;
+mod error;
+mod options;
+
+pub use entry::{
+    Appended, Chunk, Entry, EntryPayload, Placed, ReadMode, ReadOutcome, Recovered, Removed,
+    StoredEntry, Synced, Written,
+};
+pub use error::LogError;
+pub use options::LogOptions;
