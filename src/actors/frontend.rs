@@ -1,12 +1,12 @@
 //! The actor that hosts a front end: gRPC on the shard, HTTP on the control thread. It owns the
 //! front end's lifetime, the protocol owns everything else.
 //!
-//! The listening socket outlives the actor, so that a restart loses no client in its backlog.
-//! Connections run as tasks of their own: a crash of this actor ends none of them, and a panic in
-//! one of them is the end of that connection only.
+//! The listening socket outlives the actor, so that a restart loses no client in its backlog. A
+//! panic in a connection is the end of that connection only; a crash of this actor closes them all,
+//! and clients come back to its successor.
 
 use crate::model::Disposition;
-use crate::supervision::{Backoff, Child, ChildSpec, Restart, Seat};
+use crate::supervision::{Backoff, ChildSpec, Restart, Seat};
 use actix::prelude::*;
 use std::fmt;
 use std::future::Future;
@@ -87,5 +87,3 @@ impl Actor for FrontendActor {
         Running::Continue
     }
 }
-
-impl Child for FrontendActor {}

@@ -6,7 +6,7 @@ use super::partition::{
 };
 use super::published::{Phase, Published};
 use super::raft::{Body, Propose, RaftActor};
-use crate::log::batch::{self, BatchError, BatchLimits, ValidBatches};
+use crate::log::batch::{self, BatchError, BatchLimits};
 use crate::log::{LogError, LogView, ReadMode, ReadOutcome};
 use crate::model::{Clock, Durability, Offset, Record, Timestamp};
 use crate::supervision::{ActorRef, Refused, State};
@@ -64,6 +64,15 @@ impl PartitionHandle {
             .tell(Propose { body, bytes, answer, permit })
             .map_err(|refused| self.refuse(refused))?;
         Ok(pending)
+    }
+
+    /// A request becomes one entry, so all its batches together keep to the limit of one.
+    fn check_request(&self, batch_bytes: usize) -> Result<(), ProduceError> {
+        let batch_bytes_max = self.0.limits.batch_bytes_max;
+        if batch_bytes > batch_bytes_max {
+            return Err(invalid(BatchError::BatchTooLarge { batch_bytes, batch_bytes_max }));
+        }
+        Ok(())
     }
 
     fn refuse(&self, refused: Refused) -> ProduceError {
@@ -133,11 +142,22 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn invalid(error: BatchError) -> ProduceError {
     let message = error.to_string();
-    if error.is_too_large() {
-        ProduceError::TooLarge { message }
-    } else {
-        ProduceError::Invalid { message }
+    match error {
+        BatchError::BatchTooLarge { .. }
+        | BatchError::RecordTooLarge { .. }
+        | BatchError::DecompressedTooLarge { .. } => ProduceError::TooLarge { message },
+        _ => ProduceError::Invalid { message },
     }
+}
+
+/// The most that a record can take in a batch: its bytes and the widest framing of each part.
+fn encoded_bytes_max(record: &Record) -> usize {
+    const FRAMING: usize = 48;
+    const PART: usize = 10;
+    let part = |payload: &Option<crate::model::Payload>| payload.as_deref().map_or(0, <[u8]>::len);
+    let headers: usize =
+        record.headers.iter().map(|h| 2 * PART + h.key.len() + part(&h.value)).sum();
+    FRAMING + part(&record.key) + part(&record.value) + headers
 }
 
 impl PartitionApi for PartitionHandle {
@@ -148,22 +168,24 @@ impl PartitionApi for PartitionHandle {
             if record.timestamp == Timestamp(0) {
                 record.timestamp = *now.get_or_insert_with(|| self.0.clock.wall());
             }
-            bytes += batch::check_record(record, &self.0.limits).map_err(invalid)?;
+            let record_bytes = encoded_bytes_max(record);
+            if record_bytes > self.0.limits.record_bytes_max {
+                let record_bytes_max = self.0.limits.record_bytes_max;
+                return Err(invalid(BatchError::RecordTooLarge { record_bytes, record_bytes_max }));
+            }
+            bytes += record_bytes;
         }
         if records.is_empty() {
             return Err(ProduceError::Invalid { message: "a request needs at least one record".into() });
         }
-        if bytes > self.0.limits.batch_bytes_max {
-            let most = self.0.limits.batch_bytes_max;
-            let message = format!("{bytes} bytes of records exceed the batch limit of {most}");
-            return Err(ProduceError::TooLarge { message });
-        }
+        self.check_request(bytes)?;
         self.propose(Body::Records(records), bytes)
     }
 
     fn propose_batches(&self, raw: Bytes) -> Result<PendingAck, ProduceError> {
         let bytes = raw.len();
-        let whole = ValidBatches::validate(raw, &self.0.limits).map_err(invalid)?;
+        self.check_request(bytes)?;
+        let whole = batch::validate(raw, &self.0.limits).map_err(invalid)?;
         self.propose(Body::Batches(whole), bytes)
     }
 

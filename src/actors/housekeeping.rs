@@ -2,7 +2,7 @@
 //! retention and checkpoints. (Zeroing ahead needs no reminder: a flush thread does it when idle.)
 
 use super::log::{LogActor, Tend};
-use crate::supervision::{ActorRef, Child, ChildSpec, Restart, Seat};
+use crate::supervision::{ActorRef, ChildSpec, Restart, Seat};
 use actix::prelude::*;
 use slog::{Logger, debug};
 use std::time::Duration;
@@ -45,5 +45,3 @@ impl Actor for HousekeepingActor {
         });
     }
 }
-
-impl Child for HousekeepingActor {}

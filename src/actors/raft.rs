@@ -14,7 +14,7 @@ use crate::log::batch::{BatchBuilder, ValidBatches};
 use crate::log::{Entry, EntryPayload, Placed};
 use crate::model::{Disposition, Durability, Offset, RaftIndex, Record, Timestamp};
 use crate::raft::{Effects, Handle, HardState, PartitionRaft, RaftError, Recovered, TermRuns};
-use crate::supervision::{ActorRef, Backoff, Child, ChildSpec, Line, Permit, Restart, Seat};
+use crate::supervision::{ActorRef, Backoff, ChildSpec, Line, Permit, Restart, Seat};
 use actix::prelude::*;
 use slog::{Logger, debug, info, warn};
 use std::collections::VecDeque;
@@ -181,7 +181,6 @@ pub struct RaftActor {
 impl RaftActor {
     /// The factory. The actor asks the log for its state and takes proposals meanwhile.
     pub fn new(
-        context: &mut Context<Self>,
         seat: Seat<Self>,
         log: ActorRef<LogActor>,
         published: Arc<Published>,
@@ -270,7 +269,11 @@ impl RaftActor {
                     let mut newest = Timestamp(i64::MIN);
                     for record in &records {
                         newest = newest.max(record.timestamp);
-                        self.builder.push(record).expect("checked when it was proposed");
+                        if self.builder.push(record).is_err() {
+                            // Full, by size or by a timestamp too far from the first one's.
+                            batches.extend(self.builder.finish());
+                            self.builder.push(record).expect("checked when it was proposed");
+                        }
                     }
                     (records.len() as u32, newest)
                 }
@@ -402,8 +405,6 @@ impl Actor for RaftActor {
         self.tell_log(Attach { to: Line::new(context.address()) });
     }
 }
-
-impl Child for RaftActor {}
 
 impl actix::Handler<Propose> for RaftActor {
     type Result = ();

@@ -12,7 +12,7 @@ use super::raft::{LogReady, Persisted, RaftActor, SpaceReturned, WaitOver};
 use crate::log::Entry;
 use crate::model::Disposition;
 use crate::raft::HardState;
-use crate::supervision::{Backoff, Child, ChildSpec, Line, Restart, Seat};
+use crate::supervision::{Backoff, ChildSpec, Line, Restart, Seat};
 use actix::prelude::*;
 use flush::{AppendJob, Job, Jobs};
 use std::sync::Arc;
@@ -102,8 +102,6 @@ impl LogActor {
 impl Actor for LogActor {
     type Context = Context<Self>;
 }
-
-impl Child for LogActor {}
 
 impl Handler<Attach> for LogActor {
     type Result = ();

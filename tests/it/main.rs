@@ -1,0 +1,6 @@
+//! duramen's promises, tested from outside the rooms: one file a promise, one binary.
+
+#![allow(clippy::disallowed_methods, reason = "tests use real files and clocks")]
+#![allow(missing_docs)]
+
+mod tidy;
