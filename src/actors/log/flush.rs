@@ -11,10 +11,9 @@ use crate::actors::raft::{Flushed, Kept, LogReady};
 use crate::log::{Entry, Log, LogError, Placed, Synced, Written, stable};
 use crate::model::{Disposition, Durability, RaftIndex};
 use crate::raft::{HARD_STATE_FILE, HardState, TermRuns};
-use crate::supervision::{Line, Seat};
+use crate::supervision::{FenceError, FencePass, Line, Seat};
 use actix::Message;
 use slog::{info, warn};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -94,10 +93,10 @@ pub(super) fn start(plan: Arc<LogPlan>, seat: &Seat<LogActor>, reports: Line<Log
     let thread_plan = Arc::clone(&plan);
     let failed = reports.clone();
     let body = move || {
-        let run = AssertUnwindSafe(|| FlushThread::run(&thread_plan, generation, &reports, &jobs));
-        let ended = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
-            let text = crate::supervision::panic_text(panic.as_ref());
-            Err(Stop { reason: format!("flush thread: {text}"), disposition: Disposition::RebuildActor })
+        let run = || FlushThread::run(&thread_plan, generation, &reports, &jobs);
+        let ended = crate::supervision::contain(run).unwrap_or_else(|exit| {
+            let reason = format!("flush thread {exit}");
+            Err(Stop { reason, disposition: Disposition::RebuildActor })
         });
         if let Err(Stop { reason, disposition }) = ended {
             failed.complete(Report::Failed { reason, disposition });
@@ -132,15 +131,15 @@ impl From<LogError> for Stop {
     }
 }
 
-impl From<crate::supervision::FenceError> for Stop {
-    fn from(error: crate::supervision::FenceError) -> Self {
+impl From<FenceError> for Stop {
+    fn from(error: FenceError) -> Self {
         Self { reason: error.to_string(), disposition: Disposition::RebuildActor }
     }
 }
 
 struct FlushThread<'a> {
     plan: &'a LogPlan,
-    generation: u64,
+    pass: FencePass,
     reports: &'a Line<LogActor>,
     log: Log,
     /// Written and not synced, under the levels that allow it.
@@ -156,15 +155,15 @@ impl<'a> FlushThread<'a> {
         reports: &'a Line<LogActor>,
         jobs: &Receiver<Job>,
     ) -> Result<(), Stop> {
-        plan.fence.advance(generation, plan.fence_wait)?;
-        let mut thread = Self::recover(plan, generation, reports)?;
+        let pass = plan.fence.advance(generation, plan.fence_wait)?;
+        let mut thread = Self::recover(plan, pass.clone(), reports)?;
         thread.serve(jobs)?;
-        let _fenced = plan.fence.enter(generation)?;
+        let _fenced = pass.enter()?;
         Ok(thread.log.close()?)
     }
 
-    fn recover(plan: &'a LogPlan, generation: u64, reports: &'a Line<LogActor>) -> Result<Self, Stop> {
-        let fenced = plan.fence.enter(generation)?;
+    fn recover(plan: &'a LogPlan, pass: FencePass, reports: &'a Line<LogActor>) -> Result<Self, Stop> {
+        let fenced = pass.enter()?;
         plan.published.enter(Phase::Recovering { done_bytes: 0, total_bytes: 0 });
         let mut progress = |done_bytes, total_bytes| {
             plan.published.enter(Phase::Recovering { done_bytes, total_bytes });
@@ -190,7 +189,7 @@ impl<'a> FlushThread<'a> {
             terms: TermRuns::recovered(recovered.terms, recovered.last_index),
             next_offset: recovered.next_offset,
         })));
-        Ok(Self { plan, generation, reports, log, dirty: false, awaiting_space: false })
+        Ok(Self { plan, pass, reports, log, dirty: false, awaiting_space: false })
     }
 
     fn serve(&mut self, jobs: &Receiver<Job>) -> Result<(), Stop> {
@@ -216,7 +215,7 @@ impl<'a> FlushThread<'a> {
                 Err(RecvTimeoutError::Timeout) if self.awaiting_space => self.look_for_space(),
                 Err(RecvTimeoutError::Timeout) if self.dirty => self.sync_late()?,
                 Err(RecvTimeoutError::Timeout) => {
-                    let _fenced = self.plan.fence.enter(self.generation)?;
+                    let _fenced = self.pass.enter()?;
                     prepared = !self.log.zero_ahead(PREPARE_BYTES)?;
                 }
             }
@@ -245,7 +244,7 @@ impl<'a> FlushThread<'a> {
 
     fn append(&mut self, job: AppendJob) -> Result<(), Stop> {
         let AppendJob { number, hard_state, entries } = job;
-        let _fenced = self.plan.fence.enter(self.generation)?;
+        let _fenced = self.pass.enter()?;
         let outcome = match self.write(hard_state.as_ref(), &entries) {
             Ok(kept) => Ok(kept),
             // Nothing was kept of the entries, and nobody else has them: a definite refusal.
@@ -277,7 +276,7 @@ impl<'a> FlushThread<'a> {
     fn sync_late(&mut self) -> Result<(), Stop> {
         self.dirty = false;
         if self.plan.durability == Durability::Interval {
-            let _fenced = self.plan.fence.enter(self.generation)?;
+            let _fenced = self.pass.enter()?;
             self.log.sync()?;
         }
         Ok(())
@@ -297,7 +296,7 @@ impl<'a> FlushThread<'a> {
     }
 
     fn tend(&mut self) -> Result<(), Stop> {
-        let _fenced = self.plan.fence.enter(self.generation)?;
+        let _fenced = self.pass.enter()?;
         let committed = self.plan.published.high_watermark();
         let removed = self.log.retain(committed)?;
         if removed.segments > 0 {

@@ -64,7 +64,7 @@ impl LogPlan {
             options,
             durability,
             sync_interval,
-            fence: Arc::new(Fence::new()),
+            fence: Fence::new(),
             fence_wait: Duration::from_secs(5),
             published,
             logger,
