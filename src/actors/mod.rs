@@ -1,1 +1,4 @@
 //! Actors.
+
+pub mod partition;
+pub mod readiness;
