@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// Everything a front end may do with a partition. Cheap to clone, callable from any thread.
-pub trait PartitionApi: Clone + Send + Sync + 'static {
+pub trait PartitionApi: Clone + Send + Sync + Unpin + 'static {
     /// Checks, admits and queues records; never waits. The answer comes through [`PendingAck`].
     ///
     /// # Errors

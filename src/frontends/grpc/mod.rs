@@ -1,1 +1,13 @@
-//! gRPC.
+//! gRPC: the book's `log.v1` and duramen's own `duramen.v1`, with health and reflection.
+
+mod acks;
+mod deadline;
+mod dispatch;
+mod fetch;
+mod log;
+mod log_v1;
+mod refusal;
+mod reply;
+mod serve;
+
+pub use serve::{GrpcFrontend, HealthSwitch, RpcLimits};

@@ -1,0 +1,166 @@
+//! `log.v1`: the interface of the book's final program, for its clients as they are.
+
+use super::acks::{AckStream, Dialect};
+use super::refusal::Refusal;
+use super::{deadline, reply};
+use crate::actors::partition::{Ack, PartitionApi, PendingAck, ProduceError, ReadError};
+use crate::actors::readiness::NodeInfo;
+use crate::frontends::drain::Drain;
+use crate::model::{Clock, Offset, Record};
+use crate::wire::convert::{record_from_book, record_to_book};
+use crate::wire::pb::log::v1 as pb;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// A read fetches so many records for a stream's next messages, or so many bytes.
+const READ_AHEAD_RECORDS: usize = 1024;
+const READ_AHEAD_BYTES: usize = 256 << 10;
+
+/// Serves `log.v1.Log` from one partition.
+pub struct LogV1<P> {
+    pub partition: P,
+    pub node: Arc<NodeInfo>,
+    pub clock: Arc<dyn Clock>,
+    pub outstanding_max: usize,
+    pub drain: Drain,
+}
+
+#[tonic::async_trait]
+impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
+    async fn produce(
+        &self,
+        request: Request<pb::ProduceRequest>,
+    ) -> Result<Response<pb::ProduceResponse>, Status> {
+        let time = deadline::of(request.metadata());
+        let record = record_from_book(request.into_inner().record, self.clock.wall());
+        let pending = self.partition.propose_records(vec![record]).map_err(Refusal::from)?;
+        let ack = deadline::within(time, pending, || ProduceError::Deadline).await;
+        let ack = ack.map_err(Refusal::from)?;
+        Ok(Response::new(pb::ProduceResponse { offset: ack.base_offset.0 }))
+    }
+
+    async fn consume(
+        &self,
+        request: Request<pb::ConsumeRequest>,
+    ) -> Result<Response<pb::ConsumeResponse>, Status> {
+        let offset = request.into_inner().offset;
+        let read = self.partition.read_records(Offset(offset), 1, READ_AHEAD_BYTES).await;
+        let Some((offset, record)) = read.map_err(status)?.into_iter().next() else {
+            return Err(reply::book_offset_out_of_range(offset));
+        };
+        Ok(Response::new(response(offset, record)))
+    }
+
+    type ConsumeStreamStream =
+        Pin<Box<dyn Stream<Item = Result<pb::ConsumeResponse, Status>> + Send>>;
+
+    async fn consume_stream(
+        &self,
+        request: Request<pb::ConsumeRequest>,
+    ) -> Result<Response<Self::ConsumeStreamStream>, Status> {
+        let follower = Follower {
+            partition: self.partition.clone(),
+            high_watermark: self.partition.watch(),
+            drain: self.drain.clone(),
+            next: Offset(request.into_inner().offset),
+            ahead: VecDeque::new(),
+        };
+        let records = futures_util::stream::try_unfold(follower, |mut follower| async move {
+            let (offset, record) = follower.next().await?;
+            Ok(Some((response(offset, record), follower)))
+        });
+        Ok(Response::new(Box::pin(records)))
+    }
+
+    type ProduceStreamStream = AckStream<BookDialect<P>>;
+
+    async fn produce_stream(
+        &self,
+        request: Request<Streaming<pb::ProduceRequest>>,
+    ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        let dialect =
+            BookDialect { partition: self.partition.clone(), clock: Arc::clone(&self.clock) };
+        let requests = request.into_inner();
+        let drain = self.drain.clone();
+        Ok(Response::new(AckStream::new(dialect, requests, self.outstanding_max, drain)))
+    }
+
+    async fn get_servers(
+        &self,
+        _request: Request<pb::GetServersRequest>,
+    ) -> Result<Response<pb::GetServersResponse>, Status> {
+        let id = self.node.node_id.clone();
+        let rpc_addr = self.node.rpc_addr.clone();
+        let servers = vec![pb::Server { id, rpc_addr, is_leader: true }];
+        Ok(Response::new(pb::GetServersResponse { servers }))
+    }
+}
+
+fn response(offset: Offset, record: Record) -> pb::ConsumeResponse {
+    pb::ConsumeResponse { record: Some(record_to_book(offset, record)) }
+}
+
+fn status(error: ReadError) -> Status {
+    match error {
+        ReadError::OutOfRange { offset, .. } => reply::book_offset_out_of_range(offset.0),
+        other => Refusal::from(other).into(),
+    }
+}
+
+/// The book's form of a produce stream: a refusal ends it.
+pub struct BookDialect<P> {
+    partition: P,
+    clock: Arc<dyn Clock>,
+}
+
+impl<P: PartitionApi> Dialect for BookDialect<P> {
+    type Request = pb::ProduceRequest;
+    type Response = pb::ProduceResponse;
+    type Tag = ();
+
+    fn propose(&self, request: pb::ProduceRequest) -> ((), Result<PendingAck, Refusal>) {
+        let record = record_from_book(request.record, self.clock.wall());
+        ((), self.partition.propose_records(vec![record]).map_err(Refusal::from))
+    }
+
+    fn answer(&self, (): (), outcome: Result<Ack, Refusal>) -> Result<pb::ProduceResponse, Status> {
+        Ok(pb::ProduceResponse { offset: outcome?.base_offset.0 })
+    }
+}
+
+/// Reads from an offset onward, for ever. An offset beyond the end is waited for, as in the book.
+struct Follower<P> {
+    partition: P,
+    high_watermark: watch::Receiver<Offset>,
+    drain: Drain,
+    next: Offset,
+    ahead: VecDeque<(Offset, Record)>,
+}
+
+impl<P: PartitionApi> Follower<P> {
+    async fn next(&mut self) -> Result<(Offset, Record), Status> {
+        loop {
+            if let Some(found) = self.ahead.pop_front() {
+                return Ok(found);
+            }
+            let next = self.next;
+            tokio::select! {
+                moved = self.high_watermark.wait_for(|end| *end > next) => {
+                    moved.map_err(|_| Refusal::gone())?;
+                }
+                () = self.drain.clone().begun() => return Err(Refusal::draining().into()),
+            }
+            let read = self.partition.read_records(next, READ_AHEAD_RECORDS, READ_AHEAD_BYTES);
+            self.ahead = read.await.map_err(status)?.into();
+            match self.ahead.back() {
+                Some((last, _)) => self.next = last.next(),
+                // Promised by the watermark and not there: never spin on it.
+                None => tokio::time::sleep(super::fetch::EMPTY_READ_PAUSE).await,
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Why a call was refused, once for all: it becomes a call's status or an `error` within a stream.
+
+use crate::actors::partition::{ProduceError, ReadError};
+use crate::frontends::topic::TopicError;
+use crate::wire::pb::duramen::v1 as pb;
+use std::collections::HashMap;
+use std::time::Duration;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// A refusal on its way to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    code: Code,
+    /// A word for programs, finer than the code (`google.rpc.ErrorInfo.reason`).
+    reason: &'static str,
+    message: String,
+    retry_after: Option<Duration>,
+    definite: bool,
+}
+
+impl Refusal {
+    fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), retry_after: None, definite: true }
+    }
+
+    /// The request makes no sense.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Code::InvalidArgument, "INVALID", message)
+    }
+
+    /// The node is stopping.
+    pub fn draining() -> Self {
+        Self::new(Code::Unavailable, "STOPPING", "the node is stopping; try again later")
+    }
+
+    /// The partition's watch is closed: it is gone for good.
+    pub fn gone() -> Self {
+        Self::new(Code::Unavailable, "STOPPED", "the partition has stopped; try again later")
+    }
+
+    /// The caller's time ran out before a read was answered.
+    pub fn read_deadline() -> Self {
+        Self::new(Code::DeadlineExceeded, "DEADLINE", "the deadline passed; nothing was changed")
+    }
+
+    /// The refusal as a field of a stream's response.
+    pub fn into_pb(self) -> pb::Error {
+        let retry_after_ms = self
+            .retry_after
+            .map_or(0, |after| u32::try_from(after.as_millis()).unwrap_or(u32::MAX).max(1));
+        pb::Error {
+            code: self.code as i32,
+            message: self.message,
+            retry_after_ms,
+            definite: self.definite,
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let definite = HashMap::from([("definite".to_owned(), refusal.definite.to_string())]);
+        let mut details = ErrorDetails::with_error_info(refusal.reason, "duramen", definite);
+        if let Some(after) = refusal.retry_after {
+            details.set_retry_info(Some(after));
+        }
+        Status::with_error_details(refusal.code, refusal.message, details)
+    }
+}
+
+impl From<ProduceError> for Refusal {
+    fn from(error: ProduceError) -> Self {
+        let (code, reason) = match &error {
+            ProduceError::Invalid { .. } => (Code::InvalidArgument, "INVALID"),
+            ProduceError::TooLarge { .. } => (Code::InvalidArgument, "TOO_LARGE"),
+            ProduceError::Overloaded { .. } => (Code::ResourceExhausted, "OVERLOADED"),
+            ProduceError::Restarting { .. } => (Code::Unavailable, "RESTARTING"),
+            ProduceError::Quarantined { .. } => (Code::Unavailable, "QUARANTINED"),
+            ProduceError::DiskFull { .. } => (Code::ResourceExhausted, "DISK_FULL"),
+            ProduceError::Stopped { .. } => (Code::Unavailable, "STOPPED"),
+            // Not UNAVAILABLE: clients retry that by themselves, and would store records twice.
+            ProduceError::Unknown { .. } => (Code::Unknown, "OUTCOME_UNKNOWN"),
+            ProduceError::Deadline => (Code::DeadlineExceeded, "DEADLINE"),
+        };
+        Self {
+            retry_after: error.retry_after(),
+            definite: error.is_definite(),
+            ..Self::new(code, reason, error.to_string())
+        }
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
+        let message = error.to_string();
+        match error {
+            ReadError::OutOfRange { .. } => Self::new(Code::OutOfRange, "OUT_OF_RANGE", message),
+            ReadError::Corrupt { .. } => Self::new(Code::DataLoss, "CORRUPT", message),
+            ReadError::Unavailable { retry_after, .. } => Self {
+                retry_after: Some(retry_after),
+                ..Self::new(Code::Unavailable, "UNAVAILABLE", message)
+            },
+            ReadError::Io { .. } => Self::new(Code::Internal, "IO", message),
+        }
+    }
+}
+
+impl From<TopicError> for Refusal {
+    fn from(error: TopicError) -> Self {
+        let (code, reason) = match &error {
+            TopicError::Name => (Code::InvalidArgument, "INVALID_NAME"),
+            TopicError::UnknownTopic { .. } => (Code::NotFound, "UNKNOWN_TOPIC"),
+            TopicError::UnknownPartition { .. } => (Code::NotFound, "UNKNOWN_PARTITION"),
+        };
+        Self::new(code, reason, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overload_tells_when_to_retry_in_both_forms() {
+        let retry_after = Duration::from_millis(25);
+        let error = ProduceError::Overloaded { message: "64 MiB wait".into(), retry_after };
+        let refusal = Refusal::from(error);
+        let field = refusal.clone().into_pb();
+        assert_eq!((field.code, field.retry_after_ms, field.definite), (8, 25, true));
+        let status = Status::from(refusal);
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let details = status.get_error_details();
+        assert_eq!(details.retry_info().unwrap().retry_delay, Some(retry_after));
+        assert_eq!(details.error_info().unwrap().reason, "OVERLOADED");
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_never_a_code_that_clients_retry_by_themselves() {
+        for error in [ProduceError::Unknown { message: "died".into() }, ProduceError::Deadline] {
+            let field = Refusal::from(error).into_pb();
+            assert!(!field.definite);
+            assert!([2, 4].contains(&field.code), "{}", field.code);
+        }
+    }
+
+    #[test]
+    fn a_short_pause_is_not_rounded_down_to_no_pause() {
+        let retry_after = Duration::from_micros(10);
+        let error = ProduceError::Restarting { message: "back soon".into(), retry_after };
+        assert_eq!(Refusal::from(error).into_pb().retry_after_ms, 1);
+    }
+}

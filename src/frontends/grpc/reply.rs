@@ -1,0 +1,92 @@
+//! Rewrites a reply's status below tonic, whose `Code` is a closed set.
+//!
+//! The book's clients look for status 404, which is no gRPC code: a handler asks for it by
+//! metadata that never leaves the process, and the `grpc-status` trailer is replaced here,
+//! whether it comes behind messages or instead of them. It also gives a message over the size
+//! limit the code that gRPC's other implementations give it.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use prost::Message;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tonic::codegen::http;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+use tonic_types::pb;
+
+const STATUS: &str = "grpc-status";
+const STATUS_WANTED: &str = "duramen-internal-status";
+
+/// The book's error for an offset that is not in the log: number 404 in trailer and details.
+pub fn book_offset_out_of_range(offset: u64) -> Status {
+    let message = format!("offset out of range: {offset}");
+    let localized = pb::LocalizedMessage {
+        locale: "en-US".into(),
+        message: format!("The requested offset is outside of the log: {offset}"),
+    };
+    let detail = prost_types::Any {
+        type_url: "type.googleapis.com/google.rpc.LocalizedMessage".into(),
+        value: localized.encode_to_vec(),
+    };
+    let details = pb::Status { code: 404, message: message.clone(), details: vec![detail] };
+    let details = Bytes::from(details.encode_to_vec());
+    let mut status = Status::with_details(Code::Unknown, message, details);
+    status.metadata_mut().insert(STATUS_WANTED, MetadataValue::from_static("404"));
+    status
+}
+
+/// Rewrites the status of a reply that has no body, and wraps the body of any other.
+pub fn rewritten(reply: http::Response<tonic::body::Body>) -> http::Response<ReplyBody> {
+    let (mut head, body) = reply.into_parts();
+    if head.headers.contains_key(STATUS) {
+        rewrite(&mut head.headers);
+    }
+    http::Response::from_parts(head, ReplyBody(body))
+}
+
+fn rewrite(trailers: &mut HeaderMap) {
+    if let Some(wanted) = trailers.remove(STATUS_WANTED) {
+        trailers.insert(STATUS, wanted);
+        return;
+    }
+    let says_too_large = trailers.get(STATUS).is_some_and(|code| code == "11")
+        && trailers.get("grpc-message").is_some_and(|message| {
+            message.as_bytes().ends_with(b"%20bytes")
+                && message.as_bytes().starts_with(b"Error,%20decoded%20message%20length%20too")
+        });
+    if says_too_large {
+        trailers.insert(STATUS, http::HeaderValue::from_static("8"));
+    }
+}
+
+/// A reply's body: messages pass untouched, the trailers are rewritten.
+#[derive(Debug)]
+pub struct ReplyBody(tonic::body::Body);
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut polled = Pin::new(&mut self.0).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            rewrite(trailers);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}

@@ -1,0 +1,252 @@
+//! Serves the gRPC port on the current thread's runtime, from a bound socket to the last goodbye.
+
+use super::dispatch::Dispatch;
+use super::fetch::FetchLimits;
+use super::log::{DuramenLog, Proposer};
+use super::log_v1::LogV1;
+use crate::actors::partition::PartitionApi;
+use crate::actors::readiness::NodeInfo;
+use crate::frontends::drain::Drain;
+use crate::frontends::listener::{ConnectionCounters, Listener};
+use crate::model::Clock;
+use crate::wire::pb;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use slog::{Logger, debug};
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, HealthService};
+use tonic_health::pb::health_server::HealthServer;
+
+/// What every HTTP/2 connection begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The answer to a client that speaks HTTP/1 to this port.
+const WRONG_PORT: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
+    content-length: 76\r\nconnection: close\r\n\r\n\
+    this port speaks gRPC over HTTP/2; the HTTP port is another, see ports.json\n";
+
+/// gRPC's default, which the book's clients count on.
+const BOOK_MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// Limits of the gRPC port.
+#[derive(Debug, Clone)]
+pub struct RpcLimits {
+    /// Connections open at once; more are closed as they come.
+    pub connections_max: usize,
+    /// Calls open at once on one connection.
+    pub streams_max: u32,
+    /// The largest message of `duramen.v1` taken from a client.
+    pub message_bytes_max: usize,
+    /// Requests of one produce stream that may wait for their acknowledgement.
+    pub outstanding_batches_max: usize,
+    /// The payload of one fetch response where the client does not say.
+    pub fetch_bytes_default: usize,
+    /// The payload of one fetch response whatever the client says.
+    pub fetch_bytes_max: usize,
+    /// The longest that one call may wait for records to come.
+    pub request_deadline: Duration,
+    /// How long a new connection may take to say that it speaks HTTP/2.
+    pub handshake_max: Duration,
+    /// A silent connection is pinged so often …
+    pub keepalive_interval: Duration,
+    /// … and closed when a ping is not answered in this time.
+    pub keepalive_timeout: Duration,
+    /// How long open calls may take to finish after the drain began.
+    pub grace: Duration,
+}
+
+impl Default for RpcLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 4096,
+            streams_max: 1024,
+            message_bytes_max: 20 << 20,
+            outstanding_batches_max: 16,
+            fetch_bytes_default: 256 << 10,
+            fetch_bytes_max: 2 << 20,
+            request_deadline: Duration::from_secs(30),
+            handshake_max: Duration::from_secs(10),
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(20),
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the gRPC health service says. Shared with whoever knows how the node is.
+#[derive(Debug, Clone, Default)]
+pub struct HealthSwitch(HealthReporter);
+
+impl HealthSwitch {
+    /// Says that the node and both log services are, or are not, serving.
+    pub async fn set(&self, serving: bool) {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in ["", "log.v1.Log", "duramen.v1.Log"] {
+            self.0.set_service_status(service, status).await;
+        }
+    }
+}
+
+/// The gRPC front end of one partition.
+pub struct GrpcFrontend<P> {
+    /// Where records go and come from.
+    pub partition: P,
+    /// Who this node says it is.
+    pub node: Arc<NodeInfo>,
+    /// Stamps records that bring no time.
+    pub clock: Arc<dyn Clock>,
+    /// What clients may ask of it.
+    pub limits: RpcLimits,
+    /// What the health service says; set to serving when serving begins.
+    pub health: HealthSwitch,
+    /// Counts connections.
+    pub counters: Arc<ConnectionCounters>,
+    /// Where it tells what happens.
+    pub logger: Logger,
+}
+
+impl<P: PartitionApi> GrpcFrontend<P> {
+    /// Serves connections until the drain begins; then health says so, clients are told to go
+    /// elsewhere, endless streams end, and what is under way may finish within the grace time.
+    /// Dropped, it closes everything at once.
+    ///
+    /// # Errors
+    /// When the socket cannot be used with the runtime.
+    pub async fn serve(self, socket: std::net::TcpListener, drain: Drain) -> io::Result<()> {
+        self.health.set(true).await;
+        let dispatch = self.dispatch(&drain);
+        let listener = Listener {
+            socket,
+            connections_max: self.limits.connections_max,
+            grace: self.limits.grace,
+            counters: self.counters,
+            logger: self.logger.clone(),
+            drain: drain.clone(),
+        };
+        let (limits, logger) = (Arc::new(self.limits), self.logger);
+        let farewell = async {
+            drain.clone().begun().await;
+            self.health.set(false).await;
+        };
+        let accepting = listener.run(|stream, peer| {
+            let (dispatch, limits) = (dispatch.clone(), Arc::clone(&limits));
+            let (drain, logger) = (drain.clone(), logger.clone());
+            async move {
+                if let Err(error) = serve_connection(stream, dispatch, &limits, drain).await {
+                    debug!(logger, "connection ended"; "peer" => %peer, "error" => %error);
+                }
+            }
+        });
+        let ((), served) = tokio::join!(farewell, accepting);
+        served
+    }
+
+    fn dispatch(&self, drain: &Drain) -> Dispatch<LogV1<P>, DuramenLog<P>> {
+        let limits = &self.limits;
+        let book = LogV1 {
+            partition: self.partition.clone(),
+            node: Arc::clone(&self.node),
+            clock: Arc::clone(&self.clock),
+            outstanding_max: limits.outstanding_batches_max,
+            drain: drain.clone(),
+        };
+        let clock = Arc::clone(&self.clock);
+        let duramen = DuramenLog {
+            proposer: Proposer { partition: self.partition.clone(), clock },
+            node: Arc::clone(&self.node),
+            outstanding_max: limits.outstanding_batches_max,
+            fetch_limits: FetchLimits {
+                bytes_default: limits.fetch_bytes_default,
+                bytes_max: limits.fetch_bytes_max,
+            },
+            wait_max: limits.request_deadline,
+            drain: drain.clone(),
+        };
+        let book = pb::log::v1::log_server::LogServer::new(book)
+            .max_decoding_message_size(BOOK_MESSAGE_BYTES_MAX);
+        let duramen = pb::duramen::v1::log_server::LogServer::new(duramen)
+            .max_decoding_message_size(limits.message_bytes_max);
+        let health = HealthService::from_health_reporter(self.health.0.clone());
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let proven = "the descriptors are built into the program, and a test decodes them";
+        Dispatch::new(book, duramen)
+            .with(HealthServer::new(health))
+            .with(reflection().build_v1().expect(proven))
+            .with(reflection().build_v1alpha().expect(proven))
+    }
+}
+
+async fn serve_connection<S>(
+    mut stream: TcpStream,
+    service: S,
+    limits: &RpcLimits,
+    drain: Drain,
+) -> io::Result<()>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Send + 'static,
+    S::ResBody: Send + 'static,
+    <S::ResBody as http_body::Body>::Data: Send,
+    <S::ResBody as http_body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match tokio::time::timeout(limits.handshake_max, speaks_http2(&stream)).await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => return stream.write_all(WRONG_PORT).await,
+        Ok(Err(error)) => return Err(error),
+        Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+    }
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .max_frame_size(256 << 10)
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(16 << 10)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout)
+        .auto_date_header(false);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut drain = drain.poller();
+    let mut told = false;
+    poll_fn(|cx| {
+        if !told && drain.poll_begun(cx) {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        match connection.as_mut().poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(ended) => Poll::Ready(ended.map_err(io::Error::other)),
+        }
+    })
+    .await
+}
+
+/// Looks at a connection's first bytes without taking them.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut first).await?;
+        if seen == 0 || first[..seen] != PREFACE[..seen] {
+            return if seen == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(false) };
+        }
+        if seen == PREFACE.len() {
+            return Ok(true);
+        }
+        // A part of it came: the socket stays readable, so readiness would not tell of the rest.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
