@@ -1,1 +1,7 @@
-//! Settings.
+//! Operations: what the person who runs a node touches. Settings, the logger, readiness notices,
+//! the data directory, signals.
+//!
+//! Knows the model only. These are edges: files and clocks are the machine's own here.
+
+pub mod logger;
+pub mod settings;

@@ -1,0 +1,5 @@
+//! Diagnostics on standard error.
+
+mod spec;
+
+pub use spec::{LevelSpec, LevelSpecError};

@@ -1,0 +1,262 @@
+//! Which lines of diagnostics are written: a default level, and levels of their own for actors whose
+//! path matches a pattern. Pure.
+
+use crate::model::Disposition;
+use slog::FilterLevel;
+use std::fmt;
+use std::str::FromStr;
+
+/// Which lines are written, as in `info,partitions/*/log:trace,http:off`.
+///
+/// `*` in a pattern stands for any characters within one step of the path, `**` for any steps. A
+/// pattern matches a path's end as well as the whole of it, and everything below what it matches:
+/// `partitions/*` covers `node/partitions/log/0/raft`. A pattern with `*` or `/` in it and no level means `trace`.
+/// The last pattern that matches wins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LevelSpec {
+    default: FilterLevel,
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    pattern: String,
+    level: FilterLevel,
+}
+
+/// Why a level specification was not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LevelSpecError {
+    /// A part is empty, as in `info,,x`.
+    #[error("\"{spec}\" has an empty part; write for example info,partitions/*/log:trace")]
+    EmptyPart {
+        /// The whole specification.
+        spec: String,
+    },
+    /// What follows the colon is no level.
+    #[error(
+        "\"{level}\" is not a level; levels are trace, debug, info, warning, error, critical, off"
+    )]
+    UnknownLevel {
+        /// What was given.
+        level: String,
+    },
+}
+
+impl LevelSpecError {
+    /// Who must act: whoever wrote it.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::EmptyPart { .. } | Self::UnknownLevel { .. } => Disposition::TellCaller,
+        }
+    }
+}
+
+impl Default for LevelSpec {
+    fn default() -> Self {
+        Self { default: FilterLevel::Info, rules: Vec::new() }
+    }
+}
+
+impl LevelSpec {
+    /// The most detailed level that any actor has: nothing beyond it is ever written.
+    pub fn most_detailed(&self) -> FilterLevel {
+        self.rules.iter().map(|rule| rule.level).fold(self.default, Ord::max)
+    }
+
+    /// Whether a line's level depends on which actor wrote it.
+    pub fn has_patterns(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    /// The level of the actor at `path`; `""` for what no actor wrote.
+    pub fn level_of(&self, path: &str) -> FilterLevel {
+        let matching = self.rules.iter().rev().find(|rule| covers(&rule.pattern, path));
+        matching.map_or(self.default, |rule| rule.level)
+    }
+}
+
+impl fmt::Display for LevelSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(level_name(self.default))?;
+        self.rules
+            .iter()
+            .try_for_each(|rule| write!(f, ",{}:{}", rule.pattern, level_name(rule.level)))
+    }
+}
+
+impl FromStr for LevelSpec {
+    type Err = LevelSpecError;
+
+    fn from_str(spec: &str) -> Result<Self, LevelSpecError> {
+        let mut read = Self::default();
+        for part in spec.split(',').map(str::trim) {
+            if part.is_empty() {
+                return Err(LevelSpecError::EmptyPart { spec: spec.into() });
+            }
+            if let Some(level) = parse_level(part) {
+                read.default = level;
+                continue;
+            }
+            let (pattern, level) = match part.rsplit_once(':') {
+                Some((pattern, level)) => {
+                    let unknown = || LevelSpecError::UnknownLevel { level: level.into() };
+                    (pattern, parse_level(level).ok_or_else(unknown)?)
+                }
+                // A lone word is more likely a level misspelt than an actor's name.
+                None if !part.contains(['/', '*']) => {
+                    return Err(LevelSpecError::UnknownLevel { level: part.into() });
+                }
+                None => (part, FilterLevel::Trace),
+            };
+            let pattern = pattern.trim_matches('/');
+            if pattern.is_empty() {
+                return Err(LevelSpecError::EmptyPart { spec: spec.into() });
+            }
+            read.rules.push(Rule { pattern: pattern.into(), level });
+        }
+        Ok(read)
+    }
+}
+
+fn parse_level(text: &str) -> Option<FilterLevel> {
+    Some(match text.to_ascii_lowercase().as_str() {
+        "off" => FilterLevel::Off,
+        "critical" => FilterLevel::Critical,
+        "error" => FilterLevel::Error,
+        "warning" | "warn" => FilterLevel::Warning,
+        "info" => FilterLevel::Info,
+        "debug" => FilterLevel::Debug,
+        "trace" => FilterLevel::Trace,
+        _ => return None,
+    })
+}
+
+fn level_name(level: FilterLevel) -> &'static str {
+    match level {
+        FilterLevel::Off => "off",
+        FilterLevel::Critical => "critical",
+        FilterLevel::Error => "error",
+        FilterLevel::Warning => "warning",
+        FilterLevel::Info => "info",
+        FilterLevel::Debug => "debug",
+        FilterLevel::Trace => "trace",
+    }
+}
+
+/// Whether the pattern matches the path, a tail of it, or a place above it.
+fn covers(pattern: &str, path: &str) -> bool {
+    let pattern: Vec<&str> = pattern.split('/').collect();
+    let path: Vec<&str> = path.split('/').collect();
+    (0..path.len()).any(|start| is_prefix(&pattern, &path[start..]))
+}
+
+/// Whether the pattern's steps match the first steps of the path.
+fn is_prefix(pattern: &[&str], path: &[&str]) -> bool {
+    match (pattern, path) {
+        ([], _) => true,
+        (["**", rest @ ..], _) => (0..=path.len()).any(|skip| is_prefix(rest, &path[skip..])),
+        ([step, pattern @ ..], [name, path @ ..]) => {
+            step_matches(step.as_bytes(), name.as_bytes()) && is_prefix(pattern, path)
+        }
+        (_, []) => false,
+    }
+}
+
+/// Whether one step matches, `*` standing for any characters. Linear in time: only the last star
+/// is ever tried again.
+fn step_matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(byte) if *byte == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => {
+                let Some((star_at, taken)) = star else { return false };
+                star = Some((star_at, taken + 1));
+                (p, n) = (star_at + 1, taken + 1);
+            }
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn level(spec: &str, path: &str) -> &'static str {
+        level_name(spec.parse::<LevelSpec>().unwrap().level_of(path))
+    }
+
+    #[test]
+    fn a_lone_level_holds_for_everyone() {
+        assert_eq!(level("debug", "node/http"), "debug");
+        assert_eq!(level("warn", ""), "warning");
+        assert!(!"debug".parse::<LevelSpec>().unwrap().has_patterns());
+    }
+
+    #[test]
+    fn a_pattern_holds_for_a_path_its_tail_and_what_lies_below() {
+        let spec = "info,partitions/*/log:trace";
+        assert_eq!(level(spec, "partitions/0/log"), "trace");
+        assert_eq!(level(spec, "node/partitions/0/log"), "trace");
+        assert_eq!(level(spec, "node/partitions/0/log/flusher"), "trace");
+        assert_eq!(level(spec, "node/partitions/0/raft"), "info");
+        assert_eq!(level(spec, "node/partitions/orders/0/log"), "info", "* is one step");
+        assert_eq!(level("info,partitions/**/log:trace", "partitions/orders/0/log"), "trace");
+        assert_eq!(level(spec, ""), "info");
+    }
+
+    #[test]
+    fn the_last_pattern_that_matches_wins_and_may_be_quieter() {
+        let spec = "debug,node/**:warning,raft*:off";
+        assert_eq!(level(spec, "node/http"), "warning");
+        assert_eq!(level(spec, "node/partitions/raft-2"), "off");
+        assert_eq!(level(spec, "elsewhere"), "debug");
+        assert_eq!(spec.parse::<LevelSpec>().unwrap().most_detailed(), FilterLevel::Debug);
+    }
+
+    #[test]
+    fn a_pattern_without_a_level_means_trace() {
+        assert_eq!(level("partitions/*", "node/partitions/7/log"), "trace");
+    }
+
+    #[test]
+    fn a_misspelt_level_is_an_error_not_an_actor() {
+        let error = "inof".parse::<LevelSpec>().unwrap_err();
+        assert_eq!(error, LevelSpecError::UnknownLevel { level: "inof".into() });
+        assert!("info,a/b:loud".parse::<LevelSpec>().is_err());
+        assert!("info,".parse::<LevelSpec>().is_err());
+        assert!("".parse::<LevelSpec>().is_err());
+        assert!("info,/:debug".parse::<LevelSpec>().is_err());
+    }
+
+    #[test]
+    fn a_specification_is_shown_as_it_reads() {
+        for spec in ["info", "off,a/*/c:trace", "debug,x*y:critical,**/z:warning"] {
+            assert_eq!(spec.parse::<LevelSpec>().unwrap().to_string(), spec);
+        }
+    }
+
+    #[test]
+    fn stars_match_any_characters_of_one_step() {
+        for (pattern, name, matches) in [
+            ("*", "anything", true),
+            ("a*c", "abbbc", true),
+            ("a*c*e", "axcxcxe", true),
+            ("a*c", "abbbd", false),
+            ("", "", true),
+            ("*a", "", false),
+        ] {
+            assert_eq!(step_matches(pattern.as_bytes(), name.as_bytes()), matches, "{pattern}");
+        }
+    }
+}

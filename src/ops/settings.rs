@@ -1,0 +1,223 @@
+//! What a node can be told: every setting, its default, and the layers it may come from.
+//!
+//! A setting is known by its key (`log.batch_bytes_max`). The same key names it in the TOML file
+//! (`[log]`, `batch_bytes_max`), in the environment (`DURAMEN_LOG_BATCH_BYTES_MAX`), in
+//! `duramen config show` and in every error. Flags win over variables, variables over the file, the
+//! file over the defaults, key by key ([`Sources::layer`]). [`fields::FIELDS`] is the one list of keys,
+//! with sentence and limits; this file holds the types and the defaults.
+
+mod error;
+pub mod fields;
+mod layers;
+mod rules;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{Fault, SettingsError};
+pub use layers::{Flag, Loaded, Origin, Sources};
+pub use value::{ByteSize, LogFormat, parse_duration, show_duration};
+
+use crate::model::Durability;
+use crate::ops::logger::LevelSpec;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything a node is started with. Read once, validated once, then passed on as its sections.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Where the node keeps everything it stores.
+    pub data_dir: PathBuf,
+    /// Allows addresses that other machines can reach, without TLS.
+    pub insecure_listen: bool,
+    /// Who this node is.
+    pub node: NodeSettings,
+    /// The gRPC front end.
+    pub rpc: RpcSettings,
+    /// The HTTP front end.
+    pub http: HttpSettings,
+    /// The commit log.
+    pub log: LogSettings,
+    /// How much may wait at once.
+    pub admission: AdmissionSettings,
+    /// When parts are restarted, and when no more.
+    pub supervision: SupervisionSettings,
+    /// How the node leaves.
+    pub shutdown: ShutdownSettings,
+    /// Diagnostics on standard error.
+    pub logger: LoggerSettings,
+}
+
+/// Who this node is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeSettings {
+    /// The name people call it by; `None`: the node id kept in the data directory.
+    pub name: Option<String>,
+}
+
+/// The gRPC front end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RpcSettings {
+    /// Where it listens; port 0 takes a free one.
+    pub addr: SocketAddr,
+    /// Connections open at once; further ones are closed on arrival.
+    pub connections_max: u32,
+    /// HTTP/2 streams open at once on one connection.
+    pub streams_max: u32,
+    /// Largest gRPC message read or sent.
+    pub message_bytes_max: ByteSize,
+    /// Unanswered batches on one stream before the server stops reading from it.
+    pub outstanding_batches_max: u32,
+    /// How long a request may wait for its answer, unless the client asks for less.
+    pub request_deadline: Duration,
+}
+
+/// The HTTP front end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// Where it listens; port 0 takes a free one.
+    pub addr: SocketAddr,
+    /// Largest request body.
+    pub body_bytes_max: ByteSize,
+    /// Connections open at once; further ones wait to be accepted.
+    pub connections_max: u32,
+}
+
+/// The commit log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogSettings {
+    /// How safe a record is when it is acknowledged.
+    pub durability: Durability,
+    /// Time between syncs where the durability is `interval`.
+    pub sync_interval: Duration,
+    /// Largest record batch.
+    pub batch_bytes_max: ByteSize,
+    /// Largest record.
+    pub record_bytes_max: ByteSize,
+    /// A segment is closed at this size.
+    pub segment_bytes_max: ByteSize,
+    /// A segment is closed at this age; `None`: by size only.
+    pub segment_age_max: Option<Duration>,
+    /// Oldest segments go when the log is larger; `None`: kept.
+    pub retention_bytes: Option<ByteSize>,
+    /// Segments go when their newest record is older; `None`: kept.
+    pub retention_age: Option<Duration>,
+    /// Writes are refused when less of the disk is free.
+    pub reserve_free_bytes: ByteSize,
+    /// Share of the usual number of requests to wait for before a small flush, 0 to 1.
+    pub gather_fraction: f64,
+    /// Longest wait for that share.
+    pub gather_wait_max: Duration,
+}
+
+/// How much may wait at once, before anything is queued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdmissionSettings {
+    /// Requests waiting per partition.
+    pub messages_max: u32,
+    /// Bytes of requests waiting per partition.
+    pub bytes_max: ByteSize,
+}
+
+/// When parts are restarted, and when no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SupervisionSettings {
+    /// Restarts of one part within the window before it is given up.
+    pub restarts_max: u32,
+    /// The window over which restarts are counted.
+    pub window: Duration,
+    /// A part that makes no progress for so long counts as hung.
+    pub hang_after: Duration,
+}
+
+/// How the node leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShutdownSettings {
+    /// How long requests under way may take to finish.
+    pub grace: Duration,
+}
+
+/// Diagnostics on standard error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggerSettings {
+    /// Which lines are written.
+    pub spec: LevelSpec,
+    /// What a line looks like.
+    pub format: LogFormat,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./duramen-data"),
+            insecure_listen: false,
+            node: NodeSettings::default(),
+            rpc: RpcSettings::default(),
+            http: HttpSettings::default(),
+            log: LogSettings::default(),
+            admission: AdmissionSettings::default(),
+            supervision: SupervisionSettings::default(),
+            shutdown: ShutdownSettings { grace: Duration::from_secs(10) },
+            logger: LoggerSettings { spec: LevelSpec::default(), format: LogFormat::Auto },
+        }
+    }
+}
+
+impl Default for RpcSettings {
+    fn default() -> Self {
+        Self {
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8400)),
+            connections_max: 1024,
+            streams_max: 1024,
+            message_bytes_max: ByteSize::mib(20),
+            outstanding_batches_max: 16,
+            request_deadline: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            body_bytes_max: ByteSize::mib(16),
+            connections_max: 256,
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Fsync,
+            sync_interval: Duration::from_secs(1),
+            batch_bytes_max: ByteSize::mib(16),
+            record_bytes_max: ByteSize::mib(8),
+            segment_bytes_max: ByteSize::mib(256),
+            segment_age_max: None,
+            retention_bytes: None,
+            retention_age: None,
+            reserve_free_bytes: ByteSize::mib(16),
+            gather_fraction: 0.9,
+            gather_wait_max: Duration::from_millis(1),
+        }
+    }
+}
+
+impl Default for AdmissionSettings {
+    fn default() -> Self {
+        Self { messages_max: 8192, bytes_max: ByteSize::mib(64) }
+    }
+}
+
+impl Default for SupervisionSettings {
+    fn default() -> Self {
+        Self {
+            restarts_max: 3,
+            window: Duration::from_secs(60),
+            hang_after: Duration::from_secs(10),
+        }
+    }
+}

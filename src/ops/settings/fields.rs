@@ -1,0 +1,294 @@
+//! The one list of settings: key, sentence, limits, and how each is read and shown. Everything that
+//! goes through all settings (layers, `config show`, `config/node.toml`) goes through [`FIELDS`].
+
+use super::value::{TomlKind, Value};
+use super::{ByteSize, Settings};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// One setting, without its value.
+#[derive(Debug)]
+pub struct Field {
+    /// The dotted key, `section.name`, or `name` alone.
+    pub key: &'static str,
+    /// What it does, in one sentence.
+    pub sentence: &'static str,
+    /// What a value looks like in a TOML file, and in words with examples.
+    pub kind: fn() -> (TomlKind, &'static str),
+    /// The smallest and largest value allowed, where there are such.
+    pub limits: fn() -> Option<String>,
+    /// The value in `settings`, as text that reads back the same.
+    pub show: fn(&Settings) -> String,
+    /// Sets the value from text; false, and nothing set, where it is not of the kind expected.
+    pub set: fn(&mut Settings, &str) -> bool,
+    /// Whether the value lies within the limits.
+    pub within_limits: fn(&Settings) -> bool,
+}
+
+impl Field {
+    /// The environment variable that sets it.
+    pub fn variable(&self) -> String {
+        format!("DURAMEN_{}", self.key.to_ascii_uppercase().replace('.', "_"))
+    }
+
+    /// The section in a TOML file (empty for the top) and the name there.
+    pub fn section_and_name(&self) -> (&'static str, &'static str) {
+        self.key.split_once('.').unwrap_or(("", self.key))
+    }
+
+    /// The value in `settings` as TOML.
+    pub fn show_toml(&self, settings: &Settings) -> String {
+        let text = (self.show)(settings);
+        match (self.kind)().0 {
+            TomlKind::Text => toml::Value::String(text).to_string(),
+            TomlKind::Integer | TomlKind::Number | TomlKind::Boolean => text,
+        }
+    }
+}
+
+/// The field with this key.
+pub fn find(key: &str) -> Option<&'static Field> {
+    FIELDS.iter().find(|field| field.key == key)
+}
+
+/// Whether a value is within limits; an absent one always is.
+trait Limited<B> {
+    fn is_in(&self, limits: &RangeInclusive<B>) -> bool;
+}
+
+impl<B: PartialOrd> Limited<B> for B {
+    fn is_in(&self, limits: &RangeInclusive<B>) -> bool {
+        limits.contains(self)
+    }
+}
+
+impl<B: PartialOrd> Limited<B> for Option<B> {
+    fn is_in(&self, limits: &RangeInclusive<B>) -> bool {
+        self.as_ref().is_none_or(|value| limits.contains(value))
+    }
+}
+
+fn show_limits<B: Value>(limits: &RangeInclusive<B>) -> String {
+    format!("{} to {}", limits.start().show(), limits.end().show())
+}
+
+fn set<V: Value>(place: &mut V, text: &str) -> bool {
+    V::read(text).map(|value| *place = value).is_some()
+}
+
+fn kind<V: Value>(_: impl Fn(&Settings) -> &V) -> (TomlKind, &'static str) {
+    (V::TOML, V::EXPECTED)
+}
+
+macro_rules! field {
+    ($key:literal, $($path:ident).+, $limits:expr, $sentence:expr) => {
+        Field {
+            limits: || Some(show_limits(&$limits)),
+            within_limits: |settings| settings.$($path).+.is_in(&$limits),
+            ..field!($key, $($path).+, $sentence)
+        }
+    };
+    ($key:literal, $($path:ident).+, $sentence:expr) => {
+        Field {
+            key: $key,
+            sentence: $sentence,
+            kind: || kind(|settings| &settings.$($path).+),
+            limits: || None,
+            show: |settings| settings.$($path).+.show(),
+            set: |settings, text| set(&mut settings.$($path).+, text),
+            within_limits: |_| true,
+        }
+    };
+}
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+const KIB: ByteSize = ByteSize(1 << 10);
+const GIB: ByteSize = ByteSize(1 << 30);
+
+/// Every setting, by section.
+pub static FIELDS: [Field; 31] = [
+    field!(
+        "data_dir",
+        data_dir,
+        "Where the node keeps everything it stores; relative to where it is started."
+    ),
+    field!(
+        "insecure_listen",
+        insecure_listen,
+        "Allows addresses that other machines can reach, although nothing is encrypted and nobody \
+         is asked who they are."
+    ),
+    field!(
+        "node.name",
+        node.name,
+        "The name people call this node by; none: the node id kept in the data directory."
+    ),
+    field!(
+        "rpc.addr",
+        rpc.addr,
+        "Where the gRPC front end listens; port 0 takes a free one, told in ports.json."
+    ),
+    field!(
+        "rpc.connections_max",
+        rpc.connections_max,
+        1..=65_536,
+        "gRPC connections open at once; further ones are closed on arrival."
+    ),
+    field!(
+        "rpc.streams_max",
+        rpc.streams_max,
+        1..=65_536,
+        "Calls and streams open at once on one gRPC connection."
+    ),
+    field!(
+        "rpc.message_bytes_max",
+        rpc.message_bytes_max,
+        KIB..=GIB,
+        "Largest gRPC message read or sent; must hold log.batch_bytes_max and 64KiB more."
+    ),
+    field!(
+        "rpc.outstanding_batches_max",
+        rpc.outstanding_batches_max,
+        1..=4096,
+        "Unanswered batches on one stream before the server stops reading from it."
+    ),
+    field!(
+        "rpc.request_deadline",
+        rpc.request_deadline,
+        MS..=HOUR,
+        "How long a request may wait for its answer, unless the client asks for less."
+    ),
+    field!(
+        "http.addr",
+        http.addr,
+        "Where the HTTP front end listens; port 0 takes a free one, told in ports.json."
+    ),
+    field!("http.body_bytes_max", http.body_bytes_max, KIB..=GIB, "Largest HTTP request body."),
+    field!(
+        "http.connections_max",
+        http.connections_max,
+        1..=65_536,
+        "HTTP connections open at once; further ones wait to be accepted."
+    ),
+    field!(
+        "log.durability",
+        log.durability,
+        "How safe a record is when it is acknowledged. fsync: on stable storage. interval: handed \
+         to the operating system and synced every log.sync_interval. os: handed to the operating \
+         system."
+    ),
+    field!(
+        "log.sync_interval",
+        log.sync_interval,
+        MS..=HOUR,
+        "Time between syncs where log.durability is interval."
+    ),
+    field!(
+        "log.batch_bytes_max",
+        log.batch_bytes_max,
+        KIB..=GIB,
+        "Largest record batch; must hold log.record_bytes_max and 4KiB more."
+    ),
+    field!(
+        "log.record_bytes_max",
+        log.record_bytes_max,
+        ByteSize(1)..=GIB,
+        "Largest record: key, value and headers."
+    ),
+    field!(
+        "log.segment_bytes_max",
+        log.segment_bytes_max,
+        ByteSize(64 << 10)..=ByteSize(64 << 30),
+        "A segment file is closed at this size; must hold log.batch_bytes_max and 4KiB more."
+    ),
+    field!(
+        "log.segment_age_max",
+        log.segment_age_max,
+        SECOND..=DAY * 3650,
+        "A segment is closed at this age, so that retention by age can let go of it; none: closed \
+         by size only."
+    ),
+    field!(
+        "log.retention_bytes",
+        log.retention_bytes,
+        KIB..=ByteSize(1 << 60),
+        "The oldest closed segments are removed while the log is larger; none: nothing is removed \
+         for its size."
+    ),
+    field!(
+        "log.retention_age",
+        log.retention_age,
+        SECOND..=DAY * 36_500,
+        "Closed segments are removed when their newest record is older; none: nothing is removed \
+         for its age."
+    ),
+    field!(
+        "log.reserve_free_bytes",
+        log.reserve_free_bytes,
+        ByteSize(0)..=ByteSize(1 << 50),
+        "Writes are refused when less than this is free on the disk; reads go on."
+    ),
+    field!(
+        "log.gather_fraction",
+        log.gather_fraction,
+        0.0..=1.0,
+        "Before a small flush, wait for this share of the usual number of requests, so that one \
+         flush serves more of them; 0: never wait."
+    ),
+    field!(
+        "log.gather_wait_max",
+        log.gather_wait_max,
+        Duration::ZERO..=MS * 100,
+        "Longest such wait."
+    ),
+    field!(
+        "admission.messages_max",
+        admission.messages_max,
+        1..=1_048_576,
+        "Requests that may wait per partition; further ones are refused as overloaded."
+    ),
+    field!(
+        "admission.bytes_max",
+        admission.bytes_max,
+        KIB..=ByteSize(64 << 30),
+        "Bytes of requests that may wait per partition; must hold log.batch_bytes_max."
+    ),
+    field!(
+        "supervision.restarts_max",
+        supervision.restarts_max,
+        0..=1000,
+        "Restarts of one part within supervision.window; one more, and it leaves service."
+    ),
+    field!(
+        "supervision.window",
+        supervision.window,
+        SECOND..=DAY,
+        "The window over which restarts are counted."
+    ),
+    field!(
+        "supervision.hang_after",
+        supervision.hang_after,
+        MS * 100..=HOUR,
+        "A part that makes no progress for so long counts as hung and is replaced."
+    ),
+    field!(
+        "shutdown.grace",
+        shutdown.grace,
+        Duration::ZERO..=HOUR,
+        "How long requests under way may take to finish when the node is told to stop."
+    ),
+    field!(
+        "logger.spec",
+        logger.spec,
+        "Which lines are written: a level, then patterns of actor paths with levels of their own, \
+         as in info,partitions/*/log:trace. Taken over on SIGHUP."
+    ),
+    field!(
+        "logger.format",
+        logger.format,
+        "What a line looks like: text, json or logfmt; auto: text on a terminal, json otherwise."
+    ),
+];

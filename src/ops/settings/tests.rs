@@ -1,0 +1,255 @@
+//! What settings promise: layers per key, faults with their place and the nearest name, units.
+
+use super::fields::FIELDS;
+use super::value::Value;
+use super::*;
+use proptest::prelude::*;
+
+fn file(text: &str) -> Sources {
+    Sources { file: Some(("node.toml".into(), text.into())), ..Sources::default() }
+}
+
+fn faults(sources: &Sources) -> String {
+    sources.layer().expect_err("these settings are wrong").to_string()
+}
+
+#[test]
+fn without_any_source_the_defaults_hold() {
+    let loaded = Sources::default().layer().unwrap();
+    assert_eq!(loaded.settings, Settings::default());
+    assert_eq!(loaded.origin("log.durability"), Origin::Default);
+}
+
+#[test]
+fn flag_wins_over_variable_over_file_over_default_for_each_key() {
+    let mut sources = file(
+        "data_dir = \"/from/file\"\n[log]\ndurability = \"os\"\nsync_interval = \"2s\"\n\
+         [rpc]\nconnections_max = 7\n",
+    );
+    sources.environment = vec![
+        ("DURAMEN_LOG_DURABILITY".into(), "interval".into()),
+        ("DURAMEN_DATA_DIR".into(), "/from/env".into()),
+        ("HOME".into(), "/root".into()),
+    ];
+    sources.flags = vec![Flag { name: "--data-dir", key: "data_dir", value: "/from/flag".into() }];
+    let loaded = sources.layer().unwrap();
+    assert_eq!(loaded.settings.data_dir, PathBuf::from("/from/flag"));
+    assert_eq!(loaded.origin("data_dir"), Origin::Flag { name: "--data-dir" });
+    assert_eq!(loaded.settings.log.durability, Durability::Interval);
+    assert_eq!(loaded.origin("log.durability").to_string(), "DURAMEN_LOG_DURABILITY");
+    assert_eq!(loaded.settings.log.sync_interval, Duration::from_secs(2));
+    assert_eq!(loaded.origin("log.sync_interval").to_string(), "node.toml:4");
+    assert_eq!(loaded.settings.rpc.connections_max, 7);
+    assert_eq!(loaded.origin("http.addr"), Origin::Default);
+    assert!(loaded.warnings.is_empty());
+}
+
+#[test]
+fn an_unknown_key_in_the_file_is_an_error_with_its_line_and_the_nearest_key() {
+    let text = faults(&file("[log]\n\ndurabilty = \"os\"\n"));
+    assert_eq!(
+        text,
+        "node.toml:3: unknown key \"log.durabilty\"; did you mean \"log.durability\"?"
+    );
+    let text = faults(&file("[lgo]\na = 1\nb = 2\n"));
+    assert!(text.starts_with("node.toml:1: unknown key \"lgo\""), "{text}");
+    assert!(!text.contains('\n'), "an unknown section is told once: {text}");
+}
+
+#[test]
+fn an_unknown_variable_is_a_warning_with_the_nearest_name() {
+    let environment = vec![("DURAMEN_RPC_ADR".into(), "x".into())];
+    let loaded = Sources { environment, ..Sources::default() }.layer().unwrap();
+    assert_eq!(
+        loaded.warnings,
+        ["unknown environment variable DURAMEN_RPC_ADR is ignored; did you mean DURAMEN_RPC_ADDR?"]
+    );
+}
+
+#[test]
+fn every_fault_is_told_at_once() {
+    let mut sources = file("[log]\ndurability = \"never\"\nnonsense = 1\n");
+    sources.environment = vec![("DURAMEN_SHUTDOWN_GRACE".into(), "10".into())];
+    let text = faults(&sources);
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(text.contains("node.toml:2: log.durability is \"never\": expected fsync"), "{text}");
+    assert!(text.contains("node.toml:3: unknown key \"log.nonsense\""), "{text}");
+    assert!(text.contains("DURAMEN_SHUTDOWN_GRACE: shutdown.grace is \"10\": expected"), "{text}");
+}
+
+#[test]
+fn a_size_without_a_unit_is_an_error_that_shows_one() {
+    let text = faults(&file("[log]\nbatch_bytes_max = 1048576\n"));
+    assert!(text.contains("the number 1048576"), "{text}");
+    assert!(text.contains("16MiB"), "{text}");
+}
+
+#[test]
+fn text_that_is_not_toml_is_an_error_with_its_line() {
+    let text = faults(&file("data_dir = \"x\"\n[log\n"));
+    assert!(text.starts_with("node.toml:2: "), "{text}");
+}
+
+#[test]
+fn values_outside_their_limits_and_values_that_do_not_fit_together_are_refused_together() {
+    let text = faults(&file(
+        "[log]\nrecord_bytes_max = \"32MiB\"\ngather_fraction = 1.5\n[rpc]\nstreams_max = 0\n",
+    ));
+    assert!(text.contains("log.gather_fraction is 1.5: allowed is 0.0 to 1.0"), "{text}");
+    assert!(text.contains("rpc.streams_max is 0: allowed is 1 to 65536"), "{text}");
+    assert!(text.contains("log.batch_bytes_max is 16MiB: must be at least"), "{text}");
+}
+
+#[test]
+fn an_address_that_others_reach_needs_consent() {
+    let text = faults(&file("[rpc]\naddr = \"0.0.0.0:8400\"\n"));
+    assert!(text.contains("node.toml:2: rpc.addr is 0.0.0.0:8400"), "{text}");
+    assert!(text.contains("--insecure-listen"), "{text}");
+    let allowed = file("insecure_listen = true\n[rpc]\naddr = \"0.0.0.0:8400\"\n");
+    assert!(allowed.layer().unwrap().settings.insecure_listen);
+    assert!(file("[rpc]\naddr = \"[::1]:0\"\n").layer().is_ok());
+    assert!(file("[rpc]\naddr = \"localhost:0\"\n[http]\naddr = \"localhost:0\"").layer().is_ok());
+}
+
+#[test]
+fn two_front_ends_on_one_port_are_refused() {
+    let text = faults(&file("[rpc]\naddr = \"127.0.0.1:8080\"\n"));
+    assert!(text.contains("http.addr is 127.0.0.1:8080: rpc.addr is the same"), "{text}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let missing = std::path::Path::new("/nowhere/at/all.toml");
+    let error = Sources::gather(Vec::new(), Some(missing)).unwrap_err();
+    assert!(error.to_string().starts_with("/nowhere/at/all.toml: "), "{error}");
+}
+
+#[test]
+fn changes_are_told_by_key() {
+    let loaded = Sources::default().layer().unwrap();
+    let mut newer = Settings::default();
+    newer.logger.spec = "debug".parse().unwrap();
+    newer.rpc.streams_max = 3;
+    assert_eq!(loaded.changed_keys(&newer), ["rpc.streams_max", "logger.spec"]);
+}
+
+#[test]
+fn every_field_has_its_own_key_and_variable_and_shows_what_it_reads() {
+    let mut keys: Vec<_> = FIELDS.iter().map(|field| field.key).collect();
+    let mut variables: Vec<_> = FIELDS.iter().map(|field| field.variable()).collect();
+    (keys.sort_unstable(), variables.sort_unstable());
+    (keys.dedup(), variables.dedup());
+    assert_eq!((keys.len(), variables.len()), (FIELDS.len(), FIELDS.len()));
+    for field in &FIELDS {
+        let mut settings = Settings::default();
+        let shown = (field.show)(&settings);
+        assert!((field.set)(&mut settings, &shown), "{} does not read {shown}", field.key);
+        assert_eq!((field.show)(&settings), shown, "{}", field.key);
+        assert!((field.within_limits)(&settings), "{}", field.key);
+        assert!(field.sentence.ends_with('.'), "{}", field.key);
+    }
+}
+
+/// `config/node.toml` as it must be: written from the fields, so that it cannot go stale.
+fn sample() -> String {
+    let mut text = String::from(
+        "# Every setting of a duramen node, with its default. A line may be left out.\n\
+         # A flag or an environment variable wins over this file: `duramen config show --origin`.\n\
+         # Durations and sizes carry their unit: \"500ms\", \"10s\", \"7d\"; \"64KiB\", \"16MiB\".\n",
+    );
+    let mut section = "";
+    for field in &FIELDS {
+        let (its_section, name) = field.section_and_name();
+        if its_section != section {
+            section = its_section;
+            text.push_str(&format!("\n[{section}]\n"));
+        }
+        text.push('\n');
+        for line in wrapped(field.sentence) {
+            text.push_str(&format!("# {line}\n"));
+        }
+        let default = field.show_toml(&Settings::default());
+        let limits =
+            (field.limits)().map_or_else(String::new, |limits| format!(" Allowed: {limits}."));
+        text.push_str(&format!("# Default: {default}.{limits}\n"));
+        text.push_str(&format!("# Variable: {}\n{name} = {default}\n", field.variable()));
+    }
+    text
+}
+
+fn wrapped(sentence: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in sentence.split_whitespace() {
+        let line = lines.last_mut().expect("there is always a line");
+        if !line.is_empty() && line.len() + word.len() > 96 {
+            lines.push(word.into());
+        } else {
+            *line = format!("{line} {word}").trim().into();
+        }
+    }
+    lines
+}
+
+#[test]
+fn the_sample_file_names_every_field_and_holds_the_defaults() {
+    let stored = include_str!("../../../config/node.toml");
+    let loaded = file(stored).layer().unwrap();
+    assert_eq!(loaded.settings, Settings::default());
+    for field in &FIELDS {
+        assert_ne!(loaded.origin(field.key), Origin::Default, "{} is missing", field.key);
+    }
+    assert_eq!(stored, sample(), "config/node.toml should read:\n{}", sample());
+}
+
+#[test]
+fn sizes_read_as_people_write_them() {
+    for (text, bytes) in [
+        ("512B", 512),
+        ("64KiB", 65_536),
+        ("16 MiB", 16 << 20),
+        ("1.5GiB", 3 << 29),
+        ("10MB", 10_000_000),
+        ("1kb", 1_000),
+        ("0B", 0),
+    ] {
+        assert_eq!(ByteSize::read(text), Some(ByteSize(bytes)), "{text}");
+    }
+    for text in ["", "16", "MiB", "-1MiB", "1.MiB", ".5MiB", "1.0001B", "99999999TiB", "1 potato"] {
+        assert_eq!(ByteSize::read(text), None, "{text}");
+    }
+}
+
+#[test]
+fn durations_read_as_people_write_them() {
+    let ms = Duration::from_millis;
+    for (text, wanted) in
+        [("500ms", ms(500)), ("1.5s", ms(1500)), ("1h30m", ms(5_400_000)), ("7d", ms(604_800_000))]
+    {
+        assert_eq!(parse_duration(text), Some(wanted), "{text}");
+    }
+    for text in ["", "10", "s", "-1s", "1y", "1M", "10 s", "99999999999d", "1..5s"] {
+        assert_eq!(parse_duration(text), None, "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_size_shown_reads_back_the_same(bytes in any::<u64>(), unit in 0_u32..40) {
+        let size = ByteSize((bytes >> 24) << (unit % 25));
+        prop_assert_eq!(ByteSize::read(&size.show()), Some(size));
+    }
+
+    #[test]
+    fn a_duration_shown_reads_back_the_same(number in any::<u32>(), power in 0_u32..10) {
+        let duration = Duration::from_nanos(u64::from(number) * 10_u64.pow(power));
+        prop_assert_eq!(parse_duration(&show_duration(duration)), Some(duration));
+    }
+
+    #[test]
+    fn no_text_makes_a_reader_panic(text in "[0-9.a-zA-Z: ]{0,24}") {
+        let _ = (ByteSize::read(&text), parse_duration(&text));
+        for field in &FIELDS {
+            let _ = (field.set)(&mut Settings::default(), &text);
+        }
+    }
+}
