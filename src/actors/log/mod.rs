@@ -6,7 +6,7 @@ mod flush;
 mod plan;
 
 pub use flush::{Report, Tended};
-pub use plan::LogPlan;
+pub use plan::{LogPlan, LogPlanParts};
 
 use super::raft::{LogReady, Persisted, RaftActor, SpaceReturned, WaitOver};
 use crate::log::Entry;
