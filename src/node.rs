@@ -245,7 +245,7 @@ impl Partition {
         }));
         let log = {
             let plan = Arc::clone(&plan);
-            let mut spec = log_actor::SPEC;
+            let mut spec = log_actor::spec();
             spec.hang_after = settings.supervision.hang_after;
             supervisor.child(spec, shard.clone(), move |context, seat| {
                 LogActor::new(context, seat, Arc::clone(&plan))
@@ -254,11 +254,11 @@ impl Partition {
         let raft = {
             let (log, published) = (log.clone(), Arc::clone(&published));
             let options = raft_options(settings);
-            let mut spec = raft_actor::SPEC;
+            let mut spec = raft_actor::spec();
             spec.hang_after = settings.supervision.hang_after;
             spec.admission = Admission {
                 messages_max: settings.admission.messages_max as usize,
-                bytes_max: settings.admission.bytes_max.as_usize(),
+                bytes_max: settings.admission.bytes_max.len(),
             };
             spec.mailbox_len_max = spec.admission.messages_max;
             supervisor.child(spec, shard.clone(), move |_, seat| {
@@ -285,7 +285,7 @@ impl Seams<'_> {
         let limits = RpcLimits {
             connections_max: rpc.connections_max as usize,
             streams_max: rpc.streams_max,
-            message_bytes_max: rpc.message_bytes_max.as_usize(),
+            message_bytes_max: rpc.message_bytes_max.len(),
             outstanding_batches_max: rpc.outstanding_batches_max as usize,
             request_deadline: rpc.request_deadline,
             grace: self.settings.shutdown.grace,
@@ -314,7 +314,7 @@ impl Seams<'_> {
         let http = &self.settings.http;
         let limits = HttpLimits {
             connections_max: http.connections_max as usize,
-            body_bytes_max: http.body_bytes_max.as_usize(),
+            body_bytes_max: http.body_bytes_max.len(),
             request_deadline: self.settings.rpc.request_deadline,
             grace: self.settings.shutdown.grace,
             ..HttpLimits::default()
@@ -389,7 +389,7 @@ impl Readiness for NodeReadiness {
 
 fn housekeeping_below(root: &Supervisor, log: ActorRef<LogActor>, logger: &Logger) {
     let logger = logger.clone();
-    let _ = root.child(housekeeping::SPEC, Place::Control, move |_, seat| {
+    let _ = root.child(housekeeping::spec(), Place::Control, move |_, seat| {
         HousekeepingActor::new(seat, vec![log.clone()], HOUSEKEEPING_INTERVAL, logger.clone())
     });
 }
@@ -414,20 +414,20 @@ fn partition_directory(data_dir: &Path) -> std::path::PathBuf {
 
 fn log_options(settings: &Settings) -> LogOptions {
     let log = &settings.log;
-    let batch_bytes_max = log.batch_bytes_max.as_usize();
+    let batch_bytes_max = log.batch_bytes_max.len();
     let defaults = LogOptions::default();
     LogOptions {
-        segment_bytes_max: log.segment_bytes_max.as_u64(),
+        segment_bytes_max: log.segment_bytes_max.bytes(),
         segment_age_max: log.segment_age_max,
         batch: BatchLimits {
             batch_bytes_max,
-            record_bytes_max: log.record_bytes_max.as_usize(),
+            record_bytes_max: log.record_bytes_max.len(),
             decompressed_bytes_max: batch_bytes_max.saturating_mul(4),
         },
-        frame_bytes_max: defaults.frame_bytes_max.min(log.segment_bytes_max.as_u64()),
-        retention_bytes_max: log.retention_bytes.map(|bytes| bytes.as_u64()),
+        frame_bytes_max: defaults.frame_bytes_max.min(log.segment_bytes_max.bytes()),
+        retention_bytes_max: log.retention_bytes.map(|bytes| bytes.bytes()),
         retention_age_max: log.retention_age,
-        reserve_free_bytes: log.reserve_free_bytes.as_u64(),
+        reserve_free_bytes: log.reserve_free_bytes.bytes(),
         ..defaults
     }
 }
@@ -441,7 +441,7 @@ fn raft_options(settings: &Settings) -> RaftOptions {
             wait_max: settings.log.gather_wait_max,
             ..GatherOptions::default()
         },
-        entry_bytes_max: ENTRY_BYTES_MAX.min(settings.log.batch_bytes_max.as_usize()),
+        entry_bytes_max: ENTRY_BYTES_MAX.min(settings.log.batch_bytes_max.len()),
     }
 }
 

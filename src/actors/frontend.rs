@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 /// Restart policy of a front end: always. It holds no state, so a restart costs nothing; ports
 /// that cannot be served at all end the node by escalation.
-pub const fn spec(name: &'static str, drain: Duration) -> ChildSpec {
+pub fn spec(name: &'static str, drain: Duration) -> ChildSpec {
     ChildSpec {
         restart: Restart::Permanent,
         backoff: Backoff { min: Duration::from_millis(10), max: Duration::from_secs(2), jitter: 0.2 },

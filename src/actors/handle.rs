@@ -287,7 +287,7 @@ impl PartitionApi for PartitionHandle {
             durability: self.0.durability,
             flushes: published.flushes(),
             refused: self.0.refused.load(Ordering::Relaxed),
-            restarts: raft.restarts(),
+            restarts: u32::try_from(raft.restarts()).unwrap_or(u32::MAX),
         }
     }
 }

@@ -8,8 +8,9 @@ use slog::{Logger, debug};
 use std::time::Duration;
 
 /// Restart policy: always; it holds no state.
-pub const SPEC: ChildSpec =
-    ChildSpec { restart: Restart::Permanent, ..ChildSpec::new("housekeeping") };
+pub fn spec() -> ChildSpec {
+    ChildSpec { restart: Restart::Permanent, ..ChildSpec::new("housekeeping") }
+}
 
 /// The actor.
 #[derive(Debug)]

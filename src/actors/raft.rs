@@ -23,11 +23,13 @@ use std::time::Duration;
 
 /// Restart policy of the raft actor: always, and only together with its log (the partition's
 /// supervisor is one-for-all): a Raft core never comes back on storage that was not recovered.
-pub const SPEC: ChildSpec = ChildSpec {
+pub fn spec() -> ChildSpec {
+    ChildSpec {
     restart: Restart::Permanent,
     backoff: Backoff { min: Duration::from_millis(10), max: Duration::from_secs(5), jitter: 0.2 },
     ..ChildSpec::new("raft")
-};
+}
+}
 
 /// The raft id of the only voter of a group of one.
 const LONE_VOTER: u64 = 1;
@@ -237,11 +239,10 @@ impl RaftActor {
             // The flush thread forgets a wait that an append overtakes.
             Verdict::Go => (self.wait_asked, self.waited) = (false, false),
         }
-        let (payload, askers) = self.gather_entry();
-        let (records, bytes) = (payload.record_count(), payload.size_bytes());
+        let (payload, askers, handle) = self.gather_entry();
         self.proposed.push_back((payload, askers));
         if let Some(raft) = &mut self.raft {
-            raft.propose(Handle { records, bytes })?;
+            raft.propose(handle)?;
         }
         self.drive();
         Ok(())
@@ -249,7 +250,7 @@ impl RaftActor {
 
     /// Takes proposals off the queue, up to the size of an entry: records of several producers
     /// share a batch, whole batches stay as they are.
-    fn gather_entry(&mut self) -> (EntryPayload, Vec<Asker>) {
+    fn gather_entry(&mut self) -> (EntryPayload, Vec<Asker>, Handle) {
         let mut batches = Vec::new();
         let mut askers = Vec::with_capacity(self.pending.len());
         let mut bytes = 0;
@@ -288,7 +289,11 @@ impl RaftActor {
             relative += records;
         }
         batches.extend(self.builder.finish());
-        (EntryPayload::Data(batches), askers)
+        let handle = Handle {
+            records: u64::from(relative),
+            bytes: batches.iter().map(|batch| batch.len_bytes() as u64).sum(),
+        };
+        (EntryPayload::Data(batches), askers, handle)
     }
 
     /// Carries out all that the state machine asks for.

@@ -20,11 +20,13 @@ use std::time::Duration;
 
 /// Restart policy of the log actor: always, after a short wait, from what the disk holds. A log
 /// that cannot be trusted asks for quarantine itself; see [`Disposition`].
-pub const SPEC: ChildSpec = ChildSpec {
+pub fn spec() -> ChildSpec {
+    ChildSpec {
     restart: Restart::Permanent,
     backoff: Backoff { min: Duration::from_millis(10), max: Duration::from_secs(5), jitter: 0.2 },
     ..ChildSpec::new("log")
-};
+}
+}
 
 /// Asks to be told, as the partition's raft actor, of all that the log completes. Answered by
 /// [`LogReady`] once the log is recovered.
