@@ -1,0 +1,1 @@
+//! Promises of the whole room; each part tests its own beside it.
