@@ -10,6 +10,7 @@ mod error;
 pub mod fields;
 mod layers;
 mod rules;
+mod sample;
 mod value;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod tests;
 
 pub use error::{Fault, SettingsError};
 pub use layers::{Flag, Loaded, Origin, Sources};
+pub use sample::sample_file;
 pub use value::{ByteSize, LogFormat, parse_duration, show_duration};
 
 use crate::model::Durability;
