@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests use real files and clocks")]
 #![allow(missing_docs)]
 
+mod bad_days;
 mod fault_domains;
 mod harness;
 mod real_input;
