@@ -77,4 +77,3 @@ pub trait Map: Send + Sync + fmt::Debug + 'static {
     /// Makes the stores durable (msync).
     fn sync(&self) -> io::Result<()>;
 }
-

@@ -1,0 +1,9 @@
+//! What clients may rely on at the network's edge, over real sockets, against a partition in
+//! memory whose failures and pauses the test chooses.
+
+mod grpc_book;
+mod grpc_duramen;
+mod grpc_port;
+mod memory;
+mod raw_http2;
+mod server;
