@@ -4,6 +4,10 @@
 mod grpc_book;
 mod grpc_duramen;
 mod grpc_port;
+mod http_book;
+mod http_port;
+mod http_records;
+mod http_server;
 mod memory;
 mod raw_http2;
 mod server;
