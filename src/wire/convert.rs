@@ -16,12 +16,7 @@ pub fn record_from_duramen(record: duramen::Record, arrival: Timestamp) -> Recor
         0 => arrival,
         given => Timestamp(given),
     };
-    Record {
-        key: record.key.map(Payload),
-        value: record.value.map(Payload),
-        headers,
-        timestamp,
-    }
+    Record { key: record.key.map(Payload), value: record.value.map(Payload), headers, timestamp }
 }
 
 /// A stored record with its offset, for an answer.

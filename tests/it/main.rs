@@ -5,6 +5,7 @@
 
 mod bad_days;
 mod fault_domains;
+mod frontends;
 mod harness;
 mod real_input;
 mod tidy;

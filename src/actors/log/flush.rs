@@ -215,7 +215,8 @@ impl<'a> FlushThread<'a> {
                 Err(RecvTimeoutError::Timeout) if self.awaiting_space => self.look_for_space(),
                 Err(RecvTimeoutError::Timeout) if self.dirty => self.sync_late()?,
                 Err(RecvTimeoutError::Timeout) => {
-                    let _fenced = self.pass.enter()?;
+                    let pass = self.pass.clone();
+        let _fenced = pass.enter()?;
                     prepared = !self.log.zero_ahead(PREPARE_BYTES)?;
                 }
             }
@@ -244,7 +245,8 @@ impl<'a> FlushThread<'a> {
 
     fn append(&mut self, job: AppendJob) -> Result<(), Stop> {
         let AppendJob { number, hard_state, entries } = job;
-        let _fenced = self.pass.enter()?;
+        let pass = self.pass.clone();
+        let _fenced = pass.enter()?;
         let outcome = match self.write(hard_state.as_ref(), &entries) {
             Ok(kept) => Ok(kept),
             // Nothing was kept of the entries, and nobody else has them: a definite refusal.
@@ -276,7 +278,8 @@ impl<'a> FlushThread<'a> {
     fn sync_late(&mut self) -> Result<(), Stop> {
         self.dirty = false;
         if self.plan.durability == Durability::Interval {
-            let _fenced = self.pass.enter()?;
+            let pass = self.pass.clone();
+        let _fenced = pass.enter()?;
             self.log.sync()?;
         }
         Ok(())
@@ -296,7 +299,8 @@ impl<'a> FlushThread<'a> {
     }
 
     fn tend(&mut self) -> Result<(), Stop> {
-        let _fenced = self.pass.enter()?;
+        let pass = self.pass.clone();
+        let _fenced = pass.enter()?;
         let committed = self.plan.published.high_watermark();
         let removed = self.log.retain(committed)?;
         if removed.segments > 0 {

@@ -53,9 +53,8 @@ impl<P: PartitionApi> Fetch<P> {
         limits: FetchLimits,
         drain: Drain,
     ) -> Result<Self, Refusal> {
-        let format = pb::FetchFormat::try_from(request.format).map_err(|_| {
-            Refusal::invalid(format!("fetch format {} is unknown", request.format))
-        })?;
+        let format = pb::FetchFormat::try_from(request.format)
+            .map_err(|_| Refusal::invalid(format!("fetch format {} is unknown", request.format)))?;
         let (start, end) = (partition.start_offset(), partition.high_watermark());
         let next = match request.position {
             None | Some(Position::Start(_)) => start,

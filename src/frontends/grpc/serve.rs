@@ -22,8 +22,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tonic_health::ServingStatus;
-use tonic_health::server::{HealthReporter, HealthService};
 use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
 
 /// What every HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -189,7 +189,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
 }
 
 async fn serve_connection<S>(
-    mut stream: TcpStream,
+    stream: TcpStream,
     service: S,
     limits: &RpcLimits,
     drain: Drain,
@@ -204,7 +204,7 @@ where
 {
     match tokio::time::timeout(limits.handshake_max, speaks_http2(&stream)).await {
         Ok(Ok(true)) => {}
-        Ok(Ok(false)) => return stream.write_all(WRONG_PORT).await,
+        Ok(Ok(false)) => return turn_away(stream).await,
         Ok(Err(error)) => return Err(error),
         Err(_) => return Err(io::ErrorKind::TimedOut.into()),
     }
@@ -233,6 +233,14 @@ where
         }
     })
     .await
+}
+
+/// Tells a client that speaks something else where it is.
+async fn turn_away(mut stream: TcpStream) -> io::Result<()> {
+    // Closing with unread bytes would reset the connection, and the answer with it.
+    let _ = stream.try_read(&mut [0; 16 << 10])?;
+    stream.write_all(WRONG_PORT).await?;
+    stream.shutdown().await
 }
 
 /// Looks at a connection's first bytes without taking them.

@@ -1,1 +1,11 @@
-//! HTTP.
+//! HTTP: the book's first chapter on `/`, records as JSON on `/v1`, and whether the node is well.
+
+mod body;
+mod book;
+mod error;
+mod health;
+mod json;
+mod records;
+mod serve;
+
+pub use serve::{HttpFrontend, HttpLimits};

@@ -1,0 +1,136 @@
+//! The book's first chapter, as its server answers: raw JSON bodies of any content type, also with
+//! GET; unknown fields, and what follows the first JSON value, are ignored; errors are plain text.
+
+use super::body;
+use super::serve::App;
+use crate::actors::partition::{PartitionApi, ReadError};
+use crate::model::{Offset, Record};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::sync::Arc;
+
+/// One record is given out whatever its size.
+const READ_BYTES: usize = 1;
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Produce {
+    #[serde(alias = "Record")]
+    record: Option<InRecord>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct InRecord {
+    #[serde(alias = "Value", deserialize_with = "base64_or_null")]
+    value: Vec<u8>,
+    /// Checked as the book's decoder does, then ignored: the server gives offsets.
+    #[serde(alias = "Offset")]
+    #[allow(dead_code, reason = "it is there to be checked")]
+    offset: u64,
+}
+
+#[derive(Serialize)]
+struct Produced {
+    offset: u64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Consume {
+    #[serde(alias = "Offset")]
+    offset: u64,
+}
+
+#[derive(Serialize)]
+struct Consumed {
+    record: OutRecord,
+}
+
+#[derive(Serialize)]
+struct OutRecord {
+    value: String,
+    offset: u64,
+}
+
+/// Serves `/`.
+pub async fn handle<P: PartitionApi>(State(app): State<Arc<App<P>>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let allowed = matches!(head.method, Method::GET | Method::POST);
+    if !allowed {
+        let allow = [(header::ALLOW, "GET,POST")];
+        return (StatusCode::METHOD_NOT_ALLOWED, allow).into_response();
+    }
+    let limits = &app.limits;
+    let body = match body::read(body, limits.body_bytes_max, limits.request_deadline).await {
+        Ok(body) => body,
+        Err(error) => return text(error.status, &error.message),
+    };
+    let answered = if head.method == Method::POST {
+        produce(&app, body).await
+    } else {
+        consume(&app, body).await
+    };
+    answered.unwrap_or_else(|refused| refused)
+}
+
+async fn produce<P: PartitionApi>(app: &App<P>, body: Bytes) -> Result<Response, Response> {
+    let request: Produce = decode(&body)?;
+    let value = request.record.unwrap_or_default().value;
+    let record = Record::of_value(value, app.clock.wall());
+    let failed = |message: String| text(StatusCode::INTERNAL_SERVER_ERROR, &message);
+    let pending =
+        app.partition.propose_records(vec![record]).map_err(|error| failed(error.to_string()))?;
+    let acknowledged = tokio::time::timeout(app.limits.request_deadline, pending).await;
+    let ack = acknowledged
+        .map_err(|_| failed("the deadline passed; the record may be stored".into()))?
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(json(&Produced { offset: ack.base_offset.0 }))
+}
+
+async fn consume<P: PartitionApi>(app: &App<P>, body: Bytes) -> Result<Response, Response> {
+    let request: Consume = decode(&body)?;
+    let not_found = || text(StatusCode::NOT_FOUND, "offset not found");
+    let read = app.partition.read_records(Offset(request.offset), 1, READ_BYTES).await;
+    let found = read.map_err(|error| match error {
+        ReadError::OutOfRange { .. } => not_found(),
+        other => text(StatusCode::INTERNAL_SERVER_ERROR, &other.to_string()),
+    })?;
+    let (offset, record) = found.into_iter().next().ok_or_else(not_found)?;
+    let value = STANDARD.encode(&*record.value.unwrap_or_default());
+    Ok(json(&Consumed { record: OutRecord { value, offset: offset.0 } }))
+}
+
+/// Decodes the first JSON value of a body; `null` is a request with nothing set.
+fn decode<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Response> {
+    let mut decoder = serde_json::Deserializer::from_slice(body);
+    let decoded = Option::<T>::deserialize(&mut decoder);
+    decoded
+        .map(Option::unwrap_or_default)
+        .map_err(|error| text(StatusCode::BAD_REQUEST, &error.to_string()))
+}
+
+fn base64_or_null<'de, D: Deserializer<'de>>(decoder: D) -> Result<Vec<u8>, D::Error> {
+    let mut text: String = Option::deserialize(decoder)?.unwrap_or_default();
+    // The book's decoder skips line breaks within base64.
+    text.retain(|character| !matches!(character, '\r' | '\n'));
+    STANDARD.decode(text).map_err(serde::de::Error::custom)
+}
+
+/// An answer as the book's server encodes it: with a newline, and the type that Go guesses.
+fn json(answer: &impl Serialize) -> Response {
+    let mut body = serde_json::to_vec(answer).expect("numbers and strings can be encoded");
+    body.push(b'\n');
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+}
+
+fn text(status: StatusCode, message: &str) -> Response {
+    let no_guessing = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (status, no_guessing, format!("{message}\n")).into_response()
+}

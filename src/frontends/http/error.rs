@@ -1,0 +1,109 @@
+//! Errors as HTTP tells them: a status, and on `/v1` a JSON object with code, message and pause.
+
+use crate::actors::partition::{ProduceError, ReadError};
+use crate::frontends::topic::TopicError;
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, Uri, header};
+use serde_json::json;
+use std::time::Duration;
+
+/// An error on its way to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpError {
+    pub status: StatusCode,
+    /// A word for programs, finer than the status.
+    pub code: &'static str,
+    pub message: String,
+    pub retry_after: Option<Duration>,
+}
+
+impl HttpError {
+    /// An error that a retry does not mend.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), retry_after: None }
+    }
+
+    /// The request makes no sense.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid", message)
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let millis = self.retry_after.map(|after| after.as_millis().max(1));
+        let body = json!({"error": {
+            "code": self.code,
+            "message": self.message,
+            "retry_after_ms": millis.map(|millis| u64::try_from(millis).unwrap_or(u64::MAX)),
+        }});
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(millis) = millis {
+            // The header knows whole seconds only: never less than the pause that is meant.
+            let seconds = HeaderValue::from_str(&millis.div_ceil(1000).to_string());
+            let seconds = seconds.expect("digits are a valid header value");
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+impl From<ProduceError> for HttpError {
+    fn from(error: ProduceError) -> Self {
+        let (status, code) = match &error {
+            ProduceError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid"),
+            ProduceError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            ProduceError::Overloaded { .. } => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
+            ProduceError::Restarting { .. } => (StatusCode::SERVICE_UNAVAILABLE, "restarting"),
+            ProduceError::Quarantined { .. } => (StatusCode::SERVICE_UNAVAILABLE, "quarantined"),
+            ProduceError::DiskFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            ProduceError::Stopped { .. } => (StatusCode::SERVICE_UNAVAILABLE, "stopped"),
+            // Not 503: clients retry that by themselves, and would store records twice.
+            ProduceError::Unknown { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "outcome_unknown"),
+            ProduceError::Deadline => (StatusCode::GATEWAY_TIMEOUT, "deadline"),
+        };
+        Self { retry_after: error.retry_after(), ..Self::new(status, code, error.to_string()) }
+    }
+}
+
+impl From<ReadError> for HttpError {
+    fn from(error: ReadError) -> Self {
+        let (status, code, retry_after) = match &error {
+            ReadError::OutOfRange { .. } => (StatusCode::NOT_FOUND, "out_of_range", None),
+            ReadError::Corrupt { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "corrupt", None),
+            ReadError::Unavailable { retry_after, .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some(*retry_after))
+            }
+            ReadError::Io { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "io", None),
+        };
+        Self { retry_after, ..Self::new(status, code, error.to_string()) }
+    }
+}
+
+impl From<TopicError> for HttpError {
+    fn from(error: TopicError) -> Self {
+        let (status, code) = match &error {
+            TopicError::Name => (StatusCode::BAD_REQUEST, "invalid_name"),
+            TopicError::UnknownTopic { .. } => (StatusCode::NOT_FOUND, "unknown_topic"),
+            TopicError::UnknownPartition { .. } => (StatusCode::NOT_FOUND, "unknown_partition"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+/// The answer on a path that nothing serves: as JSON below `/v1`, else as the book's server does.
+pub async fn no_such_path(uri: Uri) -> Response {
+    if uri.path().starts_with("/v1") {
+        let message = "there is nothing at this path; records are at /v1/topics/log/records";
+        return HttpError::new(StatusCode::NOT_FOUND, "no_such_path", message).into_response();
+    }
+    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
+}
+
+/// The answer to a method that the records of a topic do not know.
+pub async fn method_not_allowed() -> Response {
+    let message = "records are read with GET and appended with POST";
+    let error = HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
+    ([(header::ALLOW, "GET,HEAD,POST")], error).into_response()
+}

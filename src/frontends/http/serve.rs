@@ -1,0 +1,167 @@
+//! Serves the HTTP port on the current thread's runtime, from a bound socket to the last goodbye.
+
+use super::{book, error, health, records};
+use crate::actors::partition::PartitionApi;
+use crate::actors::readiness::{NodeInfo, Readiness};
+use crate::frontends::drain::Drain;
+use crate::frontends::listener::{ConnectionCounters, Listener};
+use crate::model::Clock;
+use axum::Router;
+use axum::routing::{any, get};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use slog::{Logger, debug};
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// Limits of the HTTP port.
+#[derive(Debug, Clone)]
+pub struct HttpLimits {
+    /// Connections open at once; more are closed as they come.
+    pub connections_max: usize,
+    /// The largest request body.
+    pub body_bytes_max: usize,
+    /// How long a client may take to send a request's head; also how long it may stay silent
+    /// between two requests.
+    pub header_read_max: Duration,
+    /// How long a request may take, the reading of its body and any waiting included.
+    pub request_deadline: Duration,
+    /// Records in one answer where the client does not say.
+    pub records_default: usize,
+    /// Records in one answer whatever the client says.
+    pub records_max: usize,
+    /// Payload in one answer where the client does not say.
+    pub answer_bytes_default: usize,
+    /// Payload in one answer whatever the client says; a single larger record is still sent.
+    pub answer_bytes_max: usize,
+    /// How long open requests may take to finish after the drain began.
+    pub grace: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1024,
+            body_bytes_max: 16 << 20,
+            header_read_max: Duration::from_secs(30),
+            request_deadline: Duration::from_secs(30),
+            records_default: 100,
+            records_max: 10_000,
+            answer_bytes_default: 1 << 20,
+            answer_bytes_max: 8 << 20,
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The HTTP front end of a node.
+pub struct HttpFrontend<P> {
+    /// Where records go and come from.
+    pub partition: P,
+    /// Who this node says it is.
+    pub node: Arc<NodeInfo>,
+    /// How its parts are.
+    pub readiness: Arc<dyn Readiness>,
+    /// Stamps records that bring no time.
+    pub clock: Arc<dyn Clock>,
+    /// What clients may ask of it.
+    pub limits: HttpLimits,
+    /// Counts connections.
+    pub counters: Arc<ConnectionCounters>,
+    /// Where it tells what happens.
+    pub logger: Logger,
+}
+
+/// What the handlers know.
+pub struct App<P> {
+    pub partition: P,
+    pub node: Arc<NodeInfo>,
+    pub readiness: Arc<dyn Readiness>,
+    pub clock: Arc<dyn Clock>,
+    pub limits: HttpLimits,
+    pub drain: Drain,
+}
+
+impl<P: PartitionApi> HttpFrontend<P> {
+    /// Serves connections until the drain begins; then readiness says so, no connection takes
+    /// another request, and what is under way may finish within the grace time. Dropped, it
+    /// closes everything at once.
+    ///
+    /// # Errors
+    /// When the socket cannot be used with the runtime.
+    pub async fn serve(self, socket: std::net::TcpListener, drain: Drain) -> io::Result<()> {
+        let listener = Listener {
+            socket,
+            connections_max: self.limits.connections_max,
+            grace: self.limits.grace,
+            counters: self.counters,
+            logger: self.logger.clone(),
+            drain: drain.clone(),
+        };
+        let header_read_max = self.limits.header_read_max;
+        let router = router(App {
+            partition: self.partition,
+            node: self.node,
+            readiness: self.readiness,
+            clock: self.clock,
+            limits: self.limits,
+            drain: drain.clone(),
+        });
+        let logger = self.logger;
+        listener
+            .run(|stream, peer| {
+                let (router, drain, logger) = (router.clone(), drain.clone(), logger.clone());
+                async move {
+                    let served = serve_connection(stream, router, header_read_max, drain).await;
+                    if let Err(error) = served {
+                        debug!(logger, "connection ended"; "peer" => %peer, "error" => %error);
+                    }
+                }
+            })
+            .await
+    }
+}
+
+fn router<P: PartitionApi>(app: App<P>) -> Router {
+    Router::new()
+        .route("/", any(book::handle::<P>))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz::<P>))
+        .route(
+            "/v1/topics/{topic}/records",
+            get(records::read::<P>).post(records::append::<P>).fallback(error::method_not_allowed),
+        )
+        .fallback(error::no_such_path)
+        .with_state(Arc::new(app))
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    router: Router,
+    header_read_max: Duration,
+    drain: Drain,
+) -> Result<(), hyper::Error> {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(header_read_max);
+    let service = TowerToHyperService::new(router);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut drain = drain.poller();
+    let mut told = false;
+    poll_fn(|cx| {
+        if !told && drain.poll_begun(cx) {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        match connection.as_mut().poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(ended) => Poll::Ready(ended),
+        }
+    })
+    .await
+}

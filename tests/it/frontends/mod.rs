@@ -1,0 +1,13 @@
+//! What clients may rely on at the network's edge, over real sockets, against a partition in
+//! memory whose failures and pauses the test chooses.
+
+mod grpc_book;
+mod grpc_duramen;
+mod grpc_port;
+mod http_book;
+mod http_port;
+mod http_records;
+mod http_server;
+mod memory;
+mod raw_http2;
+mod server;

@@ -1,0 +1,78 @@
+//! A gRPC front end over the partition in memory, on a socket of its own.
+
+use super::memory::MemoryPartition;
+use duramen::actors::readiness::NodeInfo;
+use duramen::frontends::drain::{Drain, DrainSwitch};
+use duramen::frontends::grpc::{GrpcFrontend, HealthSwitch, RpcLimits};
+use duramen::frontends::listener::ConnectionCounters;
+use duramen::model::{ManualClock, Timestamp};
+use duramen::wire::pb::duramen::v1::log_client::LogClient as DuramenClient;
+use duramen::wire::pb::log::v1::log_client::LogClient as BookClient;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tonic::transport::{Channel, Endpoint};
+
+/// The wall clock of the server under test.
+pub const NOW_MS: i64 = 1_700_000_000_000;
+
+pub struct Server {
+    pub partition: MemoryPartition,
+    pub address: SocketAddr,
+    pub health: HealthSwitch,
+    pub counters: Arc<ConnectionCounters>,
+    pub drain: DrainSwitch,
+    pub serving: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::start_with(RpcLimits::default()).await
+    }
+
+    pub async fn start_with(limits: RpcLimits) -> Self {
+        let partition = MemoryPartition::new();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let (health, counters) = (HealthSwitch::default(), Arc::<ConnectionCounters>::default());
+        let (drain_switch, drain) = Drain::channel();
+        let node_id = "node-under-test".to_owned();
+        let node = NodeInfo { node_id, rpc_addr: address.to_string(), version: "1.2.3".into() };
+        let frontend = GrpcFrontend {
+            partition: partition.clone(),
+            node: Arc::new(node),
+            clock: Arc::new(ManualClock::at(Timestamp(NOW_MS))),
+            limits,
+            health: health.clone(),
+            counters: Arc::clone(&counters),
+            logger: slog::Logger::root(slog::Discard, slog::o!()),
+        };
+        let serving = tokio::spawn(frontend.serve(socket, drain));
+        Self { partition, address, health, counters, drain: drain_switch, serving }
+    }
+
+    pub async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        endpoint.connect().await.unwrap()
+    }
+
+    pub async fn book(&self) -> BookClient<Channel> {
+        BookClient::new(self.channel().await)
+    }
+
+    pub async fn duramen(&self) -> DuramenClient<Channel> {
+        DuramenClient::new(self.channel().await)
+    }
+}
+
+/// Waits until a condition holds; fails when it does not within a generous time.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    let polling = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(20), polling).await;
+    assert!(waited.is_ok(), "waited in vain until {what}");
+}
