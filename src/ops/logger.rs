@@ -1,5 +1,204 @@
-//! Diagnostics on standard error.
+//! Diagnostics on standard error: never waited for, filtered per actor, in three formats.
+//!
+//! Lines are handed to a thread of their own over a bounded channel; when it is full they are
+//! dropped and counted, and the next line that gets through says how many. What is written can be
+//! changed while the node runs ([`LoggerHandle::set_spec`]). User bytes never reach a line: types
+//! that hold them do not print them (`model::Payload`).
 
+mod lines;
 mod spec;
 
+#[cfg(test)]
+mod tests;
+
 pub use spec::{LevelSpec, LevelSpecError};
+
+use crate::model::Clock;
+use crate::ops::settings::{LogFormat, LoggerSettings};
+use arc_swap::ArcSwap;
+use slog::{Drain, KV, Key, Level, Logger, Never, OwnedKVList, Record, Serializer};
+use slog_async::{AsyncCore, AsyncGuard};
+use std::fmt;
+use std::io::{IsTerminal, LineWriter, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// The key whose value is the path of the actor that wrote a line; patterns of a [`LevelSpec`] are
+/// held against it.
+pub const ACTOR_KEY: &str = "actor";
+/// Lines that may wait for the writer of standard error.
+const LINES_WAITING_MAX: usize = 2048;
+/// A line up to this length goes out in one write.
+const LINE_BYTES: usize = 16 << 10;
+
+/// Starts the logger on standard error.
+pub fn start(settings: &LoggerSettings, clock: Arc<dyn Clock>) -> (Logger, LoggerHandle) {
+    let stderr = std::io::stderr();
+    let format = match settings.format {
+        LogFormat::Auto if stderr.is_terminal() => LogFormat::Text,
+        LogFormat::Auto => LogFormat::Json,
+        chosen => chosen,
+    };
+    start_on(stderr, format, settings.spec.clone(), clock)
+}
+
+/// Starts a logger on any writer. [`LogFormat::Auto`] means JSON here.
+pub fn start_on(
+    writer: impl Write + Send + 'static,
+    format: LogFormat,
+    spec: LevelSpec,
+    clock: Arc<dyn Clock>,
+) -> (Logger, LoggerHandle) {
+    let writer = LineWriter::with_capacity(LINE_BYTES, writer);
+    let (core, guard) = match format {
+        LogFormat::Text => writer_thread(lines::Text::new(writer)),
+        LogFormat::Logfmt => writer_thread(lines::Logfmt::new(writer)),
+        LogFormat::Json | LogFormat::Auto => writer_thread(lines::json(writer)),
+    };
+    let shared = Arc::new(Shared {
+        most_detailed: AtomicUsize::new(spec.most_detailed().as_usize()),
+        spec: ArcSwap::from_pointee(spec),
+        dropped: AtomicU64::new(0),
+    });
+    let drain = Filtered { shared: Arc::clone(&shared), core, untold: AtomicU64::new(0) };
+    let logger = Logger::root(drain, lines::stamped(clock));
+    (logger, LoggerHandle { shared, _guard: guard })
+}
+
+fn writer_thread<D>(drain: D) -> (AsyncCore, AsyncGuard)
+where
+    D: Drain<Ok = ()> + Send + 'static,
+{
+    // An error on standard error can be told to nobody.
+    AsyncCore::custom(drain.ignore_res())
+        .chan_size(LINES_WAITING_MAX)
+        .thread_name("duramen-logger".into())
+        .build_with_guard()
+}
+
+/// Steers a running logger. Dropping it writes what waits and ends the logger's thread: lines
+/// after that are lost.
+pub struct LoggerHandle {
+    shared: Arc<Shared>,
+    _guard: AsyncGuard,
+}
+
+impl fmt::Debug for LoggerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoggerHandle").field("spec", &self.spec()).finish_non_exhaustive()
+    }
+}
+
+impl LoggerHandle {
+    /// Which lines are written.
+    pub fn spec(&self) -> Arc<LevelSpec> {
+        self.shared.spec.load_full()
+    }
+
+    /// Changes which lines are written, from the next line on.
+    pub fn set_spec(&self, spec: LevelSpec) {
+        let most_detailed = spec.most_detailed().as_usize();
+        self.shared.spec.store(Arc::new(spec));
+        self.shared.most_detailed.store(most_detailed, Ordering::Release);
+    }
+
+    /// How many lines were dropped since the start, for the writer was too slow.
+    pub fn dropped_count(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    spec: ArcSwap<LevelSpec>,
+    /// The spec's most detailed level as a number: all that a line nobody wants costs.
+    most_detailed: AtomicUsize,
+    dropped: AtomicU64,
+}
+
+/// Decides on the caller's thread, then hands over.
+struct Filtered {
+    shared: Arc<Shared>,
+    core: AsyncCore,
+    /// Dropped lines that no line has told of yet.
+    untold: AtomicU64,
+}
+
+impl Filtered {
+    fn wanted(&self, record: &Record<'_>, values: &OwnedKVList) -> bool {
+        if !self.is_enabled(record.level()) {
+            return false;
+        }
+        let spec = self.shared.spec.load();
+        let level = if spec.has_patterns() {
+            ActorPath::find(record, values, |path| spec.level_of(path))
+        } else {
+            spec.most_detailed()
+        };
+        level.accepts(record.level())
+    }
+
+    fn tell_of_dropped(&self, values: &OwnedKVList) {
+        let untold = self.untold.swap(0, Ordering::Relaxed);
+        if untold == 0 {
+            return;
+        }
+        let message = format_args!("lines were dropped: standard error is read too slowly");
+        let location = slog::record_static!(Level::Warning, "");
+        let told = self
+            .core
+            .log(&Record::new(&location, &message, slog::b!("dropped_lines" => untold)), values);
+        if told.is_err() {
+            self.untold.fetch_add(untold, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drain for Filtered {
+    type Ok = ();
+    type Err = Never;
+
+    fn is_enabled(&self, level: Level) -> bool {
+        level.as_usize() <= self.shared.most_detailed.load(Ordering::Acquire)
+    }
+
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
+        if !self.wanted(record, values) {
+            return Ok(());
+        }
+        if self.core.log(record, values).is_ok() {
+            self.tell_of_dropped(values);
+        } else {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.untold.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// Looks for the actor's path among a line's values.
+struct ActorPath {
+    path: String,
+}
+
+impl ActorPath {
+    fn find<R>(record: &Record<'_>, values: &OwnedKVList, use_path: impl Fn(&str) -> R) -> R {
+        let mut search = Self { path: String::new() };
+        // The line's own word goes before what its logger carries; neither search can fail.
+        let _ = record.kv().serialize(record, &mut search);
+        if search.path.is_empty() {
+            let _ = values.serialize(record, &mut search);
+        }
+        use_path(&search.path)
+    }
+}
+
+impl Serializer for ActorPath {
+    fn emit_arguments(&mut self, key: Key, value: &fmt::Arguments<'_>) -> slog::Result {
+        // The innermost logger's value comes first and is the one that counts.
+        if key == ACTOR_KEY && self.path.is_empty() {
+            self.path = value.to_string();
+        }
+        Ok(())
+    }
+}

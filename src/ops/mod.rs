@@ -3,5 +3,8 @@
 //!
 //! Knows the model only. These are edges: files and clocks are the machine's own here.
 
+pub mod data_dir;
 pub mod logger;
+pub mod notify;
 pub mod settings;
+pub mod signals;

@@ -1,0 +1,150 @@
+//! What the data directory promises: one node at a time, an identity that stays, refusals that
+//! change nothing.
+#![allow(clippy::disallowed_methods, reason = "tests look at the directory from outside")]
+
+use super::*;
+use std::collections::BTreeMap;
+use tempfile::TempDir;
+
+fn temporary() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Every file of the directory with its bytes.
+fn contents(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let read = |entry: fs::DirEntry| {
+        (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
+    };
+    fs::read_dir(path).unwrap().map(|entry| read(entry.unwrap())).collect()
+}
+
+fn addresses() -> (SocketAddr, SocketAddr) {
+    ("127.0.0.1:40001".parse().unwrap(), "127.0.0.1:40002".parse().unwrap())
+}
+
+#[test]
+fn a_missing_directory_is_made_with_what_is_missing_above_it() {
+    let base = temporary();
+    let path = base.path().join("a/b/c");
+    let data_dir = DataDir::open(&path).unwrap();
+    assert_eq!(fs::read_to_string(path.join("VERSION")).unwrap(), "1\n");
+    assert!(uuid::Uuid::parse_str(data_dir.node_id()).is_ok());
+}
+
+#[test]
+fn the_node_id_stays() {
+    let base = temporary();
+    let first = DataDir::open(base.path()).unwrap().node_id().to_owned();
+    assert_eq!(DataDir::open(base.path()).unwrap().node_id(), first);
+}
+
+#[test]
+fn a_second_node_is_refused_and_told_who_is_there() {
+    let base = temporary();
+    let first = DataDir::open(base.path()).unwrap();
+    let before = contents(base.path());
+    let refused = DataDir::open(base.path()).unwrap_err();
+    let DataDirError::Locked { pid, host: other_host, .. } = &refused else { panic!("{refused}") };
+    assert_eq!((pid, other_host), (&std::process::id().to_string(), &host()));
+    assert!(matches!(inspect(base.path()), Err(DataDirError::Locked { .. })));
+    assert_eq!(contents(base.path()), before);
+    drop(first);
+    assert!(inspect(base.path()).is_ok());
+    assert!(DataDir::open(base.path()).is_ok());
+}
+
+#[test]
+fn a_newer_format_is_refused_untouched() {
+    let base = temporary();
+    fs::write(base.path().join("VERSION"), "2\n").unwrap();
+    fs::write(base.path().join("something-new"), "x").unwrap();
+    let before = contents(base.path());
+    let refused = DataDir::open(base.path()).unwrap_err();
+    assert!(matches!(refused, DataDirError::TooNew { version: 2, readable: 1, .. }), "{refused}");
+    assert!(refused.advice().contains("format version 2"), "{}", refused.advice());
+    assert_eq!(contents(base.path()), before);
+}
+
+#[test]
+fn a_directory_of_someone_else_is_refused_untouched() {
+    let base = temporary();
+    fs::write(base.path().join("thesis.tex"), "years of work").unwrap();
+    let before = contents(base.path());
+    let refused = DataDir::open(base.path()).unwrap_err();
+    assert!(refused.to_string().contains("thesis.tex"), "{refused}");
+    assert!(inspect(base.path()).is_err());
+    assert_eq!(contents(base.path()), before);
+}
+
+#[test]
+fn a_directory_left_half_made_is_completed() {
+    for left in [&["LOCK"][..], &["LOCK", "NODE.new"], &["LOCK", "VERSION.new"]] {
+        let base = temporary();
+        for name in left {
+            fs::write(base.path().join(name), "").unwrap();
+        }
+        assert!(DataDir::open(base.path()).is_ok(), "{left:?}");
+    }
+}
+
+#[test]
+fn a_damaged_identity_or_version_is_an_error_and_never_replaced() {
+    for (name, text) in [("NODE", "not an id"), ("VERSION", "one"), ("VERSION", "0"), ("NODE", "")]
+    {
+        let base = temporary();
+        drop(DataDir::open(base.path()).unwrap());
+        fs::write(base.path().join(name), text).unwrap();
+        let refused = DataDir::open(base.path()).unwrap_err();
+        assert!(matches!(refused, DataDirError::Damaged { .. }), "{name} {text}: {refused}");
+        assert_eq!(fs::read_to_string(base.path().join(name)).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_file_in_its_place_is_told_as_such() {
+    let base = temporary();
+    let path = base.path().join("file");
+    fs::write(&path, "").unwrap();
+    for path in [path.clone(), path.join("below")] {
+        let refused = DataDir::open(&path).unwrap_err();
+        assert!(matches!(refused, DataDirError::NotADirectory { .. }), "{refused}");
+    }
+}
+
+#[test]
+fn ports_are_told_whole_and_a_killed_nodes_ports_are_forgotten() {
+    let base = temporary();
+    let data_dir = DataDir::open(base.path()).unwrap();
+    let (rpc, http) = addresses();
+    data_dir.write_ports(rpc, http).unwrap();
+    let told = fs::read(base.path().join("ports.json")).unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+    assert_eq!(
+        (&told["rpc"], &told["http"]),
+        (&"127.0.0.1:40001".into(), &"127.0.0.1:40002".into())
+    );
+    assert_eq!(told["node_id"], data_dir.node_id());
+    drop(data_dir);
+    let reopened = DataDir::open(base.path()).unwrap();
+    assert!(!base.path().join("ports.json").exists(), "the ports were a dead node's");
+    reopened.write_ports(rpc, http).unwrap();
+    reopened.remove_ports();
+    assert!(!base.path().join("ports.json").exists());
+}
+
+#[test]
+fn system_errors_are_sorted_by_who_can_mend_them() {
+    let at = |errno| DataDirError::at("x".into(), io::Error::from(errno));
+    assert!(matches!(at(rustix::io::Errno::ROFS), DataDirError::NotWritable { .. }));
+    assert!(matches!(at(rustix::io::Errno::NOSPC), DataDirError::NotWritable { .. }));
+    assert!(matches!(at(rustix::io::Errno::ACCESS), DataDirError::Permission { .. }));
+    assert!(matches!(at(rustix::io::Errno::IO), DataDirError::Io { .. }));
+}
+
+#[test]
+fn looking_at_a_directory_that_is_not_there_makes_none() {
+    let base = temporary();
+    let path = base.path().join("later");
+    assert!(inspect(&path).is_ok());
+    assert!(!path.exists());
+}

@@ -1,0 +1,160 @@
+//! What a line of diagnostics looks like: text for people, JSON and logfmt for machines.
+//!
+//! Each line is one line whatever the values hold: control characters are escaped.
+
+use crate::model::{Clock, Timestamp};
+use slog::{
+    Drain, FnValue, KV, Key, OwnedKVList, PushFnValue, PushFnValueSerializer, Record, Serializer, o,
+};
+use std::cell::RefCell;
+use std::fmt::{self, Write as _};
+use std::io::{self, Write};
+use std::sync::Arc;
+
+/// When a line was written, the first thing in it.
+const TIME_KEY: &str = "ts";
+
+/// What the root logger carries: the time of each line, taken where the line is written, not
+/// where it is printed.
+pub fn stamped(clock: Arc<dyn Clock>) -> slog::OwnedKV<impl slog::SendSyncRefUnwindSafeKV> {
+    let now = std::panic::AssertUnwindSafe(clock);
+    o!(TIME_KEY => PushFnValue(move |_: &Record<'_>, serializer: PushFnValueSerializer<'_>| {
+        serializer.emit(rfc3339(now.wall()))
+    }))
+}
+
+/// A time as RFC 3339 in UTC with milliseconds; the bare number where no calendar reaches.
+pub fn rfc3339(time: Timestamp) -> String {
+    match jiff::Timestamp::from_millisecond(time.0) {
+        Ok(time) => format!("{time:.3}"),
+        Err(_) => time.to_string(),
+    }
+}
+
+/// One JSON object a line: `ts`, `level`, `msg`, then the values.
+pub fn json<W: Write + Send>(writer: W) -> slog_json::Json<W> {
+    slog_json::Json::new(writer)
+        .add_key_value(o!(
+            "msg" => PushFnValue(|record: &Record<'_>, serializer: PushFnValueSerializer<'_>| {
+                serializer.emit(record.msg())
+            }),
+            "level" => FnValue(|record: &Record<'_>| {
+                record.level().as_str().to_ascii_lowercase()
+            }),
+        ))
+        .build()
+}
+
+/// For people: `2026-11-21T10:00:00.000Z INFO  message  key=value`.
+#[derive(Debug)]
+pub struct Text<W>(RefCell<W>);
+
+impl<W: Write> Text<W> {
+    /// Lines on `writer`.
+    pub fn new(writer: W) -> Self {
+        Self(RefCell::new(writer))
+    }
+}
+
+impl<W: Write> Drain for Text<W> {
+    type Ok = ();
+    type Err = io::Error;
+
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> io::Result<()> {
+        let Line { time, pairs } = Line::collect(record, values);
+        let level = record.level().as_short_str();
+        let mut line = format!("{time} {level} ");
+        push_on_one_line(&mut line, &record.msg().to_string());
+        if !pairs.is_empty() {
+            line.push(' ');
+        }
+        push_pairs(&mut line, &pairs);
+        line.push('\n');
+        self.0.borrow_mut().write_all(line.as_bytes())
+    }
+}
+
+/// `ts=… level=… msg="…" key=value`.
+#[derive(Debug)]
+pub struct Logfmt<W>(RefCell<W>);
+
+impl<W: Write> Logfmt<W> {
+    /// Lines on `writer`.
+    pub fn new(writer: W) -> Self {
+        Self(RefCell::new(writer))
+    }
+}
+
+impl<W: Write> Drain for Logfmt<W> {
+    type Ok = ();
+    type Err = io::Error;
+
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> io::Result<()> {
+        let Line { time, pairs } = Line::collect(record, values);
+        let level = record.level().as_str().to_ascii_lowercase();
+        let mut line = format!("ts={time} level={level} msg=");
+        push_value(&mut line, &record.msg().to_string());
+        push_pairs(&mut line, &pairs);
+        line.push('\n');
+        self.0.borrow_mut().write_all(line.as_bytes())
+    }
+}
+
+fn push_pairs(line: &mut String, pairs: &[(Key, String)]) {
+    for (key, value) in pairs {
+        line.push(' ');
+        line.push_str(key);
+        line.push('=');
+        push_value(line, value);
+    }
+}
+
+/// Writes a value bare where it can be told from what follows, else in quotes.
+fn push_value(line: &mut String, value: &str) {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '"' && c != '=';
+    if !value.is_empty() && value.chars().all(plain) {
+        line.push_str(value);
+    } else {
+        write!(line, "{value:?}").expect("a string takes any text");
+    }
+}
+
+/// Writes a message so that it stays on its line and moves no cursor.
+fn push_on_one_line(line: &mut String, message: &str) {
+    for c in message.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+}
+
+/// A line's values in the order in which they were written, the outermost logger's first.
+#[derive(Default)]
+struct Line {
+    time: String,
+    pairs: Vec<(Key, String)>,
+}
+
+impl Line {
+    fn collect(record: &Record<'_>, values: &OwnedKVList) -> Self {
+        let mut line = Self::default();
+        // slog hands both out last first. Collecting text cannot fail.
+        let _ = record.kv().serialize(record, &mut line);
+        let _ = values.serialize(record, &mut line);
+        line.pairs.reverse();
+        line
+    }
+}
+
+impl Serializer for Line {
+    fn emit_arguments(&mut self, key: Key, value: &fmt::Arguments<'_>) -> slog::Result {
+        if key == TIME_KEY {
+            self.time = value.to_string();
+        } else {
+            self.pairs.push((key, value.to_string()));
+        }
+        Ok(())
+    }
+}
