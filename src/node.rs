@@ -84,7 +84,7 @@ impl Node {
     /// # Errors
     /// [`NodeError`]: nothing is left behind then.
     pub fn start(settings: &Settings, logger: Logger) -> Result<Self, NodeError> {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         Self::start_on(settings, disk, logger)
     }
 
