@@ -5,7 +5,10 @@ use crate::model::{Disposition, Term};
 
 /// The file that holds it, in the partition's directory.
 pub const HARD_STATE_FILE: &str = "vote";
-const VERSION: u8 = 1;
+/// What that file begins with.
+pub const HARD_STATE_MAGIC: [u8; 4] = *b"DVOT";
+/// The version of the layout that [`HardState::encode`] writes.
+pub const HARD_STATE_VERSION: u32 = 1;
 
 /// The durable state of a voter besides its log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,19 +32,13 @@ pub enum HardStateError {
         /// How long it is.
         len_bytes: usize,
     },
-    /// Written by a version that this one cannot read.
-    #[error("vote file of version {version}, this program reads version {VERSION}")]
-    Version {
-        /// The version found.
-        version: u8,
-    },
 }
 
 impl HardStateError {
     /// A voter that cannot read its vote must not vote.
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Torn { .. } | Self::Version { .. } => Disposition::Quarantine,
+            Self::Torn { .. } => Disposition::Quarantine,
         }
     }
 }
@@ -52,10 +49,9 @@ impl HardState {
         Self { term: Term(0), vote: 0, commit: 0, voters }
     }
 
-    /// Version, term, vote, commit, count of voters, voters: big-endian.
+    /// Term, vote, commit, count of voters, voters: big-endian.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(29 + self.voters.len() * 8);
-        bytes.push(VERSION);
+        let mut bytes = Vec::with_capacity(28 + self.voters.len() * 8);
         for value in [self.term.0, self.vote, self.commit] {
             bytes.extend_from_slice(&value.to_be_bytes());
         }
@@ -73,18 +69,14 @@ impl HardState {
     /// [`HardStateError`] when the bytes are not exactly that.
     pub fn decode(bytes: &[u8]) -> Result<Self, HardStateError> {
         let torn = || HardStateError::Torn { len_bytes: bytes.len() };
-        let (&version, rest) = bytes.split_first().ok_or_else(torn)?;
-        if version != VERSION {
-            return Err(HardStateError::Version { version });
-        }
         let word = |at: usize| -> Result<u64, HardStateError> {
-            let slice = rest.get(at..at + 8).ok_or_else(torn)?;
+            let slice = bytes.get(at..at + 8).ok_or_else(torn)?;
             Ok(u64::from_be_bytes(slice.try_into().expect("eight bytes")))
         };
         let (term, vote, commit) = (Term(word(0)?), word(8)?, word(16)?);
-        let count = rest.get(24..28).ok_or_else(torn)?;
+        let count = bytes.get(24..28).ok_or_else(torn)?;
         let count = u32::from_be_bytes(count.try_into().expect("four bytes")) as usize;
-        if rest.len() - 28 != count.saturating_mul(8) {
+        if bytes.len() - 28 != count.saturating_mul(8) {
             return Err(torn());
         }
         let voters = (0..count).map(|i| word(28 + i * 8)).collect::<Result<_, _>>()?;

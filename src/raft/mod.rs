@@ -9,6 +9,8 @@ mod partition;
 mod storage;
 mod term_runs;
 
-pub use hard_state::{HARD_STATE_FILE, HardState, HardStateError};
+pub use hard_state::{
+    HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, HardStateError,
+};
 pub use partition::{Effects, Handle, NewEntry, PartitionRaft, RaftError, Recovered, Role};
 pub use term_runs::TermRuns;

@@ -10,7 +10,9 @@ use crate::actors::published::Phase;
 use crate::actors::raft::{Flushed, Kept, LogReady};
 use crate::log::{Entry, Log, LogError, Placed, Synced, Written, stable};
 use crate::model::{Disposition, Durability, RaftIndex};
-use crate::raft::{HARD_STATE_FILE, HardState, TermRuns};
+use crate::raft::{
+    HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, TermRuns,
+};
 use crate::supervision::{FenceError, FencePass, Line, Seat};
 use actix::Message;
 use slog::{info, warn};
@@ -175,10 +177,7 @@ impl<'a> FlushThread<'a> {
             plan.options.clone(),
             &mut progress,
         )?;
-        let hard_state = stable::read(plan.disk.as_ref(), &plan.directory.join(HARD_STATE_FILE))?
-            .map(|bytes| HardState::decode(&bytes))
-            .transpose()
-            .map_err(|error| Stop { reason: error.to_string(), disposition: error.disposition() })?;
+        let hard_state = read_hard_state(plan)?;
         drop(fenced);
         info!(plan.logger, "log recovered"; "clean" => recovered.clean,
             "records" => recovered.next_offset.0, "cut_bytes" => recovered.cut_bytes,
@@ -260,7 +259,8 @@ impl<'a> FlushThread<'a> {
     fn write(&mut self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<Kept, LogError> {
         if let Some(state) = hard_state {
             let path = self.plan.directory.join(HARD_STATE_FILE);
-            stable::write(self.plan.disk.as_ref(), &path, &state.encode())?;
+            let disk = self.plan.disk.as_ref();
+            stable::write(disk, &path, HARD_STATE_MAGIC, HARD_STATE_VERSION, &state.encode())?;
         }
         if entries.is_empty() {
             return Ok(Kept { durability: self.plan.durability, entries: Vec::new() });
@@ -317,6 +317,19 @@ impl<'a> FlushThread<'a> {
         let first_index = self.log.first_index();
         self.reports.complete(Report::Tended(Tended { first_index }));
         Ok(())
+    }
+}
+
+/// The vote file; `None` where there never was one.
+fn read_hard_state(plan: &LogPlan) -> Result<Option<HardState>, Stop> {
+    let path = plan.directory.join(HARD_STATE_FILE);
+    match stable::read(plan.disk.as_ref(), &path, HARD_STATE_MAGIC, HARD_STATE_VERSION) {
+        Err(LogError::FileMissing { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok((_, bytes)) => HardState::decode(&bytes).map(Some).map_err(|error| {
+            let reason = format!("{}: {error}", path.display());
+            Stop { reason, disposition: error.disposition() }
+        }),
     }
 }
 
