@@ -1,0 +1,1 @@
+//! Promises of the simulated disk that a real one does not make.
