@@ -78,7 +78,9 @@ impl fmt::Display for FrameFault {
             Self::Length { frame_bytes } => write!(f, "impossible frame length {frame_bytes}"),
             Self::FrameChecksum => f.write_str("frame checksum mismatch"),
             Self::Version { found } => write!(f, "unknown frame version {found}"),
-            Self::Batch { at_bytes } => write!(f, "bad record batch {at_bytes} bytes into the frame"),
+            Self::Batch { at_bytes } => {
+                write!(f, "bad record batch {at_bytes} bytes into the frame")
+            }
             Self::Sum => f.write_str("frame header and batches disagree"),
         }
     }

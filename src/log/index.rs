@@ -65,6 +65,11 @@ impl Index {
         Ok(Self { path, file, map })
     }
 
+    /// The same file mapped anew for `entries`: the older mapping stays with its readers.
+    pub fn remapped(&self, entries: u64) -> io::Result<Self> {
+        Self::reserve_and_map(self.path.clone(), self.file.clone(), entries)
+    }
+
     /// How many entries fit without growing.
     pub fn capacity(&self) -> u64 {
         (self.map.load().len() / INDEX_ENTRY_BYTES) as u64

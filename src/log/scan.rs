@@ -237,12 +237,7 @@ impl<'f> Window<'f> {
 }
 
 /// The header at `begin` when its checksum holds.
-fn plausible(
-    file: &dyn DiskFile,
-    len_bytes: u64,
-    begin: u64,
-    head: &[u8],
-) -> Option<FrameHeader> {
+fn plausible(file: &dyn DiskFile, len_bytes: u64, begin: u64, head: &[u8]) -> Option<FrameHeader> {
     let header = FrameHeader::parse(head).ok()?;
     if header.frame_bytes > len_bytes - begin {
         return None;

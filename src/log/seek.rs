@@ -119,11 +119,7 @@ fn rebuild(segment: &Segment) -> Result<TimeIndex, LogError> {
 }
 
 /// The newest timestamp of the batches in `[position, end)` of a store.
-fn newest_in_frame(
-    segment: &Segment,
-    mut position: u64,
-    end: u64,
-) -> Result<Timestamp, LogError> {
+fn newest_in_frame(segment: &Segment, mut position: u64, end: u64) -> Result<Timestamp, LogError> {
     let mut newest = Timestamp(i64::MIN);
     while position < end {
         let mut bytes = [0; batch::HEADER_BYTES];
@@ -131,8 +127,8 @@ fn newest_in_frame(
             .store
             .read_at(&mut bytes, position)
             .map_err(|source| segment.read_failed(position, source))?;
-        let header = batch::BatchHeader::parse(&bytes)
-            .map_err(|error| segment.corrupt(position, error))?;
+        let header =
+            batch::BatchHeader::parse(&bytes).map_err(|error| segment.corrupt(position, error))?;
         newest = newest.max(header.max_timestamp);
         position += header.length_bytes as u64;
     }

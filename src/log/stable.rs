@@ -116,8 +116,7 @@ pub fn read(
     version_max: u32,
 ) -> Result<(u32, Vec<u8>), LogError> {
     let file = path.display().to_string();
-    let failed =
-        |source| LogError::ReadFailed { file: file.clone(), position_bytes: 0, source };
+    let failed = |source| LogError::ReadFailed { file: file.clone(), position_bytes: 0, source };
     if !disk.exists(path).map_err(failed)? {
         return Err(LogError::FileMissing { file });
     }
@@ -130,9 +129,7 @@ pub fn read(
     handle.read_at(&mut bytes, 0).map_err(failed)?;
     decode(magic, version_max, &bytes).map_err(|damage| match damage {
         Damage::Reason(reason) => LogError::FileDamaged { file, reason: reason.into() },
-        Damage::Version(found) => {
-            LogError::UnknownVersion { file, found, supported: version_max }
-        }
+        Damage::Version(found) => LogError::UnknownVersion { file, found, supported: version_max },
     })
 }
 

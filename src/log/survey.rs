@@ -96,8 +96,11 @@ impl Surveyor<'_> {
         for (place, base) in sealed.iter().enumerate() {
             let facts = self.sealed(*base, expected)?;
             if facts.extent.next != bases[place + 1] {
-                let reason = format!("records end at {}, the next segment begins at {}",
-                    facts.extent.next, bases[place + 1]);
+                let reason = format!(
+                    "records end at {}, the next segment begins at {}",
+                    facts.extent.next,
+                    bases[place + 1]
+                );
                 return Err(self.corrupt(*base, facts.extent.bytes, reason));
             }
             expected = Some(facts.last_index().next());
@@ -167,7 +170,14 @@ impl Surveyor<'_> {
             let extent = Extent { entries, bytes: store_bytes, next: end.next_offset() };
             let (rebuilt, times) = (None, None);
             return Ok(Facts {
-                base, first_index, extent, store, store_bytes, rebuilt, times, terms
+                base,
+                first_index,
+                extent,
+                store,
+                store_bytes,
+                rebuilt,
+                times,
+                terms,
             });
         }
         let from = scan::From {
@@ -245,8 +255,8 @@ impl Surveyor<'_> {
         survey.unsynced = unsynced.map(|found| (found.position_bytes, scan.end_bytes));
         let facts = self.facts(base, first, store, store_bytes, scan, shortcut);
         if floor > facts.last_index() {
-            let reason = format!("entry {floor} was durable, but the log ends at {}",
-                facts.last_index());
+            let reason =
+                format!("entry {floor} was durable, but the log ends at {}", facts.last_index());
             return Err(self.corrupt(base, facts.extent.bytes, reason));
         }
         survey.segments.push(facts);

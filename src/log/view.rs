@@ -4,8 +4,8 @@
 //! files open, so retention never takes bytes from under a read.
 
 use super::batch::BatchLimits;
-use super::disk::Disk;
 use super::chunk::{Squeezed, Wanted, squeeze};
+use super::disk::Disk;
 use super::entry::{ReadMode, ReadOutcome, StoredEntry};
 use super::error::LogError;
 use super::frame::{self, FrameKind, HEADER_BYTES};
