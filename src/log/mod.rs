@@ -30,14 +30,35 @@
 
 pub mod batch;
 pub mod disk;
+pub mod frame;
+pub mod stable;
 
+mod checkpoint;
+mod chunk;
+mod commit_log;
 mod entry;
 mod error;
+mod idle;
+mod index;
 mod options;
+mod recovery;
+mod roll;
+mod scan;
+mod seek;
+mod segment;
+mod space;
+mod spare;
+mod survey;
+mod time_index;
+mod trim;
+mod view;
+mod zeros;
 
+pub use commit_log::Log;
 pub use entry::{
     Appended, Chunk, Entry, EntryPayload, Placed, ReadMode, ReadOutcome, Recovered, Removed,
     StoredEntry, Synced, Written,
 };
 pub use error::LogError;
 pub use options::LogOptions;
+pub use view::LogView;

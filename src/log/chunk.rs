@@ -1,0 +1,104 @@
+//! From a run of frames to the record batches in it: checked once, headers squeezed out in place.
+//! Pure: one buffer in, the same buffer out. No work per record.
+
+use super::batch::{self, BatchHeader};
+use super::entry::Chunk;
+use super::frame::{self, FrameFault, FrameKind, HEADER_BYTES};
+use crate::model::{Offset, RaftIndex};
+use bytes::Bytes;
+
+/// What a run of frames must be and what is wanted of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    /// The Raft index of the first frame.
+    pub index: RaftIndex,
+    /// The record that the read begins at.
+    pub from: Offset,
+    /// No frame that ends behind this may be shown.
+    pub until: Offset,
+}
+
+/// What was found in a run.
+#[derive(Debug)]
+pub(super) struct Squeezed {
+    /// The batches, when there were any.
+    pub chunk: Option<Chunk>,
+    /// Whole frames that were passed.
+    pub frames: u64,
+    /// Why the run ended, with the place in the run; none when all of it was used, or the bound
+    /// was met.
+    pub fault: Option<(usize, FrameFault)>,
+    /// True when the next frame lies behind the bound.
+    pub bounded: bool,
+}
+
+/// Checks the frames in `run` and moves their batches together to its front.
+pub(super) fn squeeze(mut run: Vec<u8>, wanted: Wanted) -> Squeezed {
+    let (mut source, mut target) = (0, 0);
+    let mut out = Squeezed { chunk: None, frames: 0, fault: None, bounded: false };
+    let (mut base, mut next): (Option<Offset>, Option<Offset>) = (None, None);
+    while source < run.len() {
+        let header = match frame::verify(&run[source..]) {
+            Ok(header) => header,
+            Err(fault) => {
+                out.fault = Some((source, fault));
+                break;
+            }
+        };
+        let follows = next.map_or(header.base <= wanted.from, |next| header.base == next);
+        if header.index.0 != wanted.index.0 + out.frames || !follows {
+            out.fault = Some((source, FrameFault::Sum));
+            break;
+        }
+        if header.next_offset() > wanted.until {
+            out.bounded = true;
+            break;
+        }
+        let end = source + header.frame_bytes as usize;
+        if header.kind == FrameKind::Data && header.next_offset() > wanted.from {
+            let mut start = source + HEADER_BYTES;
+            if base.is_none() {
+                let (skip, first) = skip_below(&run[start..end], header.base, wanted.from);
+                start += skip;
+                base = Some(first);
+            }
+            run.copy_within(start..end, target);
+            target += end - start;
+        }
+        next = Some(header.next_offset());
+        out.frames += 1;
+        source = end;
+    }
+    if let (Some(base), Some(next)) = (base, next) {
+        run.truncate(target);
+        let records = next.0 - base.0;
+        out.chunk = Some(Chunk { batches: Bytes::from(run), base, next, records });
+    }
+    out
+}
+
+/// Bytes of the verified batches that end at or below `from`, and the offset that follows them.
+fn skip_below(batches: &[u8], base: Offset, from: Offset) -> (usize, Offset) {
+    let (mut at, mut first) = (0, base);
+    while at < batches.len() {
+        let header = BatchHeader::parse(&batches[at..]).expect("the frame was verified");
+        if header.next_offset() > from {
+            break;
+        }
+        at += header.length_bytes;
+        first = header.next_offset();
+    }
+    (at, first)
+}
+
+/// The newest timestamp in a verified data frame, by its batches' headers.
+pub(super) fn newest_in_frame(frame: &[u8]) -> Option<crate::model::Timestamp> {
+    let mut at = HEADER_BYTES;
+    let mut newest = None;
+    while at + batch::HEADER_BYTES <= frame.len() {
+        let header = BatchHeader::parse(&frame[at..]).ok()?;
+        newest = newest.max(Some(header.max_timestamp));
+        at += header.length_bytes;
+    }
+    newest
+}

@@ -1,0 +1,105 @@
+//! The sparse time index of a segment: at which record the newest timestamp so far had grown to
+//! what. Kept in memory while the segment is written, in its `.time` file once it is sealed.
+//!
+//! A slot `(max, relative)` says: no record before `relative` is newer than `max`. So a search
+//! for a time begins at the last slot whose `max` is older, and misses nothing. Readers and the
+//! one writer share it without a lock: a slot is published by the count.
+
+use crate::model::Timestamp;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// Slots per segment: 64 KiB apart in a segment of 32 MiB, 512 KiB in one of 256 MiB.
+const SLOTS: usize = 512;
+const STEP_BYTES_MIN: u64 = 64 << 10;
+const SLOT_BYTES: usize = 12;
+
+#[derive(Debug, Default)]
+struct Slot {
+    max: AtomicI64,
+    relative: AtomicU32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct TimeIndex {
+    slots: Box<[Slot]>,
+    count: AtomicUsize,
+    max: AtomicI64,
+    step_bytes: u64,
+    noted_bytes: AtomicU64,
+}
+
+impl TimeIndex {
+    /// An empty one for a segment of about so many bytes.
+    pub fn new(segment_bytes: u64) -> Self {
+        Self {
+            slots: (0..SLOTS).map(|_| Slot::default()).collect(),
+            count: AtomicUsize::new(0),
+            max: AtomicI64::new(i64::MIN),
+            step_bytes: (segment_bytes / SLOTS as u64).max(STEP_BYTES_MIN),
+            noted_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes note of a frame that ends before `relative_next` and at `end_bytes` of the store.
+    pub fn note(&self, newest: Timestamp, relative_next: u32, end_bytes: u64) {
+        let max = self.max.load(Ordering::Relaxed).max(newest.0);
+        self.max.store(max, Ordering::Relaxed);
+        let count = self.count.load(Ordering::Relaxed);
+        let due = end_bytes >= self.noted_bytes.load(Ordering::Relaxed) + self.step_bytes;
+        if let Some(slot) = self.slots.get(count).filter(|_| due) {
+            slot.max.store(max, Ordering::Relaxed);
+            slot.relative.store(relative_next, Ordering::Relaxed);
+            self.noted_bytes.store(end_bytes, Ordering::Relaxed);
+            self.count.store(count + 1, Ordering::Release);
+        }
+    }
+
+    /// The newest timestamp noted; `None` before the first record.
+    pub fn newest(&self) -> Option<Timestamp> {
+        let max = self.max.load(Ordering::Relaxed);
+        (max != i64::MIN).then_some(Timestamp(max))
+    }
+
+    /// The relative offset before which every record is older than `at`.
+    pub fn search_from(&self, at: Timestamp) -> u32 {
+        let count = self.count.load(Ordering::Acquire);
+        let older = |slot: &Slot| slot.max.load(Ordering::Relaxed) < at.0;
+        let above = self.slots[..count].partition_point(older);
+        above.checked_sub(1).map_or(0, |last| self.slots[last].relative.load(Ordering::Relaxed))
+    }
+
+    /// The newest timestamp, then the slots; as stored in `.time` files and checkpoints. Slots
+    /// behind `relative_end` are left out.
+    pub fn encode(&self, relative_end: u64) -> Vec<u8> {
+        let mut bytes = self.max.load(Ordering::Relaxed).to_be_bytes().to_vec();
+        for slot in &self.slots[..self.count.load(Ordering::Acquire)] {
+            let relative = slot.relative.load(Ordering::Relaxed);
+            if u64::from(relative) <= relative_end {
+                bytes.extend_from_slice(&slot.max.load(Ordering::Relaxed).to_be_bytes());
+                bytes.extend_from_slice(&relative.to_be_bytes());
+            }
+        }
+        bytes
+    }
+
+    /// Reads what [`TimeIndex::encode`] wrote; the next slot is due a step behind `end_bytes`.
+    /// `None` when the bytes cannot be that: it is rebuilt then.
+    pub fn decode(bytes: &[u8], segment_bytes: u64, end_bytes: u64) -> Option<Self> {
+        let (max, slots) = bytes.split_first_chunk::<8>()?;
+        if !slots.len().is_multiple_of(SLOT_BYTES) || slots.len() / SLOT_BYTES > SLOTS {
+            return None;
+        }
+        let index = Self::new(segment_bytes);
+        index.max.store(i64::from_be_bytes(*max), Ordering::Relaxed);
+        for (slot, stored) in index.slots.iter().zip(slots.chunks_exact(SLOT_BYTES)) {
+            let max = i64::from_be_bytes(stored[..8].try_into().expect("8 of 12 bytes"));
+            let relative = u32::from_be_bytes(stored[8..].try_into().expect("4 of 12 bytes"));
+            slot.max.store(max, Ordering::Relaxed);
+            slot.relative.store(relative, Ordering::Relaxed);
+        }
+        index.count.store(slots.len() / SLOT_BYTES, Ordering::Release);
+        index.noted_bytes.store(end_bytes, Ordering::Relaxed);
+        Some(index)
+    }
+}
