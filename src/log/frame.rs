@@ -53,6 +53,7 @@ pub struct FrameHeader {
 
 /// Why some bytes are not a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the text of each variant names its fields")]
 pub enum FrameFault {
     /// Fewer bytes than a header, or than the header promises.
     Short,
@@ -266,7 +267,6 @@ pub fn measure(entry: &Entry) -> (u64, u64) {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EncodedFrame {
     pub index: RaftIndex,
-    pub term: Term,
     pub base: Offset,
     pub records: u32,
     pub frame_bytes: u64,
@@ -353,8 +353,8 @@ impl Encoder {
             }
         }
         self.head[at + 8..at + 12].copy_from_slice(&crc.to_be_bytes());
-        let (index, term) = (entry.index, entry.term);
-        self.frames.push(EncodedFrame { index, term, base, records, frame_bytes, max_timestamp });
+        let index = entry.index;
+        self.frames.push(EncodedFrame { index, base, records, frame_bytes, max_timestamp });
         self.bytes += frame_bytes;
     }
 
