@@ -8,7 +8,7 @@ use super::published::{Phase, Published};
 use super::raft::{Body, Propose, RaftActor};
 use crate::log::batch::{self, BatchError, BatchLimits};
 use crate::log::{LogError, LogView, ReadMode, ReadOutcome};
-use crate::model::{Clock, Durability, Offset, Record, Timestamp};
+use crate::model::{Clock, Durability, Offset, Record, Timestamp, with_causes};
 use crate::supervision::{ActorRef, Refused, State};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -117,7 +117,7 @@ impl PartitionHandle {
     }
 
     fn explain(&self, error: LogError) -> ReadError {
-        let message = chain(&error);
+        let message = with_causes(&error);
         match error {
             LogError::OffsetOutOfRange { offset, start, .. } => {
                 ReadError::OutOfRange { offset, start, end: self.high_watermark() }
@@ -126,18 +126,6 @@ impl PartitionHandle {
             _ => ReadError::Io { message },
         }
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }
 
 fn invalid(error: BatchError) -> ProduceError {
@@ -259,7 +247,7 @@ impl PartitionApi for PartitionHandle {
         let view = published.view();
         let (state, reason) = match raft.state() {
             State::Quarantined { reason, .. } => (PartitionState::Quarantined, reason),
-            State::Stopped => (PartitionState::Stopped, String::new()),
+            State::Stopping | State::Stopped => (PartitionState::Stopped, String::new()),
             State::Restarting { .. } => {
                 let reason = match &*published.phase() {
                     Phase::Down { reason } => reason.clone(),

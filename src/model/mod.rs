@@ -90,3 +90,15 @@ pub enum Disposition {
     /// A restart would not help, or would hide damage: the part leaves service with a reason.
     Quarantine,
 }
+
+/// An error with its causes, in one line: for reasons that outlive the error value.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

@@ -9,7 +9,7 @@ use super::plan::LogPlan;
 use crate::actors::published::Phase;
 use crate::actors::raft::{Flushed, Kept, LogReady};
 use crate::log::{Entry, Log, LogError, Placed, Synced, Written, stable};
-use crate::model::{Disposition, Durability, RaftIndex};
+use crate::model::{Disposition, Durability, RaftIndex, with_causes};
 use crate::raft::{
     HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, TermRuns,
 };
@@ -129,7 +129,7 @@ impl From<LogError> for Stop {
             Disposition::TellCaller => Disposition::RebuildActor,
             other => other,
         };
-        Self { reason: error.to_string(), disposition }
+        Self { reason: with_causes(&error), disposition }
     }
 }
 
