@@ -1,1 +1,156 @@
-//! The client library.
+//! The client library: what the command line, the benchmark and other programs use to speak
+//! `duramen.v1` with a node.
+//!
+//! It moves whole encoded record batches (Kafka's layout, magic 2) as they are; encoding and
+//! decoding are the caller's, so that a byte is copied as seldom as can be.
+
+mod error;
+mod fetch;
+mod produce;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{ClientError, Refusal};
+pub use fetch::{Chunk, Chunks, FetchOptions, Position};
+pub use produce::{Ack, Acks, Answer, ProducerSink};
+
+use super::pb::duramen::v1::log_client::LogClient;
+use super::pb::duramen::v1::{DescribeRequest, DescribeResponse, ProduceRequest};
+use bytes::Bytes;
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+/// Room for one stream's data on its way (unit: bytes).
+const STREAM_WINDOW: u32 = 4 << 20;
+/// Room for one connection's data on its way (unit: bytes).
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Largest HTTP/2 frame read (unit: bytes).
+const FRAME_BYTES_MAX: u32 = 256 << 10;
+
+/// How a client connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientOptions {
+    /// How long a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// Largest message read or sent (unit: bytes); at least what the server sends.
+    pub message_bytes_max: usize,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(5), message_bytes_max: 64 << 20 }
+    }
+}
+
+/// Which log is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: u32,
+}
+
+impl Target {
+    /// Partition 0 of a topic.
+    pub fn topic(name: impl Into<String>) -> Self {
+        Self { topic: name.into(), partition: 0 }
+    }
+}
+
+/// A connection to a node. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    address: String,
+    grpc: LogClient<Channel>,
+}
+
+impl Client {
+    /// Connects to `address`, `host:port`.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`], or [`ClientError::Unavailable`] when nothing answers there.
+    pub async fn connect(address: &str, options: ClientOptions) -> Result<Self, ClientError> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|_| ClientError::Address { address: address.into() })?
+            .connect_timeout(options.connect_timeout)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME_BYTES_MAX)
+            .tcp_nodelay(true);
+        let channel = endpoint.connect().await.map_err(|error| ClientError::Unavailable {
+            address: address.into(),
+            source: Box::new(error),
+        })?;
+        let grpc = LogClient::new(channel)
+            .max_decoding_message_size(options.message_bytes_max)
+            .max_encoding_message_size(options.message_bytes_max);
+        Ok(Self { address: address.into(), grpc })
+    }
+
+    /// Where the node is.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Opens a stream of appends on which at most `outstanding_max` requests are unanswered. Both
+    /// halves must be driven: a sink whose answers nobody reads waits for ever.
+    ///
+    /// # Errors
+    /// The stream could not be opened.
+    pub async fn produce_stream(
+        &mut self,
+        target: Target,
+        outstanding_max: usize,
+    ) -> Result<(ProducerSink, Acks), ClientError> {
+        produce::open(self, target, outstanding_max).await
+    }
+
+    /// Appends whole encoded batches in one call.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], where nothing or an unknown part was stored (see
+    /// [`Refusal::definite`]); [`ClientError::Lost`], where it is unknown.
+    pub async fn produce_once(
+        &mut self,
+        target: &Target,
+        batches: Bytes,
+    ) -> Result<Ack, ClientError> {
+        let request = ProduceRequest {
+            topic: target.topic.clone(),
+            partition: target.partition,
+            correlation_id: 1,
+            records: Vec::new(),
+            batch: batches,
+        };
+        let answered = self.grpc.produce_once(request).await;
+        let response = answered.map_err(|status| ClientError::of(status, &self.address))?;
+        match Answer::read(response.into_inner())? {
+            Answer::Ack(ack) => Ok(ack),
+            Answer::Refused { refusal, .. } => Err(ClientError::Refused(refusal)),
+        }
+    }
+
+    /// Reads whole batches.
+    ///
+    /// # Errors
+    /// The read was refused, as for an offset that is not there, or the node is gone.
+    pub async fn fetch(
+        &mut self,
+        target: &Target,
+        options: FetchOptions,
+    ) -> Result<Chunks, ClientError> {
+        fetch::open(self, target, options).await
+    }
+
+    /// Asks for the state of a topic's partitions.
+    ///
+    /// # Errors
+    /// There is no such topic, or the node is gone.
+    pub async fn describe(&mut self, topic: &str) -> Result<DescribeResponse, ClientError> {
+        let answered = self.grpc.describe(DescribeRequest { topic: topic.into() }).await;
+        let response = answered.map_err(|status| ClientError::of(status, &self.address))?;
+        Ok(response.into_inner())
+    }
+}
