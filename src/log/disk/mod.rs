@@ -6,15 +6,23 @@
 //! 2. A created, renamed or removed name is durable only after `sync_dir` of its directory.
 //! 3. After a failed `sync_data` the content of the file on disk is unknown. Callers never retry.
 //! 4. A file is never shortened below what a live mapping of it may touch.
+//!
+//! One conformance suite, in `tests`, holds both implementations to this.
+
+mod real;
+pub mod sim;
+
+pub use real::RealDisk;
+pub use sim::SimDisk;
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A file system. All methods block; none is called from an actor's handler.
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
-    /// Creates a directory and its parents; `Ok` when it is there already.
+    /// Creates a directory and its parents, durably; `Ok` when it is there already.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// The file names in a directory, sorted. Directories in it are left out.
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
@@ -77,3 +85,6 @@ pub trait Map: Send + Sync + fmt::Debug + 'static {
     /// Makes the stores durable (msync).
     fn sync(&self) -> io::Result<()>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! The five ways to compress a batch's records, as Kafka's Java client reads and writes them.
+
+use super::BatchError;
+use bytes::Bytes;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::str::FromStr;
+
+/// How the records of a batch are compressed: attribute bits 0 to 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// Snappy in xerial's framing; raw snappy is read too.
+    Snappy,
+    /// The LZ4 frame format with independent blocks.
+    Lz4,
+    /// RFC 8878.
+    Zstd,
+}
+
+/// What xerial's snappy stream begins with: its magic, version 1, readable since version 1.
+const XERIAL_HEADER: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
+/// Only the magic decides how to read: writers differ in the version fields.
+const XERIAL_MAGIC_BYTES: usize = 8;
+/// xerial's block, before compression.
+const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
+
+impl Compression {
+    /// All kinds, in the order of their ids.
+    pub const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+
+    /// The name used in configuration and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// The value of the attribute bits.
+    pub const fn id(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 1,
+            Self::Snappy => 2,
+            Self::Lz4 => 3,
+            Self::Zstd => 4,
+        }
+    }
+
+    pub(super) fn from_id(id: u8) -> Result<Self, BatchError> {
+        let known = Self::ALL.get(usize::from(id)).copied();
+        known.ok_or(BatchError::UnknownCompression { id })
+    }
+
+    /// Compresses a batch's records.
+    pub(super) fn compress(self, plain: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Self::None => Ok(plain.to_vec()),
+            Self::Gzip => {
+                let level = flate2::Compression::default();
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+                encoder.write_all(plain)?;
+                encoder.finish()
+            }
+            Self::Snappy => compress_xerial(plain),
+            Self::Lz4 => {
+                // Kafka's own reader refuses linked blocks.
+                let info = lz4_flex::frame::FrameInfo::new()
+                    .block_mode(lz4_flex::frame::BlockMode::Independent)
+                    .block_size(lz4_flex::frame::BlockSize::Max64KB);
+                let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+                encoder.write_all(plain)?;
+                encoder.finish().map_err(io::Error::from)
+            }
+            Self::Zstd => zstd::bulk::compress(plain, zstd::DEFAULT_COMPRESSION_LEVEL),
+        }
+    }
+
+    /// Decompresses a batch's records into at most `bytes_max`; the input itself where nothing
+    /// is compressed.
+    ///
+    /// # Errors
+    /// [`BatchError::DecompressedTooLarge`], [`BatchError::Undecompressable`].
+    pub(super) fn decompress(self, packed: &Bytes, bytes_max: usize) -> Result<Bytes, BatchError> {
+        let plain = match self {
+            Self::None if packed.len() > bytes_max => return Err(too_large(bytes_max)),
+            Self::None => return Ok(packed.clone()),
+            Self::Gzip => self.drain(flate2::bufread::MultiGzDecoder::new(&packed[..]), bytes_max),
+            Self::Snappy => decompress_snappy(packed, bytes_max),
+            Self::Lz4 if !ends_as_lz4_frame(packed) => Err(self.undecompressable()),
+            Self::Lz4 => self.drain(lz4_flex::frame::FrameDecoder::new(&packed[..]), bytes_max),
+            // The decoder reserves the window that the frame names, 128 MiB at most, but touches
+            // only as much of it as it fills: the limit on what is read holds for memory too.
+            Self::Zstd => match zstd::stream::read::Decoder::with_buffer(&packed[..]) {
+                Ok(decoder) => self.drain(decoder, bytes_max),
+                Err(_) => Err(self.undecompressable()),
+            },
+        };
+        plain.map(Bytes::from)
+    }
+
+    /// Reads a decoder to its end, or to one byte past the limit.
+    fn drain(self, decoder: impl Read, bytes_max: usize) -> Result<Vec<u8>, BatchError> {
+        let mut plain = Vec::new();
+        let limit = (bytes_max as u64).saturating_add(1);
+        match decoder.take(limit).read_to_end(&mut plain) {
+            Ok(_) if plain.len() > bytes_max => Err(too_large(bytes_max)),
+            Ok(_) => Ok(plain),
+            Err(_) => Err(self.undecompressable()),
+        }
+    }
+
+    const fn undecompressable(self) -> BatchError {
+        BatchError::Undecompressable { compression: self }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is no compression.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown compression {name:?}; use none, gzip, snappy, lz4 or zstd")]
+pub struct UnknownCompressionName {
+    name: String,
+}
+
+impl FromStr for Compression {
+    type Err = UnknownCompressionName;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        known.ok_or_else(|| UnknownCompressionName { name: name.to_owned() })
+    }
+}
+
+const fn too_large(decompressed_bytes_max: usize) -> BatchError {
+    BatchError::DecompressedTooLarge { decompressed_bytes_max }
+}
+
+/// Looks for the end mark, which the decoder does not miss, but Kafka's own reader does.
+fn ends_as_lz4_frame(packed: &[u8]) -> bool {
+    const END_MARK: [u8; 4] = [0; 4];
+    let has_checksum = packed.get(4).is_some_and(|flags| flags & 0b100 != 0);
+    let checksum_bytes = if has_checksum { 4 } else { 0 };
+    let end = packed.len().saturating_sub(checksum_bytes);
+    packed[..end].ends_with(&END_MARK)
+}
+
+fn compress_xerial(plain: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = snap::raw::Encoder::new();
+    let mut packed = XERIAL_HEADER.to_vec();
+    for block in plain.chunks(XERIAL_BLOCK_BYTES) {
+        let block = encoder.compress_vec(block).map_err(io::Error::other)?;
+        let length = u32::try_from(block.len()).expect("a block is about 32 KiB");
+        packed.extend_from_slice(&length.to_be_bytes());
+        packed.extend_from_slice(&block);
+    }
+    Ok(packed)
+}
+
+fn decompress_snappy(packed: &[u8], bytes_max: usize) -> Result<Vec<u8>, BatchError> {
+    let mut plain = Vec::new();
+    if !packed.starts_with(&XERIAL_HEADER[..XERIAL_MAGIC_BYTES]) {
+        append_snappy_block(packed, &mut plain, bytes_max)?;
+        return Ok(plain);
+    }
+    let damaged = || Compression::Snappy.undecompressable();
+    let mut rest = packed.get(XERIAL_HEADER.len()..).ok_or_else(damaged)?;
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        let block = behind.get(..length).ok_or_else(damaged)?;
+        append_snappy_block(block, &mut plain, bytes_max)?;
+        rest = &behind[length..];
+    }
+    if rest.is_empty() { Ok(plain) } else { Err(damaged()) }
+}
+
+fn append_snappy_block(
+    block: &[u8],
+    plain: &mut Vec<u8>,
+    bytes_max: usize,
+) -> Result<(), BatchError> {
+    let damaged = |_| Compression::Snappy.undecompressable();
+    let length = snap::raw::decompress_len(block).map_err(damaged)?;
+    let start = plain.len();
+    if length > bytes_max - start {
+        return Err(too_large(bytes_max));
+    }
+    plain.resize(start + length, 0);
+    let written = snap::raw::Decoder::new().decompress(block, &mut plain[start..]);
+    written.map_err(damaged).map(|written| plain.truncate(start + written))
+}

@@ -1,0 +1,173 @@
+//! Checked batches: the only way for raw bytes into the log.
+
+use super::cursor::Cursor;
+use super::{BatchError, BatchHeader, BatchLimits, HEADER_BYTES, batches, stamp, verify_crc};
+use crate::model::{Offset, Timestamp};
+use bytes::{Bytes, BytesMut};
+use std::fmt;
+
+/// One or more whole batches whose every byte has been checked. `Debug` shows no user bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ValidBatches {
+    bytes: Bytes,
+    batch_count: u32,
+    record_count: u32,
+    max_timestamp: Timestamp,
+}
+
+/// Checks batches as a client sent them, and keeps them as they are.
+///
+/// Per batch: magic, lengths, CRC; at least one record; as many records as stated, with dense
+/// offsets, each within its limit and well framed; no bit set but the compression's. Compressed
+/// batches are decompressed for that, within the limit, and then forgotten.
+///
+/// # Errors
+/// The first thing found wrong; nothing is taken over then.
+///
+/// # Cost
+/// One CRC and one walk over the framing; no allocation unless compressed. May take milliseconds
+/// for large compressed batches.
+pub fn validate(bytes: Bytes, limits: &BatchLimits) -> Result<ValidBatches, BatchError> {
+    let mut batch_count = 0u32;
+    let mut record_count = 0u32;
+    let mut max_timestamp = Timestamp(i64::MIN);
+    let mut decompressed_bytes_left = limits.decompressed_bytes_max;
+    for batch in batches(&bytes) {
+        let (header, batch) = batch?;
+        check_batch(&header, &batch, limits, &mut decompressed_bytes_left)?;
+        batch_count += 1;
+        record_count = record_count
+            .checked_add(header.record_count)
+            .ok_or(BatchError::CountMismatch { stated: header.record_count, found: u32::MAX })?;
+        max_timestamp = max_timestamp.max(header.max_timestamp);
+    }
+    if batch_count == 0 {
+        return Err(BatchError::Empty);
+    }
+    Ok(ValidBatches { bytes, batch_count, record_count, max_timestamp })
+}
+
+impl ValidBatches {
+    /// For the builder, whose batches are right by construction.
+    pub(super) fn of_built(bytes: Bytes, record_count: u32, max_timestamp: Timestamp) -> Self {
+        Self { bytes, batch_count: 1, record_count, max_timestamp }
+    }
+
+    /// The batches, one after another.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Gives up the guarantee for the bytes.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    /// The size of all batches with their headers.
+    pub fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// How many batches.
+    pub fn batch_count(&self) -> u32 {
+        self.batch_count
+    }
+
+    /// How many records in all batches; at least one.
+    pub fn record_count(&self) -> u32 {
+        self.record_count
+    }
+
+    /// The latest timestamp in the headers.
+    pub fn max_timestamp(&self) -> Timestamp {
+        self.max_timestamp
+    }
+
+    /// Each batch with its header, in order.
+    pub fn batches(&self) -> impl Iterator<Item = (BatchHeader, Bytes)> + use<> {
+        batches(&self.bytes).map(|batch| batch.expect("the batches were split before"))
+    }
+
+    /// Gives the records the offsets from `base` on, and all batches the epoch. Works in place
+    /// when nobody else holds the bytes, else on a copy.
+    #[must_use]
+    pub fn stamped(self, base: Offset, epoch: u32) -> Self {
+        let mut bytes = BytesMut::from(self.bytes);
+        let mut next = base;
+        let mut at = 0;
+        while at < bytes.len() {
+            stamp(&mut bytes[at..], next, epoch);
+            let header = BatchHeader::parse(&bytes[at..]).expect("the batches were parsed before");
+            next = header.next_offset();
+            at += header.length_bytes;
+        }
+        assert_eq!(next, base.plus(u64::from(self.record_count)), "offsets are dense");
+        Self { bytes: bytes.freeze(), ..self }
+    }
+
+    /// Puts the batches of several requests one after another; no copy when there is only one.
+    /// `None` when there is none, or the records are more than 2^32 - 1.
+    pub fn join(all: Vec<Self>) -> Option<Self> {
+        if all.len() <= 1 {
+            return all.into_iter().next();
+        }
+        let mut bytes = BytesMut::with_capacity(all.iter().map(Self::len_bytes).sum());
+        let (mut batch_count, mut record_count) = (0u32, 0u32);
+        let mut max_timestamp = Timestamp(i64::MIN);
+        for one in &all {
+            bytes.extend_from_slice(&one.bytes);
+            batch_count = batch_count.checked_add(one.batch_count)?;
+            record_count = record_count.checked_add(one.record_count)?;
+            max_timestamp = max_timestamp.max(one.max_timestamp);
+        }
+        Some(Self { bytes: bytes.freeze(), batch_count, record_count, max_timestamp })
+    }
+}
+
+impl fmt::Debug for ValidBatches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ValidBatches")
+            .field("len_bytes", &self.bytes.len())
+            .field("batch_count", &self.batch_count)
+            .field("record_count", &self.record_count)
+            .field("max_timestamp", &self.max_timestamp)
+            .finish()
+    }
+}
+
+fn check_batch(
+    header: &BatchHeader,
+    batch: &Bytes,
+    limits: &BatchLimits,
+    decompressed_bytes_left: &mut usize,
+) -> Result<(), BatchError> {
+    if header.length_bytes > limits.batch_bytes_max {
+        let batch_bytes_max = limits.batch_bytes_max;
+        return Err(BatchError::BatchTooLarge {
+            batch_bytes: header.length_bytes,
+            batch_bytes_max,
+        });
+    }
+    verify_crc(batch)?;
+    if header.has_special_attributes() {
+        // A compression of 5 to 7 lies within the allowed bits: told apart below.
+        return Err(BatchError::UnsupportedAttributes { attributes: header.attributes });
+    }
+    if header.record_count == 0 {
+        return Err(BatchError::Empty);
+    }
+    // Both came from an `i32`, so that the sum fits.
+    let spanned = header.last_offset_delta + 1;
+    if header.record_count != spanned {
+        return Err(BatchError::CountMismatch { stated: header.record_count, found: spanned });
+    }
+    let packed = batch.slice(HEADER_BYTES..);
+    let records = header.compression()?.decompress(&packed, *decompressed_bytes_left)?;
+    *decompressed_bytes_left -= records.len();
+    let mut cursor =
+        Cursor::new(header.record_count, header.base_timestamp, limits.record_bytes_max);
+    while !cursor.is_done() {
+        cursor.next(&records)?;
+    }
+    cursor.finish(&records)
+}
