@@ -148,11 +148,11 @@ impl Tree {
             if !on_it.is_some_and(|(other, at)| Arc::ptr_eq(other, &shard) && *at == thread) {
                 continue;
             }
-            // From here on it can reach nobody, and nobody waits for it.
-            runner.retract(hold.generation);
+            // From here on it can reach nobody, nobody waits for it, and nobody reaches it.
             let why = if id == culprit { reason.clone() } else { ExitReason::Abandoned };
             hold.notes.settle(why);
             hold.notes.account.end();
+            runner.retract(hold.generation);
             if let Some(kill) = hold.kill.take() {
                 kill.send(()).ok();
             }

@@ -69,9 +69,11 @@ fn a_factory_that_hangs_is_found_too() {
     on_system(async {
         let root = root(plan("node", Strategy::OneForOne, 9));
         let shard = Shard::new("shard-0");
-        let actor = root.child(impatient("a"), Place::Shard(shard), |ctx, seat| {
+        let (back, returned) = std::sync::mpsc::channel();
+        let actor = root.child(impatient("a"), Place::Shard(shard), move |ctx, seat| {
             if seat.generation() == 1 {
                 std::thread::sleep(Duration::from_millis(500));
+                back.send(()).unwrap();
             }
             adder()(ctx, seat)
         });
@@ -80,6 +82,13 @@ fn a_factory_that_hangs_is_found_too() {
             seen.started(&actor, 2).await;
         }
         assert_eq!(add(&actor, 1).await, Ok(1));
+        // The first factory returns on its abandoned thread: its actor must reach nobody.
+        let returned = tokio::task::spawn_blocking(move || returned.recv().unwrap()).await;
+        returned.unwrap();
+        for sum in 2..200 {
+            assert_eq!(add(&actor, 1).await, Ok(sum));
+        }
+        assert_eq!(actor.generation(), 2);
         seen.tree.shutdown().await.unwrap();
     });
 }
@@ -110,12 +119,13 @@ fn an_idle_or_busy_actor_is_not_taken_for_a_hung_one() {
     on_system(async {
         let root = root(plan("node", Strategy::OneForOne, 0));
         let shard = Shard::new("shard-0");
-        let busy = root.child(impatient("busy"), Place::Shard(Arc::clone(&shard)), adder());
-        let idle = root.child(impatient("idle"), Place::Shard(shard), adder());
+        let spec = |name| ChildSpec { hang_after: Duration::from_millis(250), ..spec(name) };
+        let busy = root.child(spec("busy"), Place::Shard(Arc::clone(&shard)), adder());
+        let idle = root.child(spec("idle"), Place::Shard(shard), adder());
         let seen = Seen::start(&root).await;
         let clock = SystemClock::new();
         use crate::model::Clock;
-        while clock.monotonic() < Duration::from_millis(400) {
+        while clock.monotonic() < Duration::from_millis(900) {
             let short = Duration::from_millis(2);
             busy.ask(1, LONG, |reply| Ask::Block(short, reply)).await.unwrap();
         }

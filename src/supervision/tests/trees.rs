@@ -235,3 +235,38 @@ fn a_crash_of_one_child_does_not_wait_for_the_backoff_of_another() {
         seen.tree.shutdown().await.unwrap();
     });
 }
+
+/// Goal: the supervisors' own death is no silence. Method: a clock that panics under them.
+#[test]
+fn a_tree_whose_own_task_dies_says_so() {
+    use crate::model::{Clock, Timestamp};
+    use std::sync::atomic::AtomicBool;
+
+    #[derive(Debug, Default)]
+    struct Mine {
+        is_armed: AtomicBool,
+    }
+    impl Clock for Mine {
+        fn monotonic(&self) -> Duration {
+            assert!(!self.is_armed.load(Ordering::SeqCst), "the clock stands");
+            Duration::ZERO
+        }
+        fn wall(&self) -> Timestamp {
+            Timestamp(0)
+        }
+    }
+
+    on_system(async {
+        let clock = Arc::new(Mine::default());
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let environment = Environment { clock: Arc::clone(&clock) as _, seed: 7, logger };
+        let root = Supervisor::new(plan("node", Strategy::OneForOne, 9), environment);
+        let actor = root.child(spec("a"), Place::Control, adder());
+        let seen = Seen::start(&root).await;
+        clock.is_armed.store(true, Ordering::SeqCst);
+        assert_eq!(seen.tree.inject(actor.path(), Fault::Exit).await, Err(TreeError::Ended));
+        let escalation = seen.tree.outcome().await.unwrap_err();
+        assert!(escalation.reason.contains("the task that runs the tree ended"), "{escalation}");
+        assert_eq!(actor.state(), State::Stopped);
+    });
+}
