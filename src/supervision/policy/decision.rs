@@ -16,12 +16,12 @@ pub enum Decision {
         /// Which life.
         generation: u64,
     },
-    /// End the present life of a child; [`Policy::exited`] is told when it has ended.
+    /// End the present life of a child; [`super::Policy::exited`] is told when it has ended.
     Stop {
         /// Whose.
         child: ChildId,
     },
-    /// Call [`Policy::wake`] at this time: a crashed child's wait is over then.
+    /// Call [`super::Policy::wake`] at this time: a crashed child's wait is over then.
     ArmTimer {
         /// Whose wait.
         child: ChildId,
