@@ -123,6 +123,9 @@ pub(super) fn install_hook() {
 }
 
 /// Runs supervised code and turns a panic into the reason of an exit.
+///
+/// # Errors
+/// The panic, as [`ExitReason::Panic`].
 pub fn contain<T>(run: impl FnOnce() -> T) -> Result<T, ExitReason> {
     SUPERVISED.set(SUPERVISED.get() + 1);
     // What the closure leaves behind is dropped by the caller and never used again.

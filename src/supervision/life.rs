@@ -322,8 +322,10 @@ impl<A: Child> Future for Life<'_, A> {
 
 impl<A: Child> Drop for Life<'_, A> {
     fn drop(&mut self) {
-        // Its thread ends under it.
-        let reason = self.bury(ExitReason::Killed);
-        self.notice.notes.settle(reason);
+        if self.actor.is_some() {
+            // Its thread ends under it.
+            let reason = self.bury(ExitReason::Killed);
+            self.notice.notes.settle(reason);
+        }
     }
 }

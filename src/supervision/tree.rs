@@ -270,6 +270,7 @@ impl TreeHandle {
         let (done, answer) = oneshot::channel();
         self.shared.inbox.send(Input::Command(make(id, done)));
         tokio::select! {
+            biased;
             answer = answer => answer.unwrap_or(Err(TreeError::Ended)),
             _ = self.outcome() => Err(TreeError::Ended),
         }

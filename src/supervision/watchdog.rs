@@ -152,7 +152,8 @@ impl ControlWatch {
         let beats = Arc::new(AtomicU64::new(0));
         let (end, ended) = sync_channel::<()>(0);
         let seen = Arc::clone(&beats);
-        let watching = std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+        // A node that is short of threads still runs; it is merely not watched.
+        drop(std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
             let mut last = 0;
             while ended.recv_timeout(CONTROL_SILENT_MAX) == Err(RecvTimeoutError::Timeout) {
                 let beats = seen.load(Ordering::Acquire);
@@ -162,11 +163,7 @@ impl ControlWatch {
                 }
                 last = beats;
             }
-        });
-        if watching.is_err() {
-            // A node that is short of threads still runs; it is merely not watched.
-            beats.store(u64::MAX, Ordering::Release);
-        }
+        }));
         Self { beats, _end: end }
     }
 

@@ -90,7 +90,7 @@ impl Tree {
             hold.notes.settle(ExitReason::Killed);
             if let Some(kill) = hold.kill.take() {
                 // An actor that is gone has sent its notice.
-                drop(kill.send(()));
+                kill.send(()).ok();
             }
             return self.arm(grace, Timer::Overdue { id, generation, aborted: true });
         }
@@ -128,7 +128,7 @@ impl Tree {
                 hold.notes.settle(ExitReason::Hung { silent_for });
                 if let Some(kill) = hold.kill.take() {
                     // An actor that is gone has sent its notice.
-                    drop(kill.send(()));
+                    kill.send(()).ok();
                     self.arm(interval, Timer::Overdue { id, generation, aborted: true });
                 }
             }
@@ -148,13 +148,13 @@ impl Tree {
             if !on_it.is_some_and(|(other, at)| Arc::ptr_eq(other, &shard) && *at == thread) {
                 continue;
             }
-            // From here on it can reach nobody, and nobody waits for it.
-            runner.retract(hold.generation);
+            // From here on it can reach nobody, nobody waits for it, and nobody reaches it.
             let why = if id == culprit { reason.clone() } else { ExitReason::Abandoned };
             hold.notes.settle(why);
             hold.notes.account.end();
+            runner.retract(hold.generation);
             if let Some(kill) = hold.kill.take() {
-                drop(kill.send(()));
+                kill.send(()).ok();
             }
             there.push((id, hold.generation));
         }
