@@ -2,7 +2,7 @@
 //! common, and a model that knows what must and what may be found after a crash.
 
 use crate::log::batch::{self, BatchBuilder, BatchLimits, ValidBatches};
-use crate::log::disk::SimDisk;
+use crate::log::disk::{Disk, SimDisk};
 use crate::log::{
     Entry, EntryPayload, Log, LogError, LogOptions, LogView, ReadMode, ReadOutcome, Recovered,
 };
@@ -258,4 +258,102 @@ impl Dice {
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % bound
     }
+}
+
+/// The files of a log, as bytes.
+pub type Files = std::collections::BTreeMap<String, Vec<u8>>;
+
+/// Copies a log's files out of a disk.
+pub fn files_of(disk: &SimDisk) -> Files {
+    let read = |name: &String| {
+        let file = disk.open(&directory().join(name)).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    disk.list(directory()).unwrap().iter().map(|name| (name.clone(), read(name))).collect()
+}
+
+/// A disk that holds these files, durably.
+pub fn disk_of(files: &Files) -> SimDisk {
+    let disk = SimDisk::new();
+    disk.create_dir_all(directory()).unwrap();
+    for (name, bytes) in files {
+        let file = disk.create_new(&directory().join(name)).unwrap();
+        file.write_at(&[bytes], 0).unwrap();
+        file.sync_data().unwrap();
+    }
+    disk.sync_dir(directory()).unwrap();
+    disk
+}
+
+/// What became of a log whose files were tampered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Open refused, and left every byte as it was.
+    Refused,
+    /// All entries are there.
+    Whole,
+    /// So many entries were cut from the end.
+    Cut(u64),
+    /// Open accepted; some read says that its place is corrupt.
+    ReadRefused,
+}
+
+/// Opens tampered files and says what became of them; an error when something wrong was shown.
+pub fn fate_of(files: &Files, model: &Model, options: &LogOptions) -> Result<Fate, String> {
+    let disk = disk_of(files);
+    let (log, recovered) = match open(&disk, options) {
+        Ok(opened) => opened,
+        Err(
+            LogError::Corrupt { .. }
+            | LogError::FileDamaged { .. }
+            | LogError::UnknownVersion { .. },
+        ) => {
+            let same = files_of(&disk) == *files;
+            return if same { Ok(Fate::Refused) } else { Err("refused, but changed".into()) };
+        }
+        Err(error) => return Err(format!("unexpected: {error}")),
+    };
+    let last = log.last_index().0;
+    if last > model.last() {
+        return Err(format!("{last} entries, {} were written", model.last()));
+    }
+    if let Some(wrong) = first_wrong(&log, model)? {
+        return Err(wrong);
+    }
+    let mut model = model.clone();
+    (model.durable, model.start) = (0, (0, 0));
+    let lost = model.last() - last;
+    match model.check_recovered(&log, &recovered) {
+        Ok(()) if lost == 0 => Ok(Fate::Whole),
+        Ok(()) => Ok(Fate::Cut(lost)),
+        Err(error) if error.contains("is corrupt") => Ok(Fate::ReadRefused),
+        Err(error) => Err(error),
+    }
+}
+
+/// The first record that reads show and nobody wrote there.
+fn first_wrong(log: &Log, model: &Model) -> Result<Option<String>, String> {
+    let view = log.view();
+    for entry in model.entries.iter().take(log.last_index().0 as usize) {
+        let Some(values) = &entry.values else { continue };
+        let (from, until) = (Offset(entry.base), view.next_offset());
+        let outcome = match view.read(from, until, 1, ReadMode::Blocking) {
+            Ok(ReadOutcome::Chunk(chunk)) => chunk,
+            Ok(other) => return Err(format!("{other:?} at {from}")),
+            Err(LogError::Corrupt { .. }) => continue,
+            Err(error) => return Err(error.to_string()),
+        };
+        let found: Result<Vec<_>, _> =
+            batch::records(outcome.batches, BatchLimits::default()).collect();
+        let Ok(found) = found else { return Ok(Some(format!("undecodable at {from}"))) };
+        let same = found.iter().zip(values).all(|((_, record), value)| {
+            record.value.as_ref().is_some_and(|found| found[..] == value[..])
+        });
+        if !same || found.len() != values.len() {
+            return Ok(Some(format!("wrong bytes at {from}")));
+        }
+    }
+    Ok(None)
 }
