@@ -1,8 +1,7 @@
 //! The floor of the disk: write so many bytes, sync, again; no server, no log, no thread.
 
-use super::BenchError;
+use super::{BenchError, load};
 use crate::model::{Clock, SystemClock};
-use hdrhistogram::Histogram;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -53,7 +52,7 @@ pub fn measure(
     // Small files for small writes: 4096 flushes fill them, and preparing them takes little.
     let file_bytes = (bytes as u64 * 4096).clamp(1 << 20, FILE_BYTES_MAX).max(bytes as u64);
     let clock = SystemClock::new();
-    let mut latency: Histogram<u64> = Histogram::new(3).expect("3 digits are a valid precision");
+    let mut latency = load::histogram();
     let mut file = prepare(directory, place, file_bytes).map_err(failed())?;
     let (mut position, mut spent) = (0, Duration::ZERO);
     while spent < time {

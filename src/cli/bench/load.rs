@@ -39,9 +39,14 @@ pub struct Sample {
     pub latency: Histogram<u64>,
 }
 
+/// For nanoseconds up to ten minutes; what takes longer counts as ten minutes.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("the bounds are in order")
+}
+
 impl Sample {
     fn empty() -> Self {
-        let latency = Histogram::new(3).expect("3 digits are a valid precision");
+        let latency = histogram();
         Self {
             records: 0,
             seconds: 0.0,
