@@ -261,7 +261,8 @@ impl Surveyor<'_> {
             return Err(self.corrupt(base, 0, reason));
         };
         let ends_clean = scan.frames.is_empty() && scan.tail == Tail::End;
-        survey.clean = ends_clean && checkpoint.is_some_and(|c| c.clean) && known.is_some();
+        let at_mark = known.is_some() || mark.is_some_and(|mark| mark.entries == 0);
+        survey.clean = ends_clean && checkpoint.is_some_and(|c| c.clean) && at_mark;
         let unsynced = scan.frames.iter().find(|found| found.header.index > scan.durable);
         survey.unsynced = unsynced.map(|found| (found.position_bytes, scan.end_bytes));
         let facts = self.facts(base, first, store, store_bytes, scan, shortcut);
