@@ -95,6 +95,7 @@ impl Compression {
             Self::None => return Ok(packed.clone()),
             Self::Gzip => self.drain(flate2::bufread::MultiGzDecoder::new(&packed[..]), bytes_max),
             Self::Snappy => decompress_snappy(packed, bytes_max),
+            Self::Lz4 if !ends_as_lz4_frame(packed) => Err(self.undecompressable()),
             Self::Lz4 => self.drain(lz4_flex::frame::FrameDecoder::new(&packed[..]), bytes_max),
             // The decoder reserves the window that the frame names, 128 MiB at most, but touches
             // only as much of it as it fills: the limit on what is read holds for memory too.
@@ -146,6 +147,15 @@ impl FromStr for Compression {
 
 const fn too_large(decompressed_bytes_max: usize) -> BatchError {
     BatchError::DecompressedTooLarge { decompressed_bytes_max }
+}
+
+/// Looks for the end mark, which the decoder does not miss, but Kafka's own reader does.
+fn ends_as_lz4_frame(packed: &[u8]) -> bool {
+    const END_MARK: [u8; 4] = [0; 4];
+    let has_checksum = packed.get(4).is_some_and(|flags| flags & 0b100 != 0);
+    let checksum_bytes = if has_checksum { 4 } else { 0 };
+    let end = packed.len().saturating_sub(checksum_bytes);
+    packed[..end].ends_with(&END_MARK)
 }
 
 fn compress_xerial(plain: &[u8]) -> io::Result<Vec<u8>> {

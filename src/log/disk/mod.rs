@@ -85,3 +85,6 @@ pub trait Map: Send + Sync + fmt::Debug + 'static {
     /// Makes the stores durable (msync).
     fn sync(&self) -> io::Result<()>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,6 +163,11 @@ impl World {
         Self { capacity_bytes, ..Self::default() }
     }
 
+    #[cfg(test)]
+    pub(super) fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Counts a call, and decides whether it happens.
     pub(super) fn begin(
         &mut self,

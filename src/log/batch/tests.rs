@@ -1,1 +1,0 @@
-//! Promises of the whole room; each part tests its own beside it.
