@@ -394,7 +394,7 @@ impl Surveyor<'_> {
             None => (Vec::new(), Vec::new(), TimeIndex::new(self.segment_bytes), base),
         };
         let next = scan.frames.last().map_or(next, |found| found.header.next_offset());
-        for Found { position_bytes, header, newest } in &scan.frames {
+        for Found { position_bytes, header, newest, .. } in &scan.frames {
             let relative = (header.base.0 - base.0) as u32;
             entries.push(IndexEntry { relative, position_bytes: *position_bytes });
             if terms.last().is_none_or(|(_, term)| *term != header.term) {

@@ -195,7 +195,8 @@ impl Log {
             true => self.active.since,
             false => self.clock.wall(),
         };
-        if self.persisted.mark.index > index {
+        // The mark may also lie at the very start of a segment that goes, and cover none of it.
+        if self.persisted.mark.index > index || self.persisted.mark.base > kept.base {
             let mut checkpoint = self.persisted.clone();
             (checkpoint.mark, checkpoint.clean) = (mark, false);
             (checkpoint.segment_since, checkpoint.times) = (since, times.clone());
