@@ -1,10 +1,10 @@
 //! From a run of frames to the record batches in it: checked once, headers squeezed out in place.
 //! Pure: one buffer in, the same buffer out. No work per record.
 
-use super::batch::{self, BatchHeader};
+use super::batch::BatchHeader;
 use super::entry::Chunk;
 use super::frame::{self, FrameFault, FrameKind, HEADER_BYTES};
-use crate::model::{Offset, RaftIndex};
+use crate::model::{Offset, RaftIndex, Timestamp};
 use bytes::Bytes;
 
 /// What a run of frames must be and what is wanted of it.
@@ -91,14 +91,14 @@ fn skip_below(batches: &[u8], base: Offset, from: Offset) -> (usize, Offset) {
     (at, first)
 }
 
-/// The newest timestamp in a verified data frame, by its batches' headers.
-pub(super) fn newest_in_frame(frame: &[u8]) -> Option<crate::model::Timestamp> {
-    let mut at = HEADER_BYTES;
-    let mut newest = None;
-    while at + batch::HEADER_BYTES <= frame.len() {
-        let header = BatchHeader::parse(&frame[at..]).ok()?;
+/// The newest timestamp in a verified data frame, and how many batches it holds.
+pub(super) fn batch_facts(frame: &[u8]) -> (Option<Timestamp>, u32) {
+    let (mut at, mut newest, mut count) = (HEADER_BYTES, None, 0);
+    while at < frame.len() {
+        let header = BatchHeader::parse(&frame[at..]).expect("the frame was verified");
         newest = newest.max(Some(header.max_timestamp));
         at += header.length_bytes;
+        count += 1;
     }
-    newest
+    (newest, count)
 }

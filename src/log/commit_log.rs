@@ -192,7 +192,10 @@ impl Log {
                 self.space.forget();
                 // A part was written before the disk was full: the caller gets all or nothing.
                 if self.last_index() > last {
-                    self.cut_after(last).map_err(|error| self.poison(error))?;
+                    self.cut_after(last).map_err(|error| {
+                        let cause = self.poison(error).to_string();
+                        LogError::Poisoned { cause }
+                    })?;
                     self.last_term = last_term;
                 }
                 Err(error)

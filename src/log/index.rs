@@ -65,9 +65,11 @@ impl Index {
         Ok(Self { path, file, map })
     }
 
-    /// The same file mapped anew for `entries`: the older mapping stays with its readers.
+    /// The same file mapped anew, for its first `entries`, which it holds. Takes no space.
     pub fn remapped(&self, entries: u64) -> io::Result<Self> {
-        Self::reserve_and_map(self.path.clone(), self.file.clone(), entries)
+        let map = self.file.map(entries as usize * INDEX_ENTRY_BYTES)?;
+        let (path, file) = (self.path.clone(), self.file.clone());
+        Ok(Self { path, file, map: ArcSwap::from_pointee(map) })
     }
 
     /// How many entries fit without growing.

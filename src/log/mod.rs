@@ -31,6 +31,7 @@
 pub mod batch;
 pub mod disk;
 pub mod frame;
+pub mod inspect;
 pub mod stable;
 
 mod checkpoint;

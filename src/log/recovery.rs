@@ -184,8 +184,12 @@ impl Mender<'_> {
         };
         let (file, changed) = open().map_err(|source| self.failed("repair", &path, source))?;
         let Extent { entries, bytes, next } = facts.extent;
+        let held = file.len().map_err(|source| self.failed("repair", &path, source))?;
+        let held = held / INDEX_ENTRY_BYTES as u64;
         let capacity = match is_active {
-            true => entries.next_power_of_two().max(u64::from(self.options.index_entries_step)),
+            // A log must open on a full disk: take what is there before asking for more.
+            true if held > entries => held,
+            true => entries.max(u64::from(self.options.index_entries_step)),
             false => entries,
         };
         if changed {

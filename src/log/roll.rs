@@ -8,7 +8,7 @@ use super::commit_log::{Active, Log, StoreFile, sync_failed, write_failed};
 use super::disk::Disk;
 use super::error::{LogError, is_full};
 use super::index::Index;
-use super::options::LogOptions;
+use super::options::{INDEX_ENTRY_BYTES, LogOptions};
 use super::segment::{Extent, Part, Segment, TIME_MAGIC, TIME_VERSION};
 use super::spare::Spare;
 use super::stable;
@@ -17,6 +17,9 @@ use crate::model::{Offset, RaftIndex, Timestamp};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+/// What file systems commonly give out at least.
+const BLOCK_BYTES: u64 = 4096;
 
 /// Where a segment begins.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +36,10 @@ impl Log {
     /// [`LogError::DiskFull`]: the active segment stays, and its frames are synced. After others
     /// the caller poisons the log.
     pub(super) fn roll(&mut self) -> Result<(), LogError> {
+        let index_bytes = u64::from(self.options.index_entries_step) * INDEX_ENTRY_BYTES as u64;
+        let needed = index_bytes.next_multiple_of(BLOCK_BYTES) + 2 * BLOCK_BYTES;
+        let reserve = self.options.reserve_free_bytes;
+        self.space.admit(self.disk.as_ref(), &self.directory, needed, reserve)?;
         self.sync_active()?;
         let old = self.active.segment.clone();
         let since = self.clock.wall();

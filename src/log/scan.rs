@@ -7,7 +7,7 @@
 //! frame is there, entry `i` may never have been acknowledged: the tail is torn. Frames of lower
 //! index are stale and say nothing.
 
-use super::chunk::newest_in_frame;
+use super::chunk::batch_facts;
 use super::disk::DiskFile;
 use super::frame::{self, FrameFault, FrameHeader, FrameKind, HEADER_BYTES};
 use crate::model::{Offset, RaftIndex, Term, Timestamp};
@@ -38,10 +38,12 @@ pub(super) struct Found {
     pub header: FrameHeader,
     /// The newest record's time.
     pub newest: Option<Timestamp>,
+    pub batches: u32,
 }
 
 /// What is behind the last whole frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the doc of each variant tells of its field")]
 pub enum Tail {
     /// The file ends, or only zeros follow.
     End,
@@ -185,8 +187,8 @@ impl<'f> Window<'f> {
         let bytes = self.get(position, header.frame_bytes as usize)?;
         Ok(frame::verify(bytes).map(|header| {
             let is_data = header.kind == FrameKind::Data;
-            let newest = if is_data { newest_in_frame(bytes) } else { None };
-            Found { position_bytes: position, header, newest }
+            let (newest, batches) = if is_data { batch_facts(bytes) } else { (None, 0) };
+            Found { position_bytes: position, header, newest, batches }
         }))
     }
 

@@ -261,7 +261,8 @@ impl Surveyor<'_> {
             return Err(self.corrupt(base, 0, reason));
         };
         let ends_clean = scan.frames.is_empty() && scan.tail == Tail::End;
-        survey.clean = ends_clean && checkpoint.is_some_and(|c| c.clean) && known.is_some();
+        let at_mark = known.is_some() || mark.is_some_and(|mark| mark.entries == 0);
+        survey.clean = ends_clean && checkpoint.is_some_and(|c| c.clean) && at_mark;
         let unsynced = scan.frames.iter().find(|found| found.header.index > scan.durable);
         survey.unsynced = unsynced.map(|found| (found.position_bytes, scan.end_bytes));
         let facts = self.facts(base, first, store, store_bytes, scan, shortcut);
@@ -393,7 +394,7 @@ impl Surveyor<'_> {
             None => (Vec::new(), Vec::new(), TimeIndex::new(self.segment_bytes), base),
         };
         let next = scan.frames.last().map_or(next, |found| found.header.next_offset());
-        for Found { position_bytes, header, newest } in &scan.frames {
+        for Found { position_bytes, header, newest, .. } in &scan.frames {
             let relative = (header.base.0 - base.0) as u32;
             entries.push(IndexEntry { relative, position_bytes: *position_bytes });
             if terms.last().is_none_or(|(_, term)| *term != header.term) {

@@ -10,7 +10,7 @@ use super::entry::Removed;
 use super::error::LogError;
 use super::frame::FrameHeader;
 use super::seek::times_of;
-use super::segment::{Extent, Segment};
+use super::segment::{Extent, Part, Segment};
 use super::time_index::TimeIndex;
 use crate::model::{Offset, RaftIndex};
 use std::sync::Arc;
@@ -122,7 +122,7 @@ impl Log {
             checkpoint.segment_since = self.active.since;
             checkpoint.times.clear();
         }
-        self.persist_with_care(checkpoint)?;
+        self.persist_with_care(checkpoint, gone)?;
         self.previous_term = removed.previous_term;
         self.view.set_start(removed.log_start);
         self.view.segments.store(Arc::new(rest.to_vec()));
@@ -138,9 +138,14 @@ impl Log {
         Ok(removed)
     }
 
-    /// Writes a checkpoint. On a disk without a block left, gives up the zeros written ahead
-    /// first: deleting must work there above all.
-    fn persist_with_care(&mut self, checkpoint: Checkpoint) -> Result<(), LogError> {
+    /// Writes a checkpoint, before the segments in `going` are removed. Deleting must work above
+    /// all on a disk without a block left: there, zeros written ahead are given up first, and the
+    /// time indexes of what is going, which are rebuilt if it comes to that.
+    fn persist_with_care(
+        &mut self,
+        checkpoint: Checkpoint,
+        going: &[Arc<Segment>],
+    ) -> Result<(), LogError> {
         let mut outcome = checkpoint.write(self.disk.as_ref(), &self.directory);
         if outcome.as_ref().is_err_and(LogError::is_disk_full) {
             let segment = &self.active.segment;
@@ -151,6 +156,14 @@ impl Log {
                 .map_err(|source| write_failed("trim", &segment.path, source))?;
             self.active.zeroed_bytes = bytes;
             self.drop_spare()?;
+            for segment in going {
+                let path = Part::Time.path(&self.directory, segment.base);
+                let gone = match self.disk.exists(&path) {
+                    Ok(true) => self.disk.remove(&path),
+                    other => other.map(|_| ()),
+                };
+                gone.map_err(|source| write_failed("removal", &path, source))?;
+            }
             outcome = checkpoint.write(self.disk.as_ref(), &self.directory);
         }
         outcome?;
@@ -182,11 +195,12 @@ impl Log {
             true => self.active.since,
             false => self.clock.wall(),
         };
-        if self.persisted.mark.index > index {
+        // The mark may also lie at the very start of a segment that goes, and cover none of it.
+        if self.persisted.mark.index > index || self.persisted.mark.base > kept.base {
             let mut checkpoint = self.persisted.clone();
             (checkpoint.mark, checkpoint.clean) = (mark, false);
             (checkpoint.segment_since, checkpoint.times) = (since, times.clone());
-            self.persist_with_care(checkpoint)?;
+            self.persist_with_care(checkpoint, &segments[place + 1..])?;
         }
         let segment = self.reopened(kept, extent, &times)?;
         let mut list = segments[..place].to_vec();

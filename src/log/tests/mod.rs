@@ -8,5 +8,6 @@ mod basics;
 mod crash;
 mod damage;
 mod faults;
+mod format;
 mod harness;
 mod model;
