@@ -108,7 +108,8 @@ fn with_client<F: Future<Output = ()>>(test: impl FnOnce(Client) -> F) {
         let server = tonic::transport::Server::builder()
             .add_service(LogServer::new(Scripted))
             .serve_with_incoming(incoming);
-        let client = Client::connect(&address.to_string(), ClientOptions::default());
+        let address = address.to_string();
+        let client = Client::connect(&address, ClientOptions::default());
         tokio::select! {
             ended = server => panic!("the server ended: {ended:?}"),
             () = async { test(client.await.unwrap()).await } => {}
