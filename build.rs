@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 const FILES: [&str; 2] = ["proto/log/v1/log.proto", "proto/duramen/v1/log.proto"];
 
+#[allow(clippy::disallowed_methods, reason = "a build script writes files; it is no core")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-env-changed=DURAMEN_COMMIT");

@@ -40,7 +40,13 @@ pub struct ConsumeArgs {
     topic: String,
     /// Where to begin: start, end, an offset, -N for the last N records, or @TIME (@2h ago,
     /// @2026-11-21T08:00Z, @ and milliseconds since 1970).
-    #[arg(short, long, value_name = "POSITION", default_value = "start", allow_hyphen_values = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "POSITION",
+        default_value = "start",
+        allow_hyphen_values = true
+    )]
     offset: String,
     /// End after so many records.
     #[arg(short = 'n', long, value_name = "RECORDS")]
@@ -101,11 +107,7 @@ async fn consume(args: ConsumeArgs, position: Position) -> Result<(), Failure> {
 }
 
 /// Turns "the last N" into an offset, so that records of the same batch before it can be told.
-async fn exact(
-    client: &mut Client,
-    topic: &str,
-    position: Position,
-) -> Result<Position, Failure> {
+async fn exact(client: &mut Client, topic: &str, position: Position) -> Result<Position, Failure> {
     let Position::BeforeEnd(count) = position else { return Ok(position) };
     let described = client.describe(topic).await?;
     let Some(partition) = described.partitions.iter().find(|partition| partition.id == 0) else {

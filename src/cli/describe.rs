@@ -65,8 +65,19 @@ fn as_json(described: &DescribeResponse) -> String {
 
 fn as_table(described: &DescribeResponse) -> String {
     let mut rows = vec![
-        ["PARTITION", "STATE", "START", "END", "SIZE", "SEGMENTS", "TERM", "DURABILITY", "FLUSHES",
-            "REFUSED", "RESTARTS"]
+        [
+            "PARTITION",
+            "STATE",
+            "START",
+            "END",
+            "SIZE",
+            "SEGMENTS",
+            "TERM",
+            "DURABILITY",
+            "FLUSHES",
+            "REFUSED",
+            "RESTARTS",
+        ]
         .map(String::from),
     ];
     for partition in &described.partitions {

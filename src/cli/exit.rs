@@ -1,6 +1,7 @@
 //! How the binary ends when it does not end well: what happened, why, what to try, and a code that
 //! scripts can tell apart.
 
+use super::bench::BenchError;
 use crate::node::NodeError;
 use crate::ops::data_dir::DataDirError;
 use crate::ops::settings::SettingsError;
@@ -151,7 +152,7 @@ impl From<NodeError> for Failure {
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::DataDir(error) => error.into(),
-            NodeError::Listen { source, .. } => {
+            NodeError::Listen { ref source, .. } => {
                 let (class, advice) = match source.kind() {
                     io::ErrorKind::AddrInUse => (
                         Class::Unavailable,
@@ -191,8 +192,9 @@ impl From<ClientError> for Failure {
             ClientError::Lost { .. } => {
                 failure(Class::Unavailable).advice("look whether the node still runs")
             }
-            ClientError::Protocol { .. } => failure(Class::Runtime)
-                .advice("compare `duramen version` here and on the node"),
+            ClientError::Protocol { .. } => {
+                failure(Class::Runtime).advice("compare `duramen version` here and on the node")
+            }
             ClientError::Refused(refusal) => {
                 let class = match refusal.code {
                     Code::InvalidArgument | Code::NotFound | Code::OutOfRange => Class::BadInput,
@@ -207,12 +209,27 @@ impl From<ClientError> for Failure {
                     code_name(refusal.code)
                 ));
                 match refusal.code {
-                    Code::OutOfRange => failure.advice("`duramen describe` tells which offsets there are"),
-                    _ if class == Class::Temporary => failure.advice("the same again, a little later"),
+                    Code::OutOfRange => {
+                        failure.advice("`duramen describe` tells which offsets there are")
+                    }
+                    _ if class == Class::Temporary => {
+                        failure.advice("the same again, a little later")
+                    }
                     _ => failure.advice("`duramen describe` tells the state of the log"),
                 }
             }
         }
+    }
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        let class = match &error {
+            BenchError::Io { .. } => Class::Io,
+            BenchError::NotReady { .. } | BenchError::Connect { .. } => Class::Unavailable,
+            BenchError::Refused { .. } | BenchError::Broken { .. } => Class::Runtime,
+        };
+        Self { cause: causes(&error), ..Self::new(class, error.to_string()) }
     }
 }
 
@@ -245,8 +262,7 @@ mod tests {
     #[test]
     fn a_busy_data_directory_and_one_of_tomorrow_have_codes_of_their_own() {
         let path = std::path::PathBuf::from("d");
-        let locked =
-            DataDirError::Locked { path: path.clone(), pid: "7".into(), host: "h".into() };
+        let locked = DataDirError::Locked { path: path.clone(), pid: "7".into(), host: "h".into() };
         assert_eq!(Failure::from(locked).class.code(), 73);
         let failure = Failure::from(DataDirError::TooNew { path, version: 2, readable: 1 });
         assert_eq!(failure.class.code(), 78);

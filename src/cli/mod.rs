@@ -79,7 +79,7 @@ pub fn run() -> ExitCode {
         Some(Command::Consume(args)) => consume::run(args),
         Some(Command::Describe(args)) => describe::run(&args),
         Some(Command::Config(args)) => config::run(args),
-        Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Bench(args)) => bench::run(args).map_err(Failure::from),
         Some(Command::Completions { shell }) => completions(shell),
         Some(Command::Version(args)) => version::run(&args),
     };

@@ -24,9 +24,11 @@ use std::time::Duration;
 
 /// Arguments of `duramen produce`.
 #[derive(Debug, Args)]
-#[command(after_help = "A line is a record: the bytes before a newline, whatever they are. A last \
+#[command(
+    after_help = "A line is a record: the bytes before a newline, whatever they are. A last \
     line without a newline counts. Lines are appended in order; when the node is lost, the error \
-    says how many are acknowledged, and with which line to go on.")]
+    says how many are acknowledged, and with which line to go on."
+)]
 pub struct ProduceArgs {
     /// The log.
     #[arg(default_value = "log")]
@@ -91,7 +93,9 @@ pub fn run(args: ProduceArgs) -> Result<(), Failure> {
             eprintln!("{}", as_sentence(totals, elapsed));
             Ok(())
         }
-        Err(failure) => Err(with_place(failure, totals, sending.ledger.unanswered_records(), &args)),
+        Err(failure) => {
+            Err(with_place(failure, totals, sending.ledger.unanswered_records(), &args))
+        }
     }
 }
 

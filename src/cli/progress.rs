@@ -16,7 +16,9 @@ impl Progress {
         // indicatif draws nothing on what is no terminal.
         let bar = ProgressBar::with_draw_target(bytes_total, ProgressDrawTarget::stderr_with_hz(5));
         let template = match bytes_total {
-            Some(_) => "{bar:30} {percent:>3}% {bytes} of {total_bytes}, {binary_bytes_per_sec}, {msg}, {eta} left",
+            Some(_) => {
+                "{bar:30} {percent:>3}% {bytes} of {total_bytes}, {binary_bytes_per_sec}, {msg}, {eta} left"
+            }
             None => "{spinner} {bytes}, {binary_bytes_per_sec}, {msg}",
         };
         bar.set_style(ProgressStyle::with_template(template).expect("the template is sound"));

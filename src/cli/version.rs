@@ -6,8 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 /// The version and the commit.
-pub const SHORT: &str =
-    concat!(env!("CARGO_PKG_VERSION"), " (", env!("DURAMEN_BUILD_COMMIT"), ")");
+pub const SHORT: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DURAMEN_BUILD_COMMIT"), ")");
 
 /// The commit it was built from; `unknown` outside a repository.
 pub const COMMIT: &str = env!("DURAMEN_BUILD_COMMIT");

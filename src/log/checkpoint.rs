@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 const MAGIC: [u8; 4] = *b"DRcp";
 const VERSION: u32 = 1;
-const FIXED_BYTES: usize = 88;
+const FIXED_BYTES: usize = 96;
 
 /// A place between two frames that a sync has covered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,6 +38,8 @@ pub(super) struct Checkpoint {
     pub previous_term: Term,
     /// When the mark's segment was begun.
     pub segment_since: Timestamp,
+    /// The log's identity; see the frame header.
+    pub identity: u32,
     /// True when the log was closed in order behind the mark.
     pub clean: bool,
     /// The time index of the mark's segment up to the mark.
@@ -61,6 +63,7 @@ impl Checkpoint {
             self.first_index.0,
             self.previous_term.0,
             self.segment_since.0 as u64,
+            u64::from(self.identity),
             u64::from(self.clean),
             self.times.len() as u64,
         ];
@@ -74,7 +77,7 @@ impl Checkpoint {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (fixed, times) = bytes.split_at_checked(FIXED_BYTES)?;
         let field = |number: usize| {
-            u64::from_be_bytes(fixed[number * 8..][..8].try_into().expect("8 of 88 bytes"))
+            u64::from_be_bytes(fixed[number * 8..][..8].try_into().expect("8 of 96 bytes"))
         };
         let checkpoint = Self {
             mark: Mark {
@@ -88,10 +91,11 @@ impl Checkpoint {
             first_index: RaftIndex(field(6)),
             previous_term: Term(field(7)),
             segment_since: Timestamp(field(8) as i64),
-            clean: field(9) == 1,
+            identity: field(9) as u32,
+            clean: field(10) == 1,
             times: times.to_vec(),
         };
-        (field(9) <= 1 && field(10) == times.len() as u64).then_some(checkpoint)
+        (field(10) <= 1 && field(11) == times.len() as u64).then_some(checkpoint)
     }
 
     /// Replaces the checkpoint file. Blocks.

@@ -77,6 +77,7 @@ pub(super) struct Ready {
     pub active: Active,
     pub persisted: Checkpoint,
     pub previous_term: Term,
+    pub identity: u32,
 }
 
 impl Log {
@@ -122,7 +123,7 @@ impl Log {
             persisted: ready.persisted,
             space: Space::default(),
             spare: None,
-            encoder: Encoder::default(),
+            encoder: Encoder::new(ready.identity),
             poison: None,
         };
         Ok((log, recovered))
@@ -236,6 +237,10 @@ impl Log {
         let _ = self.sync()?; // nobody waits for an acknowledgement any more
         self.drop_spare()?;
         self.write_checkpoint(true)
+    }
+
+    pub(super) fn identity(&self) -> u32 {
+        self.encoder.identity()
     }
 
     pub(super) fn check_alive(&self) -> Result<(), LogError> {
@@ -446,6 +451,7 @@ impl Log {
             first_index: self.first_index(),
             previous_term: self.previous_term,
             segment_since: self.active.since,
+            identity: self.identity(),
             clean,
             times: times.unwrap_or_default(),
         };

@@ -6,7 +6,7 @@ use std::io;
 
 /// Every way in which the commit log can refuse or fail.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 pub enum LogError {
     /// A read below the start or above the end.
     #[error("offset {offset} is outside the log [{start}, {next})")]

@@ -62,3 +62,6 @@ pub use entry::{
 pub use error::LogError;
 pub use options::LogOptions;
 pub use view::LogView;
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,7 @@ pub(super) fn recover(
         segment_bytes: options.segment_bytes_max,
         progress,
         scanned_bytes: 0,
+        identity: None,
     };
     let survey = surveyor.survey()?;
     let mender = Mender { disk, directory, options };
@@ -78,7 +79,9 @@ impl Mender<'_> {
         };
         let segments = vec![active.segment.clone()];
         let persisted = survey.checkpoint.unwrap_or_default();
-        Ok((Ready { segments, active, persisted, previous_term: Term(0) }, recovered))
+        let identity = self.identity(clock, survey.identity);
+        let previous_term = Term(0);
+        Ok((Ready { segments, active, persisted, previous_term, identity }, recovered))
     }
 
     fn restore(&self, clock: &dyn Clock, survey: Survey) -> Result<(Ready, Recovered), LogError> {
@@ -124,7 +127,16 @@ impl Mender<'_> {
             ..Checkpoint::default()
         });
         let previous_term = survey.previous_term;
-        Ok((Ready { segments, active, persisted, previous_term }, recovered))
+        let identity = self.identity(clock, survey.identity);
+        Ok((Ready { segments, active, persisted, previous_term, identity }, recovered))
+    }
+
+    /// The identity of a log that has none yet: two logs need only be unlikely to share it.
+    fn identity(&self, clock: &dyn Clock, known: Option<u32>) -> u32 {
+        known.unwrap_or_else(|| {
+            let since = crc32c::crc32c(&clock.wall().0.to_be_bytes());
+            crc32c::crc32c_append(since, self.directory.as_os_str().as_encoded_bytes())
+        })
     }
 
     /// Cuts a torn tail, so that no later frame is ever followed by what is left of it.

@@ -27,6 +27,8 @@ pub(super) struct From {
     pub term: Term,
     /// Entries up to this are known to have been synced.
     pub durable: RaftIndex,
+    /// The log's identity, where it is known; else the first frame's counts.
+    pub identity: Option<u32>,
 }
 
 /// A whole frame.
@@ -77,6 +79,7 @@ pub(super) fn scan(
         tail: Tail::End,
     };
     let (mut expected, mut next, mut term) = (from.index, from.next, from.term);
+    let mut identity = from.identity;
     let fault = loop {
         progress(scan.end_bytes);
         if scan.end_bytes >= len_bytes {
@@ -87,49 +90,48 @@ pub(super) fn scan(
             Err(fault) => break fault,
         };
         let header = found.header;
-        let follows = expected.is_none_or(|index| header.index == index);
+        let follows = expected.is_none_or(|index| header.index == index)
+            && identity.is_none_or(|identity| header.identity == identity);
         if !follows || header.base != next || header.term < term {
             break FrameFault::Sum;
         }
         expected = Some(header.index.next());
+        identity = Some(header.identity);
         (next, term) = (header.next_offset(), header.term);
         scan.durable = scan.durable.max(header.durable);
         scan.end_bytes += header.frame_bytes;
         scan.frames.push(found);
     };
-    scan.tail = judge(&mut window, scan.end_bytes, expected, next, scan.durable, fault)?;
+    let must = Must { index: expected, next, durable: scan.durable, identity };
+    scan.tail = judge(&mut window, scan.end_bytes, must, fault)?;
     Ok(scan)
 }
 
-/// The verdict on the first bad place.
-fn judge(
-    window: &mut Window<'_>,
-    place: u64,
-    expected: Option<RaftIndex>,
+/// What had to be at the first bad place.
+struct Must {
+    index: Option<RaftIndex>,
     next: Offset,
     durable: RaftIndex,
-    fault: FrameFault,
-) -> io::Result<Tail> {
+    identity: Option<u32>,
+}
+
+/// The verdict on the first bad place.
+fn judge(window: &mut Window<'_>, place: u64, must: Must, fault: FrameFault) -> io::Result<Tail> {
     if let FrameFault::Version { found } = fault {
         return Ok(Tail::UnknownVersion { found });
     }
-    if let Some(index) = expected.filter(|index| *index <= durable) {
+    if let Some(index) = must.index.filter(|index| *index <= must.durable) {
         let reason = format!("{fault}, where entry {index} was durable");
         return Ok(Tail::Corrupt { reason });
     }
     if window.is_zero_from(place)? {
         return Ok(Tail::End);
     }
-    let later = |position: u64, header: &FrameHeader| match expected {
-        // Frames are larger than their headers, so so many cannot lie in so few bytes. This
-        // keeps a log stored as a record inside this log from being taken for its frames.
-        Some(index) => {
-            header.index >= index
-                && header.base >= next
-                && header.index.0 - index.0 <= (position - place) / HEADER_BYTES as u64
-                && header.durable >= index
-        }
-        None => true,
+    let later = |header: &FrameHeader| {
+        must.identity.is_none_or(|identity| header.identity == identity)
+            && must.index.is_none_or(|index| {
+                header.index >= index && header.base >= must.next && header.durable >= index
+            })
     };
     match window.find_head(place, later)? {
         None => Ok(Tail::Torn { reason: fault.to_string() }),
@@ -205,7 +207,7 @@ impl<'f> Window<'f> {
     fn find_head(
         &mut self,
         mut position: u64,
-        wanted: impl Fn(u64, &FrameHeader) -> bool,
+        wanted: impl Fn(&FrameHeader) -> bool,
     ) -> io::Result<Option<(u64, FrameHeader)>> {
         while position + HEADER_BYTES as u64 <= self.len_bytes {
             let (file, len_bytes) = (self.file, self.len_bytes);
@@ -223,7 +225,7 @@ impl<'f> Window<'f> {
                     let begin = position + at as u64;
                     let head = &bytes[at..at + HEADER_BYTES];
                     if let Some(header) = plausible(file, len_bytes, begin, head)
-                        && wanted(begin, &header)
+                        && wanted(&header)
                     {
                         return Ok(Some((begin, header)));
                     }

@@ -52,6 +52,8 @@ pub(super) struct Survey {
     /// Files that belong to no segment any more.
     pub leftovers: Vec<PathBuf>,
     pub scanned_bytes: u64,
+    /// The log's identity, where a checkpoint or a frame tells.
+    pub identity: Option<u32>,
 }
 
 /// Looks at one log directory.
@@ -61,6 +63,7 @@ pub(super) struct Surveyor<'a> {
     pub segment_bytes: u64,
     pub progress: &'a mut dyn FnMut(u64, u64),
     pub scanned_bytes: u64,
+    pub identity: Option<u32>,
 }
 
 impl Surveyor<'_> {
@@ -71,6 +74,7 @@ impl Surveyor<'_> {
     /// checkpoint), [`LogError::ReadFailed`].
     pub fn survey(mut self) -> Result<Survey, LogError> {
         let checkpoint = Checkpoint::read(self.disk, self.directory)?;
+        self.identity = checkpoint.as_ref().map(|found| found.identity);
         let (bases, leftovers) = self.list(checkpoint.as_ref())?;
         let previous_term = checkpoint.as_ref().map_or(Term(0), |found| found.previous_term);
         let first = bases.first().copied();
@@ -85,6 +89,7 @@ impl Surveyor<'_> {
             clean: checkpoint.is_none() && bases.is_empty(),
             leftovers,
             scanned_bytes: 0,
+            identity: self.identity,
             checkpoint,
         };
         let Some((active, sealed)) = bases.split_last() else { return Ok(survey) };
@@ -108,6 +113,7 @@ impl Surveyor<'_> {
         }
         self.active(*active, expected, &mut survey)?;
         survey.scanned_bytes = self.scanned_bytes;
+        survey.identity = self.identity;
         Ok(survey)
     }
 
@@ -166,7 +172,9 @@ impl Surveyor<'_> {
         let looked = self.glance(base, &store, store_bytes, None);
         if let Some((first_index, entries, end, terms)) = looked
             && expected.is_none_or(|index| index == first_index)
+            && self.identity.is_none_or(|identity| identity == end.identity)
         {
+            self.identity = Some(end.identity);
             let extent = Extent { entries, bytes: store_bytes, next: end.next_offset() };
             let (rebuilt, times) = (None, None);
             return Ok(Facts {
@@ -186,6 +194,7 @@ impl Surveyor<'_> {
             next: base,
             term: Term(0),
             durable: RaftIndex(0),
+            identity: self.identity,
         };
         let scan = self.scan(&store, store_bytes, from)?;
         if scan.tail != Tail::End {
@@ -228,6 +237,7 @@ impl Surveyor<'_> {
                 next: mark.next,
                 term: terms.last().map_or(Term(0), |(_, term)| *term),
                 durable: floor,
+                identity: self.identity,
             },
             None => scan::From {
                 position_bytes: 0,
@@ -235,6 +245,7 @@ impl Surveyor<'_> {
                 next: base,
                 term: survey.segments.last().map_or(survey.previous_term, last_term),
                 durable: floor,
+                identity: self.identity,
             },
         };
         let scan = self.scan(&store, store_bytes, from)?;
@@ -361,6 +372,7 @@ impl Surveyor<'_> {
             }
         })
         .map_err(|source| read_failed(&store.0, begin, source))?;
+        self.identity = self.identity.or(scan.frames.first().map(|f| f.header.identity));
         self.scanned_bytes = total;
         (self.progress)(total, total);
         Ok(scan)

@@ -113,6 +113,7 @@ impl Log {
         checkpoint.log_start = rest[0].base;
         checkpoint.first_index = rest[0].first_index;
         checkpoint.previous_term = removed.previous_term;
+        checkpoint.identity = self.identity();
         checkpoint.clean = false;
         if checkpoint.mark.base < rest[0].base {
             let (base, first) = (rest[0].base, rest[0].first_index);

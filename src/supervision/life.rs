@@ -1,9 +1,27 @@
-//! One life of an actor.
+//! One life of an actor, from the factory to the notice of its exit.
+//!
+//! The actor's context is driven by a future of ours, not by actix's `start`: so a panic is caught
+//! with its reason, an abort is possible, and the notice is sent however the life ends, because
+//! sending it is the last thing dropped.
 
-use super::ExitReason;
-use super::slot::{Account, locked};
+use super::exit::contain;
+use super::place::{Place, Shard};
+use super::run::{Inbox, Input};
+use super::seat::{Child, Seat};
+use super::slot::{Account, Live, Slot, locked, run_as};
+use super::{ActorRef, ChildSpec, ExitReason};
+use actix::dev::ContextFut;
+use actix::fut::{ActorStreamExt, wrap_stream};
+use actix::{ActorContext, AsyncContext, Context};
+use slog::{Logger, o};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
 /// What can be done to an actor from inside, to see what the tree does about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +34,13 @@ pub enum Fault {
     Exit,
 }
 
+/// What the tree tells a life. Never more than a stop, one question and what tests inject.
+pub(super) enum Order {
+    Stop,
+    GiveSign(u64),
+    Suffer(Fault),
+}
+
 /// What a life and its watchers write down together.
 pub(super) struct Notes {
     pub(super) account: Arc<Account>,
@@ -26,5 +51,281 @@ impl Notes {
     /// Writes down why the life ends, unless that is known.
     pub(super) fn settle(&self, reason: ExitReason) {
         locked(&self.reason).get_or_insert(reason);
+    }
+
+    fn reason(&self) -> ExitReason {
+        locked(&self.reason).clone().unwrap_or(ExitReason::Killed)
+    }
+}
+
+/// What shows from outside that a life gets on.
+#[derive(Default)]
+pub(super) struct Pulse {
+    pub(super) answered: AtomicU64,
+    pub(super) polls: AtomicU64,
+    pub(super) in_poll: AtomicBool,
+    pub(super) thread_polls: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    fn enter(&self) -> InPoll<'_> {
+        self.polls.fetch_add(1, Ordering::AcqRel);
+        self.thread_polls.fetch_add(1, Ordering::AcqRel);
+        self.in_poll.store(true, Ordering::Release);
+        InPoll { pulse: self }
+    }
+}
+
+struct InPoll<'a> {
+    pulse: &'a Pulse,
+}
+
+impl Drop for InPoll<'_> {
+    fn drop(&mut self) {
+        self.pulse.in_poll.store(false, Ordering::Release);
+    }
+}
+
+/// The tree's hold on a life.
+pub(super) struct Hold {
+    pub(super) generation: u64,
+    pub(super) orders: mpsc::UnboundedSender<Order>,
+    pub(super) kill: Option<oneshot::Sender<()>>,
+    pub(super) notes: Arc<Notes>,
+    pub(super) pulse: Arc<Pulse>,
+    /// The thread that it lives on, where that can be given up.
+    pub(super) thread: Option<(Arc<Shard>, u64)>,
+}
+
+/// A child of any type, as the tree starts it.
+pub(super) trait Runner: Send {
+    /// Begins a life; its exit is sent to the inbox.
+    fn start(&self, id: u64, generation: u64, inbox: &Inbox, logger: &Logger) -> Hold;
+    /// Makes a life unreachable.
+    fn retract(&self, generation: u64);
+}
+
+type Factory<A> = dyn Fn(&mut Context<A>, Seat<A>) -> A + Send + Sync;
+
+/// A child of a known type.
+pub(super) struct Typed<A: Child> {
+    pub(super) slot: Arc<Slot<A>>,
+    pub(super) spec: ChildSpec,
+    pub(super) place: Place,
+    pub(super) factory: Arc<Factory<A>>,
+}
+
+impl<A: Child> Runner for Typed<A> {
+    fn start(&self, id: u64, generation: u64, inbox: &Inbox, logger: &Logger) -> Hold {
+        let host = match &self.place {
+            Place::Control => None,
+            Place::Shard(shard) => Some((Arc::clone(shard), shard.current())),
+        };
+        let polls = match &host {
+            None => Arc::default(),
+            Some((shard, _)) => shard.polls(),
+        };
+        let notes = Arc::new(Notes { account: Account::open(), reason: Mutex::new(None) });
+        let pulse = Arc::new(Pulse { thread_polls: polls, ..Pulse::default() });
+        let (orders, obeyed) = mpsc::unbounded_channel();
+        let (kill, killed) = oneshot::channel();
+        let birth = Birth {
+            notice: Notice {
+                id,
+                generation,
+                slot: Arc::clone(&self.slot),
+                notes: Arc::clone(&notes),
+                inbox: inbox.clone(),
+            },
+            orders: obeyed,
+            killed,
+            pulse: Arc::clone(&pulse),
+            factory: Arc::clone(&self.factory),
+            mailbox_len_max: self.spec.mailbox_len_max,
+            logger: logger
+                .new(o!("path" => self.slot.vitals.path.to_string(), "generation" => generation)),
+        };
+        let thread = match host {
+            None => {
+                actix_rt::spawn(birth.live());
+                None
+            }
+            Some((shard, (thread, handle))) => {
+                // Refused by a dead thread, the closure is dropped, and the notice with it.
+                handle.spawn_fn(move || {
+                    actix_rt::spawn(birth.live());
+                });
+                Some((shard, thread))
+            }
+        };
+        Hold { generation, orders, kill: Some(kill), notes, pulse, thread }
+    }
+
+    fn retract(&self, generation: u64) {
+        self.slot.retract(generation);
+    }
+}
+
+/// Tells the tree that the life has ended: by being dropped.
+struct Notice<A: Child> {
+    id: u64,
+    generation: u64,
+    slot: Arc<Slot<A>>,
+    notes: Arc<Notes>,
+    inbox: Inbox,
+}
+
+impl<A: Child> Drop for Notice<A> {
+    fn drop(&mut self) {
+        self.slot.retract(self.generation);
+        self.notes.account.close();
+        self.inbox.send(Input::Exited {
+            id: self.id,
+            generation: self.generation,
+            reason: self.notes.reason(),
+        });
+    }
+}
+
+/// All that a life needs to begin, on its way to its thread.
+struct Birth<A: Child> {
+    notice: Notice<A>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    killed: oneshot::Receiver<()>,
+    pulse: Arc<Pulse>,
+    factory: Arc<Factory<A>>,
+    mailbox_len_max: usize,
+    logger: Logger,
+}
+
+impl<A: Child> Birth<A> {
+    async fn live(self) {
+        let Self { notice, orders, killed, pulse, factory, mailbox_len_max, logger } = self;
+        // Moved first, so dropped last: whatever else there is of the life is gone by then.
+        let notice = notice;
+        let notes = Arc::clone(&notice.notes);
+        let seat = Seat {
+            me: ActorRef::new(Arc::clone(&notice.slot)),
+            generation: notice.generation,
+            notes: Arc::clone(&notes),
+            clock: Arc::clone(&notice.slot.vitals.clock),
+            logger,
+        };
+        let built = contain(|| {
+            let _run = run_as(notes.account.life());
+            let _in = pulse.enter();
+            let mut ctx = Context::<A>::new();
+            ctx.set_mailbox_capacity(mailbox_len_max);
+            let pulse = Arc::clone(&pulse);
+            ctx.spawn(
+                wrap_stream::<_, A>(UnboundedReceiverStream::new(orders))
+                    .map(move |order, _, ctx: &mut Context<A>| obey(order, ctx, &pulse))
+                    .finish(),
+            );
+            let actor = factory(&mut ctx, seat);
+            (ctx.address(), ctx.into_future(actor))
+        });
+        match built {
+            Err(reason) => notes.settle(reason),
+            Ok((addr, actor)) => {
+                let (generation, account) = (notice.generation, Arc::clone(&notes.account));
+                notice.slot.publish(Live { generation, addr, account });
+                let life = Life {
+                    notice: &notice,
+                    actor: Some(actor),
+                    killed: Some(killed),
+                    pulse,
+                    begun: false,
+                };
+                let reason = life.await;
+                notes.settle(reason);
+            }
+        }
+        drop(notice);
+    }
+}
+
+fn obey<A: Child>(order: Order, ctx: &mut Context<A>, pulse: &Pulse) {
+    match order {
+        Order::Stop | Order::Suffer(Fault::Exit) => ctx.stop(),
+        Order::GiveSign(number) => pulse.answered.store(number, Ordering::Release),
+        Order::Suffer(Fault::Panic(text)) => panic!("{text}"),
+        Order::Suffer(Fault::Hang(time)) => std::thread::sleep(time),
+    }
+}
+
+/// Drives the actor; resolves to how it ended, when nothing of it is left.
+struct Life<'a, A: Child> {
+    notice: &'a Notice<A>,
+    actor: Option<ContextFut<A, Context<A>>>,
+    killed: Option<oneshot::Receiver<()>>,
+    pulse: Arc<Pulse>,
+    begun: bool,
+}
+
+impl<A: Child> Life<'_, A> {
+    fn is_killed(&mut self, cx: &mut std::task::Context<'_>) -> bool {
+        let Some(killed) = &mut self.killed else { return false };
+        match Pin::new(killed).poll(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(_)) => {
+                self.killed = None;
+                false
+            }
+        }
+    }
+
+    /// Drops what is left of the actor. Unless it ended in order, its `stopping` and `stopped` are
+    /// not called: its state may be half changed.
+    fn bury(&mut self, reason: ExitReason) -> ExitReason {
+        let Some(mut actor) = self.actor.take() else { return reason };
+        let dropped = contain(|| {
+            if reason.is_crash() {
+                actor.ctx().terminate();
+            }
+            drop(actor);
+        });
+        match dropped {
+            Err(second) if !reason.is_crash() => second,
+            _ => reason,
+        }
+    }
+}
+
+impl<A: Child> Future for Life<'_, A> {
+    type Output = ExitReason;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<ExitReason> {
+        let this = &mut *self;
+        let _run = run_as(this.notice.notes.account.life());
+        let pulse = Arc::clone(&this.pulse);
+        let _in = pulse.enter();
+        if this.is_killed(cx) {
+            return Poll::Ready(this.bury(ExitReason::Killed));
+        }
+        let Some(actor) = &mut this.actor else { return Poll::Ready(ExitReason::Killed) };
+        match contain(|| Pin::new(actor).poll(cx)) {
+            Ok(Poll::Ready(())) => Poll::Ready(this.bury(ExitReason::Normal)),
+            Err(reason) => Poll::Ready(this.bury(reason)),
+            Ok(Poll::Pending) => {
+                if !this.begun {
+                    this.begun = true;
+                    let (id, generation) = (this.notice.id, this.notice.generation);
+                    this.notice.inbox.send(Input::Started { id, generation });
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<A: Child> Drop for Life<'_, A> {
+    fn drop(&mut self) {
+        if self.actor.is_some() {
+            // Its thread ends under it.
+            let reason = self.bury(ExitReason::Killed);
+            self.notice.notes.settle(reason);
+        }
     }
 }

@@ -43,6 +43,8 @@ struct Current {
 struct Thread {
     arbiter: Arbiter,
     fence: Arc<AtomicBool>,
+    /// How often anything supervised was run on it.
+    polls: Arc<AtomicU64>,
 }
 
 impl Shard {
@@ -77,6 +79,12 @@ impl Shard {
         (generation, thread.arbiter.handle())
     }
 
+    /// The count of supervised calls on the present thread.
+    pub(super) fn polls(&self) -> Arc<AtomicU64> {
+        let current = locked(&self.current);
+        current.thread.as_ref().map(|thread| Arc::clone(&thread.polls)).unwrap_or_default()
+    }
+
     /// Gives up the thread of this generation; the next [`Shard::current`] starts another. Returns
     /// false when it was given up before.
     pub fn abandon(&self, generation: u64) -> bool {
@@ -109,6 +117,12 @@ impl Shard {
     }
 }
 
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 impl fmt::Debug for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Shard({})", self.name)
@@ -123,7 +137,7 @@ fn start(name: &str) -> Thread {
         name_thread(&name);
         FENCE.with(|fence| fence.set(mine)).expect("a new thread has no fence yet");
     });
-    Thread { arbiter, fence }
+    Thread { arbiter, fence, polls: Arc::default() }
 }
 
 /// Names the calling thread, as `top -H` shows it. actix names its threads itself and offers no

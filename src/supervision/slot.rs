@@ -287,10 +287,21 @@ impl<A: Child> Slot<A> {
         Arc::new(Self { vitals, admission, live: ArcSwapOption::empty() })
     }
 
-    /// Makes a life reachable, unless a newer one is.
+    /// Makes a life reachable, unless a newer one is or it was given up.
     pub(super) fn publish(&self, live: Live<A>) {
-        self.vitals.set_account(Some(Arc::clone(&live.account)));
-        self.live.store(Some(Arc::new(live)));
+        let (generation, account) = (live.generation, Arc::clone(&live.account));
+        let live = Arc::new(live);
+        self.live.rcu(|known| match known {
+            Some(known) if known.generation > generation => Some(Arc::clone(known)),
+            _ => Some(Arc::clone(&live)),
+        });
+        // Who gives a life up first ends its account and then retracts it: whichever of the two
+        // comes last, here or there, leaves it unreachable.
+        if account.has_ended() {
+            self.retract(generation);
+        } else if self.live.load().as_ref().is_some_and(|live| live.generation == generation) {
+            self.vitals.set_account(Some(account));
+        }
     }
 
     /// Makes a life unreachable. Does nothing to a newer one.

@@ -1,6 +1,13 @@
 //! Building the tree: supervisors that are told about their children.
 
-use super::{ActorPath, ActorRef, Child, ChildSpec, Place, Seat, SupervisorSpec, TreeHandle};
+use super::exit::install_hook;
+use super::life::Typed;
+use super::run::{Command, Input, Tree};
+use super::slot::{Slot, locked};
+use super::tree::Shared;
+use super::{
+    ActorPath, ActorRef, Child, ChildSpec, Kind, Place, Seat, SupervisorSpec, TreeError, TreeHandle,
+};
 use crate::model::Clock;
 use actix::Context;
 use slog::Logger;
@@ -17,40 +24,82 @@ pub struct Environment {
     pub logger: Logger,
 }
 
-/// A supervisor, before and after the tree was started: children can be added at any time.
+/// A supervisor, before and after the tree was started: children can be added at any time, and
+/// start at once when their supervisor runs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
-    path: ActorPath,
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: u64,
+    pub(super) path: ActorPath,
 }
 
 impl Supervisor {
-    /// The root of a tree.
+    /// The root of a tree that is not started.
     pub fn new(spec: SupervisorSpec, environment: Environment) -> Self {
-        let _ = environment;
-        Self { path: ActorPath::root(&spec.name) }
+        let shared = Shared::new(environment);
+        let path = ActorPath::root(&spec.name);
+        let (id, vitals) =
+            shared.register(&path, None, Kind::Supervisor).expect("the first name is free");
+        let (parent, spec) = (None, Box::new(spec));
+        shared.inbox.send(Input::Command(Command::AddSupervisor { id, parent, spec, vitals }));
+        Self { shared, id, path }
     }
 
     /// Adds a supervisor below this one.
     ///
     /// # Panics
-    /// When the name is taken.
+    /// When the name is taken. See [`Supervisor::try_supervisor`].
     pub fn supervisor(&self, spec: SupervisorSpec) -> Self {
-        Self { path: self.path.child(&spec.name) }
+        self.try_supervisor(spec).expect("names below one supervisor differ")
+    }
+
+    /// Adds a supervisor below this one.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn try_supervisor(&self, spec: SupervisorSpec) -> Result<Self, TreeError> {
+        let path = self.path.child(&spec.name);
+        let parent = Some(self.id);
+        let (id, vitals) = self.shared.register(&path, parent, Kind::Supervisor)?;
+        let spec = Box::new(spec);
+        self.shared.inbox.send(Input::Command(Command::AddSupervisor { id, parent, spec, vitals }));
+        Ok(Self { shared: Arc::clone(&self.shared), id, path })
     }
 
     /// Adds an actor. `factory` is called on the thread of `place` at each start; a panic in it
-    /// counts as a crash.
+    /// counts as a crash. It must not block longer than the child's `hang_after`.
     ///
     /// # Panics
-    /// When the name is taken.
+    /// When the name is taken. See [`Supervisor::try_child`].
     pub fn child<A: Child>(
         &self,
         spec: ChildSpec,
         place: Place,
         factory: impl Fn(&mut Context<A>, Seat<A>) -> A + Send + Sync + 'static,
     ) -> ActorRef<A> {
-        let _ = (spec, place, factory);
-        unreachable!("the tree comes with the next commit")
+        self.try_child(spec, place, factory).expect("names below one supervisor differ")
+    }
+
+    /// Adds an actor, as [`Supervisor::child`].
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn try_child<A: Child>(
+        &self,
+        spec: ChildSpec,
+        place: Place,
+        factory: impl Fn(&mut Context<A>, Seat<A>) -> A + Send + Sync + 'static,
+    ) -> Result<ActorRef<A>, TreeError> {
+        let path = self.path.child(&spec.name);
+        let parent = self.id;
+        let (id, vitals) = self.shared.register(&path, Some(parent), Kind::Actor)?;
+        let slot = Slot::<A>::new(Arc::clone(&vitals), spec.admission);
+        let actor = ActorRef::new(Arc::clone(&slot));
+        let runner = Typed { slot, spec: spec.clone(), place, factory: Arc::new(factory) };
+        let (spec, runner) = (Box::new(spec), Box::new(runner));
+        let command = Command::AddActor { id, parent, spec, vitals, runner };
+        self.shared.inbox.send(Input::Command(command));
+        Ok(actor)
     }
 
     /// Its path.
@@ -58,8 +107,14 @@ impl Supervisor {
         &self.path
     }
 
-    /// Starts the tree on the current actix system.
+    /// Starts the whole tree on the current thread's actix system: this is the control thread.
+    ///
+    /// # Panics
+    /// When the tree was started before, or there is no actix system on this thread.
     pub fn start(&self) -> TreeHandle {
-        unreachable!("the tree comes with the next commit")
+        install_hook();
+        let unread = locked(&self.shared.unread).take().expect("a tree is started once");
+        actix_rt::spawn(Tree::new(Arc::clone(&self.shared), unread).run());
+        TreeHandle { shared: Arc::clone(&self.shared) }
     }
 }

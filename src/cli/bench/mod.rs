@@ -1,16 +1,203 @@
-//! Measures a node.
+//! `duramen bench`: what a node reaches here and now, beside the floors of this very machine.
+//!
+//! A client on one thread loads a node in another process; with `--baseline` the same load goes to
+//! a bare tonic server without a log, and the same bytes go to the disk without a server, row by
+//! row in the same run. On a machine that is shared only those ratios mean anything.
 
-use super::Failure;
-use super::exit::Class;
+mod case;
+mod compare;
+mod disk_floor;
+mod echo;
+mod load;
+mod process;
+mod recovery;
+mod report;
+mod startup;
+
+use case::{Case, Mode};
+use process::Target;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Arguments of `duramen bench`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    special: Option<Special>,
+    #[command(flatten)]
+    loads: Loads,
+}
 
-/// Measures a node.
+#[derive(Debug, clap::Subcommand)]
+enum Special {
+    /// Time from an empty directory to the first durable acknowledgement; idle memory and disk
+    Startup(startup::StartupArgs),
+    /// Time to the first read after a kill -9 of a node with much data
+    Recovery(recovery::RecoveryArgs),
+    /// A bare gRPC server with the same messages and no log: the floor of --baseline
+    #[command(hide = true)]
+    EchoServer,
+}
+
+#[derive(Debug, clap::Args)]
+struct Loads {
+    /// What to run; everything when nothing is named
+    #[arg(value_enum)]
+    modes: Vec<Mode>,
+    /// Load the node at this address instead of starting one
+    #[arg(long, value_name = "HOST:PORT")]
+    rpc_addr: Option<String>,
+    /// The process to measure when --rpc-addr is given
+    #[arg(long, requires = "rpc_addr")]
+    pid: Option<u32>,
+    /// Where to put the temporary data directory: its file system is what is measured
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// Durability of the node that is started
+    #[arg(long, default_value = "fsync")]
+    durability: String,
+    /// Measured seconds of a row
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    seconds: f64,
+    /// Seconds of a row before measuring begins
+    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
+    warmup: f64,
+    /// Connections of the p64 rows
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    connections: u32,
+    /// Only this record size in bytes; 100 and 1024 when not given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    size: Option<u32>,
+    /// Add rows with one call per record beside those over streams
+    #[arg(long)]
+    unary: bool,
+    /// MiB to read in a catch-up row
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    catch_up_mib: u32,
+    /// Run the floors beside every row and print our ratio to each
+    #[arg(long)]
+    baseline: bool,
+    /// Runs of every row, interleaved; the median counts
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.01..=3600.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("must be between 0.01 and 3600".into())
+    }
+}
+
+/// What can go wrong in a benchmark.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A file or process could not be used.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The process that was to be measured did not come up.
+    #[error("the {what} did not become ready: {why}")]
+    NotReady {
+        /// Which process.
+        what: &'static str,
+        /// What it said.
+        why: String,
+    },
+    /// The node cannot be reached.
+    #[error("cannot reach {addr}")]
+    Connect {
+        /// Its address.
+        addr: String,
+        /// What went wrong.
+        source: tonic::transport::Error,
+    },
+    /// The node refused a call.
+    #[error("the node refused: {message}")]
+    Refused {
+        /// What it said.
+        message: String,
+    },
+    /// The node broke a promise: worth more than any figure.
+    #[error("the node broke a promise: {what}")]
+    Broken {
+        /// Which.
+        what: String,
+    },
+}
+
+impl BenchError {
+    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { what: what.into(), source }
+    }
+}
+
+impl From<tonic::Status> for BenchError {
+    fn from(status: tonic::Status) -> Self {
+        Self::Refused { message: format!("{:?}: {}", status.code(), status.message()) }
+    }
+}
+
+/// Runs the benchmark and prints its figures. Blocks; must not be called inside a runtime.
 ///
 /// # Errors
-/// Always, for now: there is nothing to measure with.
-pub fn run(_: Args) -> Result<(), Failure> {
-    Err(Failure::new(Class::Runtime, "this build has no benchmark"))
+/// [`BenchError`]; what was measured before it is lost.
+pub fn run(args: Args) -> Result<(), BenchError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(BenchError::io("cannot start the client's runtime"))?;
+    runtime.block_on(async {
+        match args.special {
+            Some(Special::EchoServer) => echo::serve().await,
+            Some(Special::Startup(args)) => startup::run(args).await,
+            Some(Special::Recovery(args)) => recovery::run(args).await,
+            None => run_loads(args.loads).await,
+        }
+    })
+}
+
+async fn run_loads(loads: Loads) -> Result<(), BenchError> {
+    let cases = Case::of(&loads.modes, loads.size, loads.unary, loads.connections);
+    let target = match &loads.rpc_addr {
+        Some(addr) => Target::attached(addr.clone(), loads.pid),
+        None => Target::start(&loads.dir, &loads.durability).await?,
+    };
+    let echo = match loads.baseline {
+        true => Some(Target::start_echo().await?),
+        false => None,
+    };
+    let plan = compare::Plan {
+        window: load::Window {
+            warmup: Duration::from_secs_f64(loads.warmup),
+            measured: Duration::from_secs_f64(loads.seconds),
+        },
+        catch_up_bytes: u64::from(loads.catch_up_mib) << 20,
+        floor_dir: loads.dir.clone(),
+    };
+    let mut rows: Vec<report::Row> = cases.iter().cloned().map(report::Row::new).collect();
+    for run in 1..=loads.runs {
+        for row in &mut rows {
+            if !loads.json {
+                eprintln!("run {run}/{}: {}", loads.runs, row.case.name);
+            }
+            row.runs.push(compare::run(&row.case, &plan, &target, echo.as_ref()).await?);
+        }
+    }
+    if loads.json {
+        report::print_json(&rows)
+    } else {
+        report::print_table(&rows)
+    }
+    Ok(())
 }

@@ -306,7 +306,9 @@ mod tests {
     #[test]
     fn a_template_with_an_unknown_letter_is_refused_with_those_there_are() {
         let refused = "%o %q".parse::<Format>().unwrap_err();
-        assert!(refused.to_string().contains("\"%q\"") && refused.to_string().contains("%o offset"));
+        assert!(
+            refused.to_string().contains("\"%q\"") && refused.to_string().contains("%o offset")
+        );
         assert!("%".parse::<Format>().is_err());
         assert!("yaml".parse::<Format>().is_err());
     }

@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn everything_else_is_refused_with_the_ways_there_are() {
-        for text in ["", "-", "@", "+5", "1.5", "begin", "@yesterday", "--5", "99999999999999999999"]
+        for text in
+            ["", "-", "@", "+5", "1.5", "begin", "@yesterday", "--5", "99999999999999999999"]
         {
             let refused = parse(text, NOW).unwrap_err();
             assert!(refused.to_string().contains("@2h"), "{text}");

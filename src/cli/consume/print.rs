@@ -89,7 +89,8 @@ impl<W: Write> Printer<W> {
         let bytes = chunk.batches.len() as u64;
         let mut printed = 0;
         for batch in batches(&chunk.batches) {
-            let checked = batch.and_then(|batch| verify_crc(&batch).map(|header| (header, batch)));
+            let checked =
+                batch.and_then(|(_, batch)| verify_crc(&batch).map(|header| (header, batch)));
             let (header, batch) = checked.map_err(|error| damaged(next, error.to_string()))?;
             if header.base_offset != next {
                 let what = format!("its base offset is {}", header.base_offset);
@@ -97,8 +98,7 @@ impl<W: Write> Printer<W> {
             }
             // The node checked sizes when it stored them, by limits that are its own.
             for record in records(batch, limits()) {
-                let (offset, record) =
-                    record.map_err(|error| damaged(next, error.to_string()))?;
+                let (offset, record) = record.map_err(|error| damaged(next, error.to_string()))?;
                 if self.is_skipped(offset, &record) {
                     continue;
                 }
@@ -150,7 +150,9 @@ fn limits() -> BatchLimits {
 fn damaged(offset: Offset, what: String) -> Failure {
     Failure::new(Class::Io, format!("the batch at offset {offset} arrived damaged"))
         .cause(what)
-        .advice("`duramen segment verify` on the node's data directory tells whether it is stored so")
+        .advice(
+            "`duramen segment verify` on the node's data directory tells whether it is stored so",
+        )
 }
 
 #[cfg(test)]

@@ -96,8 +96,7 @@ fn encode(
     batches: &mpsc::Sender<Result<Encoded, Failure>>,
 ) -> Result<(), Stop> {
     let clock = SystemClock::new();
-    let mut send =
-        |encoded| batches.blocking_send(Ok(encoded)).map_err(|_| Stop::Unwanted);
+    let mut send = |encoded| batches.blocking_send(Ok(encoded)).map_err(|_| Stop::Unwanted);
     loop {
         let piece = match pieces.try_recv() {
             Ok(piece) => piece,
@@ -136,7 +135,7 @@ struct Writer {
     input_bytes: u64,
 }
 
-type Send<'s> = &'s mut dyn FnMut(Encoded) -> Result<(), Stop>;
+type Emit<'s> = &'s mut dyn FnMut(Encoded) -> Result<(), Stop>;
 
 impl Encoder {
     fn new(options: &EncodeOptions) -> Self {
@@ -145,7 +144,7 @@ impl Encoder {
         Self { splitter: LineSplitter::default(), writer, lines: 0 }
     }
 
-    fn take(&mut self, piece: &[u8], now: Timestamp, send: Send<'_>) -> Result<(), Stop> {
+    fn take(&mut self, piece: &[u8], now: Timestamp, send: Emit<'_>) -> Result<(), Stop> {
         let Self { splitter, writer, lines } = self;
         splitter.split(piece, |line| {
             *lines += 1;
@@ -158,11 +157,11 @@ impl Encoder {
         Ok(())
     }
 
-    fn flush(&mut self, send: Send<'_>) -> Result<(), Stop> {
+    fn flush(&mut self, send: Emit<'_>) -> Result<(), Stop> {
         self.writer.flush(send)
     }
 
-    fn finish(&mut self, now: Timestamp, send: Send<'_>) -> Result<(), Stop> {
+    fn finish(&mut self, now: Timestamp, send: Emit<'_>) -> Result<(), Stop> {
         let Self { splitter, writer, lines } = self;
         splitter.finish(|line| {
             *lines += 1;
@@ -190,10 +189,10 @@ impl Writer {
         newline_bytes: u64,
         now: Timestamp,
         number: u64,
-        send: Send<'_>,
+        send: Emit<'_>,
     ) -> Result<(), Stop> {
         let (key, value) = split_key(line, self.options.key_separator.as_deref());
-        let mut push = |builder: &mut BatchBuilder| {
+        let push = |builder: &mut BatchBuilder| {
             builder.push_parts(key, Some(value), std::iter::empty(), now)
         };
         let pushed = match push(&mut self.builder) {
@@ -218,7 +217,7 @@ impl Writer {
         if is_full { self.flush(send) } else { Ok(()) }
     }
 
-    fn flush(&mut self, send: Send<'_>) -> Result<(), Stop> {
+    fn flush(&mut self, send: Emit<'_>) -> Result<(), Stop> {
         let records = self.builder.len() as u64;
         let Some(batch) = self.builder.finish() else { return Ok(()) };
         let input_bytes = std::mem::take(&mut self.input_bytes);
@@ -250,7 +249,7 @@ mod tests {
         }
     }
 
-    fn all(input: Box<dyn Read + std::marker::Send>, options: EncodeOptions) -> Vec<Encoded> {
+    fn all(input: Box<dyn Read + Send>, options: EncodeOptions) -> Vec<Encoded> {
         let mut encoded = start(input, options).unwrap();
         std::iter::from_fn(|| encoded.blocking_recv()).map(Result::unwrap).collect()
     }
@@ -265,7 +264,8 @@ mod tests {
 
     #[test]
     fn every_line_becomes_a_record_in_order_and_all_input_is_accounted_for() {
-        let text: String = (0..100).map(|line| format!("line {line}\r\n")).collect::<String>() + "end";
+        let text: String =
+            (0..100).map(|line| format!("line {line}\r\n")).collect::<String>() + "end";
         let encoded = all(Box::new(io::Cursor::new(text.clone())), options());
         assert!(encoded.iter().all(|encoded| (1..=3).contains(&encoded.records)));
         assert_eq!(values(&encoded).join(&b'\n'), text.as_bytes());
@@ -300,7 +300,8 @@ mod tests {
     fn when_the_input_pauses_what_has_come_is_not_held_back() {
         let (end, wait) = std::sync::mpsc::channel();
         let input = Pausing([b"one\ntwo\nthr".to_vec()].into(), wait);
-        let mut encoded = start(Box::new(input), EncodeOptions { records_max: 9, ..options() }).unwrap();
+        let mut encoded =
+            start(Box::new(input), EncodeOptions { records_max: 9, ..options() }).unwrap();
         let first = encoded.blocking_recv().unwrap().unwrap();
         assert_eq!(first.records, 2, "sent although the input has not ended");
         drop(end);

@@ -100,8 +100,9 @@ impl Ledger {
             totals.input_bytes += encoded.input_bytes;
             totals.first = totals.first.or(Some(ack.base_offset));
             totals.last = Some(Offset(ack.base_offset.0 + encoded.records.saturating_sub(1)));
-            totals.durability =
-                Some(totals.durability.map_or(ack.durability, |weakest| weakest.min(ack.durability)));
+            totals.durability = Some(
+                totals.durability.map_or(ack.durability, |weakest| weakest.min(ack.durability)),
+            );
             self.batches.pop_front();
             self.answered -= 1;
         }
@@ -204,9 +205,7 @@ mod tests {
 
     #[test]
     fn a_refusal_for_good_or_of_unknown_outcome_is_not_sent_again() {
-        for refusal in
-            [overloaded(None, true), overloaded(Some(Duration::from_millis(1)), false)]
-        {
+        for refusal in [overloaded(None, true), overloaded(Some(Duration::from_millis(1)), false)] {
             let mut ledger = ledger(&[1]);
             ledger.refused(refusal.clone());
             assert_eq!(ledger.next(), Next::Refused(refusal));

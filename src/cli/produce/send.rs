@@ -67,8 +67,11 @@ impl Sending {
                         .advice("`duramen describe` tells the state of the log"));
                 }
                 Next::Unanswered => {
-                    return Err(Failure::new(Class::Unavailable, "the node ended the stream early")
-                        .cause("some batches were not answered: their outcome is unknown"));
+                    return Err(Failure::new(
+                        Class::Unavailable,
+                        "the node ended the stream early",
+                    )
+                    .cause("some batches were not answered: their outcome is unknown"));
                 }
                 Next::Refused(refusal) => return Err(ClientError::Refused(refusal).into()),
                 Next::OutOfOrder(refusal) => {
@@ -89,8 +92,7 @@ impl Sending {
         batches: &mut Batches,
     ) -> Result<Option<Failure>, Failure> {
         let left = self.ledger.again();
-        let (sink, acks) =
-            client.produce_stream(self.target.clone(), self.outstanding_max).await?;
+        let (sink, acks) = client.produce_stream(self.target.clone(), self.outstanding_max).await?;
         let ledger = RefCell::new(&mut self.ledger);
         let refused = Notify::new();
         let (failed_input, ()) = tokio::try_join!(

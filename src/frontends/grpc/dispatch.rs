@@ -17,12 +17,13 @@ use tower::util::BoxCloneSyncService;
 
 type Call = http::Request<Incoming>;
 type Reply = http::Response<tonic::body::Body>;
+type NamedServices = Vec<(&'static str, BoxCloneSyncService<Call, Reply, Infallible>)>;
 
 /// All services of the port, as one service of a connection.
 pub struct Dispatch<B: book::Log, D: duramen::Log> {
     book: book::LogServer<B>,
     duramen: duramen::LogServer<D>,
-    others: Arc<Vec<(&'static str, BoxCloneSyncService<Call, Reply, Infallible>)>>,
+    others: Arc<NamedServices>,
 }
 
 impl<B: book::Log, D: duramen::Log> Clone for Dispatch<B, D> {

@@ -81,7 +81,7 @@ pub async fn handle<P: PartitionApi>(State(app): State<Arc<App<P>>>, request: Re
 }
 
 async fn produce<P: PartitionApi>(app: &App<P>, body: Bytes) -> Result<Response, Response> {
-    let request: Produce = decode(&body)?;
+    let request: Produce = decode(&body).map_err(bad_request)?;
     let value = request.record.unwrap_or_default().value;
     let record = Record::of_value(value, app.clock.wall());
     let failed = |message: String| text(StatusCode::INTERNAL_SERVER_ERROR, &message);
@@ -95,7 +95,7 @@ async fn produce<P: PartitionApi>(app: &App<P>, body: Bytes) -> Result<Response,
 }
 
 async fn consume<P: PartitionApi>(app: &App<P>, body: Bytes) -> Result<Response, Response> {
-    let request: Consume = decode(&body)?;
+    let request: Consume = decode(&body).map_err(bad_request)?;
     let not_found = || text(StatusCode::NOT_FOUND, "offset not found");
     let read = app.partition.read_records(Offset(request.offset), 1, READ_BYTES).await;
     let found = read.map_err(|error| match error {
@@ -108,12 +108,13 @@ async fn consume<P: PartitionApi>(app: &App<P>, body: Bytes) -> Result<Response,
 }
 
 /// Decodes the first JSON value of a body; `null` is a request with nothing set.
-fn decode<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Response> {
+fn decode<T: DeserializeOwned + Default>(body: &[u8]) -> serde_json::Result<T> {
     let mut decoder = serde_json::Deserializer::from_slice(body);
-    let decoded = Option::<T>::deserialize(&mut decoder);
-    decoded
-        .map(Option::unwrap_or_default)
-        .map_err(|error| text(StatusCode::BAD_REQUEST, &error.to_string()))
+    Option::<T>::deserialize(&mut decoder).map(Option::unwrap_or_default)
+}
+
+fn bad_request(error: serde_json::Error) -> Response {
+    text(StatusCode::BAD_REQUEST, &error.to_string())
 }
 
 fn base64_or_null<'de, D: Deserializer<'de>>(decoder: D) -> Result<Vec<u8>, D::Error> {

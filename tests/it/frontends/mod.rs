@@ -1,6 +1,8 @@
 //! What clients may rely on at the network's edge, over real sockets, against a partition in
 //! memory whose failures and pauses the test chooses.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod grpc_book;
 mod grpc_duramen;
 mod grpc_port;

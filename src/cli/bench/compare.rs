@@ -1,0 +1,164 @@
+//! One run of one row: the node first, then its floors under the same load in the same minute.
+
+use super::BenchError;
+use super::case::{Case, Load};
+use super::disk_floor::{self, DiskFloor, Place};
+use super::load::{self, Sample, Until, Window};
+use super::process::Target;
+use crate::wire::pb::duramen::v1 as pb;
+use pb::fetch_request::Position;
+use std::path::PathBuf;
+
+/// What all rows have in common.
+#[derive(Debug)]
+pub struct Plan {
+    pub window: Window,
+    pub catch_up_bytes: u64,
+    pub floor_dir: PathBuf,
+}
+
+/// What one run of one row showed.
+#[derive(Debug)]
+pub struct Run {
+    pub node: Sample,
+    /// Processor seconds of the server per million records; `None` where it is not ours.
+    pub cpu_per_million: Option<f64>,
+    pub resident_bytes: Option<u64>,
+    /// Stored bytes per record, for loads that write.
+    pub bytes_per_record: Option<f64>,
+    pub records_per_flush: Option<f64>,
+    pub echo: Option<Sample>,
+    pub disk: Vec<(Place, DiskFloor)>,
+}
+
+/// Runs a row against the node, and against the floors where there is an echo server.
+pub async fn run(
+    case: &Case,
+    plan: &Plan,
+    target: &Target,
+    echo: Option<&Target>,
+) -> Result<Run, BenchError> {
+    let stored = match case.load {
+        Load::CatchUp { .. } => Some(fill(case, plan, target).await?),
+        _ => None,
+    };
+    let before = target.describe().await?;
+    let cpu_before = target.cpu_seconds();
+    let node = match &stored {
+        Some(stored) => load::read(&target.rpc_addr, stored.request(case)).await?,
+        None => produce(case, plan, &target.rpc_addr).await?,
+    };
+    let cpu = target.cpu_seconds().zip(cpu_before).map(|(after, before)| after - before);
+    let after = target.describe().await?;
+    if let Some(stored) = &stored {
+        stored.check(&node)?;
+    }
+    let written = after.high_watermark.saturating_sub(before.high_watermark);
+    let flushes = after.flushes.saturating_sub(before.flushes);
+    let bytes = after.size_bytes.saturating_sub(before.size_bytes);
+    let ratio = |a: u64, b: u64| (a > 0 && b > 0).then(|| a as f64 / b as f64);
+    let mut run = Run {
+        cpu_per_million: cpu.map(|cpu| cpu * 1e6 / node.records_in_all.max(1) as f64),
+        resident_bytes: target.resident_bytes(),
+        bytes_per_record: ratio(bytes, written),
+        records_per_flush: ratio(written, flushes),
+        echo: None,
+        disk: Vec::new(),
+        node,
+    };
+    if let Some(echo) = echo {
+        run.echo = echo_floor(case, plan, echo, &run.node).await?;
+        if let Some(bytes_per_flush) = ratio(bytes, flushes) {
+            let time = plan.window.measured / 2;
+            for place in Place::ALL {
+                let bytes = (bytes_per_flush as usize).max(1);
+                let floor = disk_floor::measure(&plan.floor_dir, place, bytes, time)?;
+                run.disk.push((place, floor));
+            }
+        }
+    }
+    Ok(run)
+}
+
+async fn produce(case: &Case, plan: &Plan, addr: &str) -> Result<Sample, BenchError> {
+    let bytes = case.record_bytes;
+    match case.load {
+        Load::LockStep { connections, unary } => {
+            load::lock_step(addr, connections, unary, bytes, plan.window).await
+        }
+        Load::Pipe { batch_records, outstanding } => {
+            let until = Until::Time(plan.window);
+            load::pipe(addr, batch_records, bytes, outstanding, until).await
+        }
+        Load::Tail => load::tail(addr, bytes, plan.window).await,
+        Load::CatchUp { .. } => unreachable!("a catch-up reads what was filled in"),
+    }
+}
+
+async fn echo_floor(
+    case: &Case,
+    plan: &Plan,
+    echo: &Target,
+    node: &Sample,
+) -> Result<Option<Sample>, BenchError> {
+    match case.load {
+        Load::Tail => Ok(None),
+        Load::CatchUp { .. } => {
+            // As many messages as the node sent, of the size that they had.
+            let message_bytes = node.received_bytes / node.messages.max(1);
+            let request = pb::FetchRequest {
+                position: Some(Position::BeforeEnd(node.messages)),
+                max_bytes: u32::try_from(message_bytes).unwrap_or(u32::MAX),
+                ..Default::default()
+            };
+            let mut sample = load::read(&echo.rpc_addr, request).await?;
+            // The echo server knows no records: count those that the same bytes held.
+            sample.records = node.records;
+            Ok(Some(sample))
+        }
+        _ => Ok(Some(produce(case, plan, &echo.rpc_addr).await?)),
+    }
+}
+
+/// Where the records of a catch-up lie.
+struct Stored {
+    from: u64,
+    records: u64,
+}
+
+impl Stored {
+    fn request(&self, case: &Case) -> pb::FetchRequest {
+        let Load::CatchUp { message_bytes } = case.load else {
+            unreachable!("only a catch-up is filled for")
+        };
+        pb::FetchRequest {
+            topic: "log".into(),
+            position: Some(Position::Offset(self.from)),
+            max_bytes: u32::try_from(message_bytes).unwrap_or(u32::MAX),
+            max_records: self.records,
+            format: pb::FetchFormat::Batches as i32,
+            ..Default::default()
+        }
+    }
+
+    fn check(&self, read: &Sample) -> Result<(), BenchError> {
+        if read.records >= self.records {
+            return Ok(());
+        }
+        let what = format!("{} records stored, {} read back", self.records, read.records);
+        Err(BenchError::Broken { what })
+    }
+}
+
+/// Writes what a catch-up reads, in batches of which a message of the row's size holds whole ones.
+async fn fill(case: &Case, plan: &Plan, target: &Target) -> Result<Stored, BenchError> {
+    const BATCH_BYTES: usize = 60 << 10;
+    // A record of 100 B takes some 8 bytes of framing within its batch.
+    let batch_records = (BATCH_BYTES / (case.record_bytes + 8)).max(1);
+    let records = (plan.catch_up_bytes / case.record_bytes as u64).max(1);
+    let batches = records.div_ceil(batch_records as u64);
+    let from = target.describe().await?.high_watermark;
+    let until = Until::Batches(batches);
+    load::pipe(&target.rpc_addr, batch_records, case.record_bytes, 8, until).await?;
+    Ok(Stored { from, records: batches * batch_records as u64 })
+}
