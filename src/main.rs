@@ -1,3 +1,7 @@
 //! The `duramen` binary: see `duramen --help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    duramen::cli::run()
+}

@@ -1,3 +1,129 @@
-//! Subcommands.
+//! The subcommands of the one binary. Thin: arguments in, a call into the rooms below, words out.
+//!
+//! Standard output carries what was asked for, standard error everything else. A reader that goes
+//! away (`| head`) ends a command without a word. Failures are [`exit::Failure`]s.
 
 pub mod bench;
+mod config;
+mod consume;
+mod describe;
+mod exit;
+mod produce;
+mod progress;
+mod serve;
+mod stdout;
+mod version;
+
+pub use exit::{Class, Failure};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Where a node's gRPC front end is unless told otherwise.
+const RPC_ADDR_DEFAULT: &str = "127.0.0.1:8400";
+
+/// A durable commit log in one binary.
+///
+/// Without a subcommand it serves: a node on ./duramen-data, gRPC on 127.0.0.1:8400, HTTP on
+/// 127.0.0.1:8080, every acknowledged record on stable storage.
+#[derive(Debug, Parser)]
+#[command(name = "duramen", version = version::SHORT, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Exit codes: 0 ok, 1 failed while running, 2 wrong usage, 64 bad input, \
+    69 node unreachable, 73 data directory in use or not to be made, 74 input or output failed, \
+    75 try again, 77 not permitted, 78 configuration, 130 and 143 ended by a signal.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node (what `duramen` alone does).
+    Serve(serve::ServeArgs),
+    /// Append lines of a file or of standard input; a line is a record.
+    Produce(produce::ProduceArgs),
+    /// Print records.
+    Consume(consume::ConsumeArgs),
+    /// Show the state of a log on a running node.
+    Describe(describe::DescribeArgs),
+    /// Show or check settings.
+    Config(config::ConfigArgs),
+    /// Measure a node.
+    Bench(bench::Args),
+    /// Print a script that completes commands in a shell.
+    Completions {
+        /// bash, zsh, fish, elvish or powershell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the version, and what it was built from.
+    Version(version::VersionArgs),
+}
+
+/// The node that a client command speaks to.
+#[derive(Debug, Args)]
+struct NodeAddress {
+    /// Address of the node's gRPC front end.
+    #[arg(long, value_name = "HOST:PORT", env = "DURAMEN_RPC_ADDR", default_value = RPC_ADDR_DEFAULT)]
+    rpc_addr: String,
+}
+
+/// Reads the arguments of the process, does what they ask for, and returns how it ended.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        None => serve::run(cli.serve),
+        Some(Command::Serve(args)) => serve::run(args),
+        Some(Command::Produce(args)) => produce::run(args),
+        Some(Command::Consume(args)) => consume::run(args),
+        Some(Command::Describe(args)) => describe::run(&args),
+        Some(Command::Config(args)) => config::run(args),
+        Some(Command::Bench(args)) => bench::run(args).map_err(Failure::from),
+        Some(Command::Completions { shell }) => completions(shell),
+        Some(Command::Version(args)) => version::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.class.code())
+        }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "duramen", &mut script);
+    stdout::write(&script)
+}
+
+/// Runs a client command: one thread is enough for one connection.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("cannot start the runtime", &error))?;
+    let outcome = runtime.block_on(work);
+    // A blocking read of standard input may still be under way; nobody waits for its end.
+    runtime.shutdown_background();
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_subcommand_the_flags_are_those_of_serve() {
+        let cli = Cli::try_parse_from(["duramen", "--durability", "os"]).unwrap();
+        assert!(cli.command.is_none());
+        assert!(Cli::try_parse_from(["duramen", "--durability", "os", "version"]).is_err());
+        assert!(Cli::try_parse_from(["duramen", "--nonsense"]).is_err());
+    }
+}

@@ -11,6 +11,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
+pub use lines::rfc3339;
 pub use spec::{LevelSpec, LevelSpecError};
 
 use crate::model::Clock;

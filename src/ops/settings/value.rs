@@ -77,6 +77,15 @@ impl ByteSize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 
+    /// For people: `3.0 MiB`, `1.2 GiB`, `17 B`. Not for reading back.
+    pub fn approximate(self) -> String {
+        let binary = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        match binary.into_iter().find(|(_, power)| self.0 >> power > 0) {
+            Some((name, power)) => format!("{:.1} {name}", self.0 as f64 / (1_u64 << power) as f64),
+            None => format!("{} B", self.0),
+        }
+    }
+
     /// Whether it is no bytes at all.
     pub const fn is_empty(self) -> bool {
         self.0 == 0

@@ -1,0 +1,140 @@
+//! `duramen consume`: records of a log on standard output.
+
+mod format;
+mod position;
+mod print;
+
+use super::progress::Progress;
+use super::{Failure, NodeAddress, block_on, stdout};
+use crate::model::{Clock, Offset, SystemClock};
+use crate::wire::client::{
+    Chunk, Client, ClientError, ClientOptions, FetchOptions, Position, Target,
+};
+use clap::Args;
+use format::Format;
+use print::{Printer, Skip};
+use std::io::{self, IsTerminal};
+use std::thread;
+use tokio::sync::mpsc;
+
+/// Chunks that have arrived and are not yet printed.
+const CHUNKS_WAITING_MAX: usize = 4;
+/// What one response should hold: large enough that its cost does not count.
+const CHUNK_BYTES: u32 = 256 << 10;
+
+/// Arguments of `duramen consume`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Formats:
+  text   the value and a newline; on a terminal, bytes that could garble it as \\xNN
+  raw    the value and a newline, byte for byte
+  json   one object a line: offset, timestamp (ms since 1970), key, value, headers
+         ({key, value}); bytes that are not UTF-8 are key_base64 or value_base64 instead
+  a template, such as '%o %k: %v%n':
+         %o offset  %k key  %v value  %t timestamp (ms)  %T timestamp (text)
+         %h headers (name=value,...)  %s size of the value  %K size of the key  %n newline  %%
+         \\n \\t \\r \\0 \\\\")]
+pub struct ConsumeArgs {
+    /// The log.
+    #[arg(default_value = "log")]
+    topic: String,
+    /// Where to begin: start, end, an offset, -N for the last N records, or @TIME (@2h ago,
+    /// @2026-11-21T08:00Z, @ and milliseconds since 1970).
+    #[arg(
+        short,
+        long,
+        value_name = "POSITION",
+        default_value = "start",
+        allow_hyphen_values = true
+    )]
+    offset: String,
+    /// End after so many records.
+    #[arg(short = 'n', long, value_name = "RECORDS")]
+    count: Option<u64>,
+    /// Wait for more at the log's end; else it ends at what was the end when it began.
+    #[arg(short = 'F', long)]
+    follow: bool,
+    /// What a record looks like: text, raw, json or a template; see below.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+    #[command(flatten)]
+    node: NodeAddress,
+}
+
+/// Prints what was asked for.
+pub fn run(args: ConsumeArgs) -> Result<(), Failure> {
+    let position = position::parse(&args.offset, SystemClock::new().wall())
+        .map_err(|error| Failure::new(super::Class::BadInput, error.to_string()))?;
+    if args.count == Some(0) {
+        return Ok(());
+    }
+    block_on(consume(args, position))
+}
+
+async fn consume(args: ConsumeArgs, position: Position) -> Result<(), Failure> {
+    let mut client = Client::connect(&args.node.rpc_addr, ClientOptions::default()).await?;
+    let position = exact(&mut client, &args.topic, position).await?;
+    let options = FetchOptions {
+        position,
+        chunk_bytes_max: CHUNK_BYTES,
+        // The first batch may begin before the position; what of it is left out counts there.
+        records_max: None,
+        follow: args.follow,
+    };
+    let target = Target::topic(&args.topic);
+    let mut chunks = client.fetch(&target, options).await?;
+    let (to_print, printing) = mpsc::channel::<Chunk>(CHUNKS_WAITING_MAX);
+    let printer = start_printer(&args, position, printing)?;
+    let received: Result<(), ClientError> = loop {
+        let next = tokio::select! {
+            biased;
+            () = to_print.closed() => break Ok(()),
+            next = chunks.next() => next,
+        };
+        match next {
+            Ok(Some(chunk)) => {
+                if to_print.send(chunk).await.is_err() {
+                    break Ok(());
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    drop(to_print);
+    let printed = printer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    printed.and(received.map_err(Failure::from))
+}
+
+/// Turns "the last N" into an offset, so that records of the same batch before it can be told.
+async fn exact(client: &mut Client, topic: &str, position: Position) -> Result<Position, Failure> {
+    let Position::BeforeEnd(count) = position else { return Ok(position) };
+    let described = client.describe(topic).await?;
+    let Some(partition) = described.partitions.iter().find(|partition| partition.id == 0) else {
+        return Ok(position);
+    };
+    let first = partition.high_watermark.saturating_sub(count).max(partition.start_offset);
+    Ok(Position::Offset(Offset(first)))
+}
+
+fn start_printer(
+    args: &ConsumeArgs,
+    position: Position,
+    chunks: mpsc::Receiver<Chunk>,
+) -> Result<thread::JoinHandle<Result<(), Failure>>, Failure> {
+    let for_terminal = io::stdout().is_terminal();
+    let output = stdout::buffered()?;
+    let (format, wanted) = (args.format.clone(), args.count);
+    let skip = match position {
+        Position::Offset(offset) => Skip::Below(offset),
+        Position::Time(time) => Skip::Until(time),
+        Position::Start | Position::End | Position::BeforeEnd(_) => Skip::Nothing,
+    };
+    let print = move || {
+        // On a terminal the records themselves are the progress.
+        let progress = if for_terminal { Progress::none() } else { Progress::begin(None) };
+        Printer { output, format, for_terminal, skip, wanted, progress }.run(chunks)
+    };
+    let started = thread::Builder::new().name("printer".into()).spawn(print);
+    started.map_err(|error| Failure::io("cannot start a thread", &error))
+}

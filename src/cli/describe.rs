@@ -1,0 +1,149 @@
+//! `duramen describe`: the state of a log on a running node, as a table or as JSON.
+
+use super::{Failure, NodeAddress, block_on, stdout};
+use crate::ops::settings::ByteSize;
+use crate::wire::client::{Client, ClientOptions};
+use crate::wire::convert::durability_from_wire;
+use crate::wire::pb::duramen::v1::{DescribeResponse, Partition};
+use clap::Args;
+use serde_json::json;
+use std::fmt::Write;
+
+/// Arguments of `duramen describe`.
+#[derive(Debug, Args)]
+pub struct DescribeArgs {
+    /// The log.
+    #[arg(default_value = "log")]
+    topic: String,
+    /// As a JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    node: NodeAddress,
+}
+
+/// Asks the node and prints what it says.
+pub fn run(args: &DescribeArgs) -> Result<(), Failure> {
+    let described = block_on(async {
+        let mut client = Client::connect(&args.node.rpc_addr, ClientOptions::default()).await?;
+        Ok(client.describe(&args.topic).await?)
+    })?;
+    let text = if args.json { as_json(&described) } else { as_table(&described) };
+    stdout::write(text.as_bytes())
+}
+
+fn durability(partition: &Partition) -> &'static str {
+    durability_from_wire(partition.durability).map_or("unknown", |durability| durability.name())
+}
+
+fn as_json(described: &DescribeResponse) -> String {
+    let partition = |partition: &Partition| {
+        json!({
+            "id": partition.id,
+            "state": partition.state,
+            "reason": partition.reason,
+            "start_offset": partition.start_offset,
+            "high_watermark": partition.high_watermark,
+            "size_bytes": partition.size_bytes,
+            "segments": partition.segments,
+            "term": partition.term,
+            "durability": durability(partition),
+            "flushes": partition.flushes,
+            "refused": partition.refused,
+            "restarts": partition.restarts,
+        })
+    };
+    let partitions: Vec<_> = described.partitions.iter().map(partition).collect();
+    let object = json!({
+        "topic": described.topic,
+        "node_id": described.node_id,
+        "version": described.version,
+        "partitions": partitions,
+    });
+    format!("{object}\n")
+}
+
+fn as_table(described: &DescribeResponse) -> String {
+    let mut rows = vec![
+        [
+            "PARTITION",
+            "STATE",
+            "START",
+            "END",
+            "SIZE",
+            "SEGMENTS",
+            "TERM",
+            "DURABILITY",
+            "FLUSHES",
+            "REFUSED",
+            "RESTARTS",
+        ]
+        .map(String::from),
+    ];
+    for partition in &described.partitions {
+        rows.push([
+            partition.id.to_string(),
+            partition.state.clone(),
+            partition.start_offset.to_string(),
+            partition.high_watermark.to_string(),
+            ByteSize(partition.size_bytes).approximate(),
+            partition.segments.to_string(),
+            partition.term.to_string(),
+            durability(partition).to_owned(),
+            partition.flushes.to_string(),
+            partition.refused.to_string(),
+            partition.restarts.to_string(),
+        ]);
+    }
+    let mut text = format!(
+        "log {} on node {} (duramen {})\n\n",
+        described.topic, described.node_id, described.version
+    );
+    for row in &rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+            write!(line, "{cell:<width$}  ").expect("a string takes any text");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    for partition in described.partitions.iter().filter(|partition| !partition.reason.is_empty()) {
+        writeln!(text, "\npartition {}: {}", partition.id, partition.reason)
+            .expect("a string takes any text");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described() -> DescribeResponse {
+        let partition = Partition {
+            state: "quarantined".into(),
+            reason: "fsync failed".into(),
+            high_watermark: 1_234_567,
+            size_bytes: 3 << 20,
+            durability: 3,
+            ..Default::default()
+        };
+        DescribeResponse { topic: "log".into(), partitions: vec![partition], ..Default::default() }
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_says_why_a_partition_does_not_serve() {
+        let text = as_table(&described());
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[2].find("END"), lines[3].find("1234567"), "{text}");
+        assert!(lines[3].contains("3.0 MiB"), "{text}");
+        assert!(text.ends_with("\npartition 0: fsync failed\n"), "{text}");
+    }
+
+    #[test]
+    fn the_json_has_the_durability_by_name() {
+        let object: serde_json::Value = serde_json::from_str(&as_json(&described())).unwrap();
+        assert_eq!(object["partitions"][0]["durability"], "fsync");
+        assert_eq!(object["partitions"][0]["high_watermark"], 1_234_567);
+    }
+}

@@ -1,0 +1,294 @@
+//! How the binary ends when it does not end well: what happened, why, what to try, and a code that
+//! scripts can tell apart.
+
+use super::bench::BenchError;
+use crate::node::NodeError;
+use crate::ops::data_dir::DataDirError;
+use crate::ops::settings::SettingsError;
+use crate::ops::signals::StopSignal;
+use crate::wire::client::ClientError;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use tonic::Code;
+
+/// Which of the exit codes. 0 is success; 2, wrong usage, is given by the reader of arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// 1: it failed while it ran.
+    Runtime,
+    /// 64: the input is wrong.
+    BadInput,
+    /// 69: the node cannot be reached.
+    Unavailable,
+    /// 73: the data directory is in use, or cannot be made.
+    CannotCreate,
+    /// 74: reading or writing failed.
+    Io,
+    /// 75: the same may succeed later.
+    Temporary,
+    /// 77: not allowed.
+    Permission,
+    /// 78: the configuration is wrong, or does not fit the data.
+    Config,
+    /// 130 or 143: a signal ended it before it was done.
+    Signal(StopSignal),
+}
+
+impl Class {
+    /// The exit code.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Runtime => 1,
+            Self::BadInput => 64,
+            Self::Unavailable => 69,
+            Self::CannotCreate => 73,
+            Self::Io => 74,
+            Self::Temporary => 75,
+            Self::Permission => 77,
+            Self::Config => 78,
+            Self::Signal(signal) => signal.exit_code(),
+        }
+    }
+}
+
+/// Why a subcommand failed, in three parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Which exit code.
+    pub class: Class,
+    /// What happened.
+    pub error: String,
+    /// Why, where that is known.
+    pub cause: Option<String>,
+    /// What the person can do, where there is something.
+    pub advice: Option<String>,
+}
+
+impl Failure {
+    /// A failure of which only the fact is known so far.
+    pub fn new(class: Class, error: impl Into<String>) -> Self {
+        Self { class, error: error.into(), cause: None, advice: None }
+    }
+
+    /// Adds why.
+    #[must_use]
+    pub fn cause(self, cause: impl Into<String>) -> Self {
+        Self { cause: Some(cause.into()), ..self }
+    }
+
+    /// Adds what to try.
+    #[must_use]
+    pub fn advice(self, advice: impl Into<String>) -> Self {
+        Self { advice: Some(advice.into()), ..self }
+    }
+
+    /// Reading or writing failed.
+    pub fn io(what: impl Into<String>, error: &io::Error) -> Self {
+        let class = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::IsADirectory => Class::BadInput,
+            io::ErrorKind::PermissionDenied => Class::Permission,
+            _ => Class::Io,
+        };
+        Self::new(class, what).cause(error.to_string())
+    }
+}
+
+/// `error: …`, `cause: …`, `try: …`; continued lines are set in.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.error.replace('\n', "\n       "))?;
+        if let Some(cause) = &self.cause {
+            write!(f, "\ncause: {}", cause.replace('\n', "\n       "))?;
+        }
+        if let Some(advice) = &self.advice {
+            write!(f, "\ntry:   {}", advice.replace('\n', "\n       "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Failure {}
+
+/// The errors below an error, outermost first, without what its own text repeats.
+fn causes(error: &dyn Error) -> Option<String> {
+    let mut told: Vec<String> = Vec::new();
+    let mut source = error.source();
+    while let Some(below) = source {
+        let text = below.to_string();
+        if told.last().is_none_or(|last| !last.contains(&text)) {
+            told.push(text);
+        }
+        source = below.source();
+    }
+    (!told.is_empty()).then(|| told.join(": "))
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Self::new(Class::Config, "the configuration is not valid")
+            .cause(error.to_string())
+            .advice("config/node.toml, or `duramen config sample`, shows every setting")
+    }
+}
+
+impl From<DataDirError> for Failure {
+    fn from(error: DataDirError) -> Self {
+        let class = match &error {
+            DataDirError::Locked { .. }
+            | DataDirError::NotADirectory { .. }
+            | DataDirError::Foreign { .. }
+            | DataDirError::NotWritable { .. } => Class::CannotCreate,
+            DataDirError::TooNew { .. } => Class::Config,
+            DataDirError::Permission { .. } => Class::Permission,
+            DataDirError::Damaged { .. } | DataDirError::Io { .. } => Class::Io,
+        };
+        let advice = error.advice();
+        Self { cause: causes(&error), ..Self::new(class, error.to_string()).advice(advice) }
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        match error {
+            NodeError::DataDir(error) => error.into(),
+            NodeError::Listen { ref source, .. } => {
+                let (class, advice) = match source.kind() {
+                    io::ErrorKind::AddrInUse => (
+                        Class::Unavailable,
+                        "stop what listens there, or choose another port with --rpc-addr or \
+                         --http-addr (port 0 takes a free one)",
+                    ),
+                    io::ErrorKind::AddrNotAvailable => (
+                        Class::Config,
+                        "choose an address of this machine with --rpc-addr or --http-addr",
+                    ),
+                    io::ErrorKind::PermissionDenied => {
+                        (Class::Permission, "choose a port above 1023, or run with the permission")
+                    }
+                    _ => (Class::Io, "choose another address with --rpc-addr or --http-addr"),
+                };
+                let text = error.to_string();
+                Self::new(class, text).cause(source.to_string()).advice(advice)
+            }
+            NodeError::Options(error) => Self {
+                cause: causes(&error),
+                ..Self::new(Class::Config, error.to_string())
+                    .advice("change the settings of section [log]")
+            },
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let failure = |class| Self { cause: causes(&error), ..Self::new(class, error.to_string()) };
+        match &error {
+            ClientError::Address { .. } => {
+                failure(Class::BadInput).advice("give the node's address as --rpc-addr HOST:PORT")
+            }
+            ClientError::Unavailable { .. } => failure(Class::Unavailable)
+                .advice("start a node with `duramen`, or name another with --rpc-addr HOST:PORT"),
+            ClientError::Lost { .. } => {
+                failure(Class::Unavailable).advice("look whether the node still runs")
+            }
+            ClientError::Protocol { .. } => {
+                failure(Class::Runtime).advice("compare `duramen version` here and on the node")
+            }
+            ClientError::Refused(refusal) => {
+                let class = match refusal.code {
+                    Code::InvalidArgument | Code::NotFound | Code::OutOfRange => Class::BadInput,
+                    Code::PermissionDenied | Code::Unauthenticated => Class::Permission,
+                    Code::Unavailable | Code::ResourceExhausted => Class::Temporary,
+                    Code::DataLoss => Class::Io,
+                    _ => Class::Runtime,
+                };
+                let failure = Self::new(class, "the node refused").cause(format!(
+                    "{} ({})",
+                    refusal.message,
+                    code_name(refusal.code)
+                ));
+                match refusal.code {
+                    Code::OutOfRange => {
+                        failure.advice("`duramen describe` tells which offsets there are")
+                    }
+                    _ if class == Class::Temporary => {
+                        failure.advice("the same again, a little later")
+                    }
+                    _ => failure.advice("`duramen describe` tells the state of the log"),
+                }
+            }
+        }
+    }
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        let class = match &error {
+            BenchError::Io { .. } => Class::Io,
+            BenchError::NotReady { .. } | BenchError::Connect { .. } => Class::Unavailable,
+            BenchError::Refused { .. } | BenchError::Broken { .. } => Class::Runtime,
+        };
+        Self { cause: causes(&error), ..Self::new(class, error.to_string()) }
+    }
+}
+
+/// A code as the gRPC documents write it.
+fn code_name(code: Code) -> String {
+    let mut name = String::new();
+    for (position, c) in format!("{code:?}").chars().enumerate() {
+        if c.is_uppercase() && position > 0 {
+            name.push('_');
+        }
+        name.push(c.to_ascii_uppercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::client::Refusal;
+
+    #[test]
+    fn a_failure_is_three_lines() {
+        let failure = Failure::new(Class::Io, "it broke").cause("it\nwas old").advice("a new one");
+        assert_eq!(
+            failure.to_string(),
+            "error: it broke\ncause: it\n       was old\ntry:   a new one"
+        );
+    }
+
+    #[test]
+    fn a_busy_data_directory_and_one_of_tomorrow_have_codes_of_their_own() {
+        let path = std::path::PathBuf::from("d");
+        let locked = DataDirError::Locked { path: path.clone(), pid: "7".into(), host: "h".into() };
+        assert_eq!(Failure::from(locked).class.code(), 73);
+        let failure = Failure::from(DataDirError::TooNew { path, version: 2, readable: 1 });
+        assert_eq!(failure.class.code(), 78);
+        assert!(failure.advice.is_some_and(|advice| advice.contains("format version 2")));
+    }
+
+    #[test]
+    fn a_refusal_that_may_pass_is_told_from_one_that_will_not() {
+        let refused = |code| {
+            let message = "no".into();
+            Failure::from(ClientError::Refused(Refusal {
+                code,
+                message,
+                retry_after: None,
+                definite: true,
+            }))
+        };
+        assert_eq!(refused(Code::ResourceExhausted).class.code(), 75);
+        assert_eq!(refused(Code::OutOfRange).class.code(), 64);
+        let cause = refused(Code::OutOfRange).cause;
+        assert_eq!(cause.as_deref(), Some("no (OUT_OF_RANGE)"));
+    }
+
+    #[test]
+    fn signals_end_as_shells_expect() {
+        assert_eq!(Class::Signal(StopSignal::Interrupt).code(), 130);
+        assert_eq!(Class::Signal(StopSignal::Terminate).code(), 143);
+    }
+}
