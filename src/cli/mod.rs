@@ -27,7 +27,8 @@ const RPC_ADDR_DEFAULT: &str = "127.0.0.1:8400";
 /// Without a subcommand it serves: a node on ./duramen-data, gRPC on 127.0.0.1:8400, HTTP on
 /// 127.0.0.1:8080, every acknowledged record on stable storage.
 #[derive(Debug, Parser)]
-#[command(name = "duramen", version = version::SHORT, args_conflicts_with_subcommands = true)]
+#[command(name = "duramen", version = version::SHORT)]
+#[command(args_conflicts_with_subcommands = true, args_override_self = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 failed while running, 2 wrong usage, 64 bad input, \
     69 node unreachable, 73 data directory in use or not to be made, 74 input or output failed, \
     75 try again, 77 not permitted, 78 configuration, 130 and 143 ended by a signal.")]
