@@ -10,6 +10,7 @@ mod describe;
 mod exit;
 mod produce;
 mod progress;
+mod segment;
 mod serve;
 mod stdout;
 mod version;
@@ -49,6 +50,8 @@ enum Command {
     Consume(consume::ConsumeArgs),
     /// Show the state of a log on a running node.
     Describe(describe::DescribeArgs),
+    /// Look at a log's files without a node.
+    Segment(segment::SegmentArgs),
     /// Show or check settings.
     Config(config::ConfigArgs),
     /// Measure a node.
@@ -79,6 +82,7 @@ pub fn run() -> ExitCode {
         Some(Command::Produce(args)) => produce::run(args),
         Some(Command::Consume(args)) => consume::run(args),
         Some(Command::Describe(args)) => describe::run(&args),
+        Some(Command::Segment(args)) => segment::run(args),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Bench(args)) => bench::run(args).map_err(Failure::from),
         Some(Command::Completions { shell }) => completions(shell),
