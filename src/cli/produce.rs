@@ -126,8 +126,9 @@ fn as_sentence(totals: Totals, elapsed: Duration) -> String {
     else {
         return "acknowledged 0 records: there was nothing to read".into();
     };
+    let records = if totals.records == 1 { "record" } else { "records" };
     format!(
-        "acknowledged {} records ({}) at offsets {first}..={last}, durability {durability}, \
+        "acknowledged {} {records} ({}) at offsets {first}..={last}, durability {durability}, \
          {:.0} records/s, {}/s",
         totals.records,
         ByteSize(totals.input_bytes).approximate(),

@@ -137,8 +137,10 @@ fn changes_are_told_by_key() {
 fn every_field_has_its_own_key_and_variable_and_shows_what_it_reads() {
     let mut keys: Vec<_> = FIELDS.iter().map(|field| field.key).collect();
     let mut variables: Vec<_> = FIELDS.iter().map(|field| field.variable()).collect();
-    (keys.sort_unstable(), variables.sort_unstable());
-    (keys.dedup(), variables.dedup());
+    keys.sort_unstable();
+    keys.dedup();
+    variables.sort_unstable();
+    variables.dedup();
     assert_eq!((keys.len(), variables.len()), (FIELDS.len(), FIELDS.len()));
     for field in &FIELDS {
         let mut settings = Settings::default();

@@ -66,8 +66,13 @@ impl ClientError {
     /// Reads a call's status: one that the transport made up, for the connection broke, or one that
     /// the node sent.
     pub(super) fn of(status: Status, address: &str) -> Self {
-        if status.source().is_some() {
-            return Self::Lost { address: address.into(), source: Box::new(status) };
+        if let Some(source) = status.source() {
+            // The layers between say the same in longer words.
+            let mut innermost = source;
+            while let Some(below) = innermost.source() {
+                innermost = below;
+            }
+            return Self::Lost { address: address.into(), source: innermost.to_string().into() };
         }
         let details = status.get_error_details();
         let retry_after = details.retry_info().and_then(|info| info.retry_delay);
