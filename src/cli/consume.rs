@@ -1,6 +1,6 @@
 //! `duramen consume`: records of a log on standard output.
 
-mod format;
+pub mod format;
 mod position;
 mod print;
 

@@ -96,7 +96,7 @@ fn as_table(described: &DescribeResponse) -> String {
         ]);
     }
     let mut text = format!(
-        "log {} on node {} (duramen {})\n\n",
+        "topic {} on node {} (duramen {})\n\n",
         described.topic, described.node_id, described.version
     );
     for row in &rows {

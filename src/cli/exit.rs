@@ -4,7 +4,7 @@
 use super::bench::BenchError;
 use crate::node::NodeError;
 use crate::ops::data_dir::DataDirError;
-use crate::ops::settings::SettingsError;
+use crate::ops::settings::{Fault, SettingsError};
 use crate::ops::signals::StopSignal;
 use crate::wire::client::ClientError;
 use std::error::Error;
@@ -126,9 +126,16 @@ fn causes(error: &dyn Error) -> Option<String> {
 
 impl From<SettingsError> for Failure {
     fn from(error: SettingsError) -> Self {
+        let unreadable = |fault: &Fault| matches!(fault, Fault::Unreadable { .. });
+        let advice = if error.faults.iter().any(unreadable) {
+            "name the configuration file with --config or DURAMEN_CONFIG; `duramen config sample` \
+             writes one"
+        } else {
+            "`duramen config sample` shows every setting with its limits and default"
+        };
         Self::new(Class::Config, "the configuration is not valid")
             .cause(error.to_string())
-            .advice("config/node.toml, or `duramen config sample`, shows every setting")
+            .advice(advice)
     }
 }
 

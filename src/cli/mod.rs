@@ -10,6 +10,7 @@ mod describe;
 mod exit;
 mod produce;
 mod progress;
+mod segment;
 mod serve;
 mod stdout;
 mod version;
@@ -27,7 +28,8 @@ const RPC_ADDR_DEFAULT: &str = "127.0.0.1:8400";
 /// Without a subcommand it serves: a node on ./duramen-data, gRPC on 127.0.0.1:8400, HTTP on
 /// 127.0.0.1:8080, every acknowledged record on stable storage.
 #[derive(Debug, Parser)]
-#[command(name = "duramen", version = version::SHORT, args_conflicts_with_subcommands = true)]
+#[command(name = "duramen", version = version::SHORT)]
+#[command(args_conflicts_with_subcommands = true, args_override_self = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 failed while running, 2 wrong usage, 64 bad input, \
     69 node unreachable, 73 data directory in use or not to be made, 74 input or output failed, \
     75 try again, 77 not permitted, 78 configuration, 130 and 143 ended by a signal.")]
@@ -48,6 +50,8 @@ enum Command {
     Consume(consume::ConsumeArgs),
     /// Show the state of a log on a running node.
     Describe(describe::DescribeArgs),
+    /// Look at a log's files without a node.
+    Segment(segment::SegmentArgs),
     /// Show or check settings.
     Config(config::ConfigArgs),
     /// Measure a node.
@@ -78,6 +82,7 @@ pub fn run() -> ExitCode {
         Some(Command::Produce(args)) => produce::run(args),
         Some(Command::Consume(args)) => consume::run(args),
         Some(Command::Describe(args)) => describe::run(&args),
+        Some(Command::Segment(args)) => segment::run(args),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Bench(args)) => bench::run(args).map_err(Failure::from),
         Some(Command::Completions { shell }) => completions(shell),
