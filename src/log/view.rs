@@ -27,6 +27,9 @@ pub struct LogView {
     start: AtomicU64,
 }
 
+/// How much a read that must not wait allocates on the word of an index alone.
+const TRUSTED_BYTES_MAX: u64 = 4 << 20;
+
 /// Which bytes of a segment to read next.
 #[derive(Debug, Clone, Copy)]
 struct Run {
@@ -98,7 +101,9 @@ impl LogView {
         mode: ReadMode,
     ) -> Result<ReadOutcome, LogError> {
         let segments = self.segments.load();
-        let (start, next) = (self.start(), self.next_offset());
+        // From the same list: a segment begun meanwhile must not look like the end of this one.
+        let start = self.start();
+        let next = segments.last().map_or(start, |segment| segment.extent().next);
         if from < start || from > next {
             return Err(LogError::OffsetOutOfRange { offset: from, start, next });
         }
@@ -165,7 +170,7 @@ fn read_segment(
     max_bytes: usize,
     mode: ReadMode,
 ) -> Result<ReadOutcome, LogError> {
-    let mut planned = plan(segment, from, until, max_bytes);
+    let mut planned = plan(segment, from, until, max_bytes, mode);
     loop {
         let run = match planned {
             Some(run) => run,
@@ -197,7 +202,7 @@ fn read_segment(
             None => {}
         }
         // Only frames without records so far: go on behind them.
-        planned = plan_at(segment, run.first + frames, until, max_bytes);
+        planned = plan_at(segment, run.first + frames, until, max_bytes, mode);
         if run.first + frames >= segment.extent().entries {
             return Ok(ReadOutcome::AtEnd);
         }
@@ -218,14 +223,27 @@ fn fill(
     outcome.map_err(|source| segment.read_failed(position, source))
 }
 
-/// Where the index says that the records from `from` on lie; `None` when it makes no sense.
-fn plan(segment: &Segment, from: Offset, until: Offset, max_bytes: usize) -> Option<Run> {
+/// Where the index says that the records from `from` on lie; `None` when it makes no sense, or
+/// when saying so would wait.
+fn plan(
+    segment: &Segment,
+    from: Offset,
+    until: Offset,
+    max_bytes: usize,
+    mode: ReadMode,
+) -> Option<Run> {
     let relative = u32::try_from(from.0 - segment.base.0).ok()?;
     let first = segment.entries().holding(relative)?;
-    plan_at(segment, first, until, max_bytes)
+    plan_at(segment, first, until, max_bytes, mode)
 }
 
-fn plan_at(segment: &Segment, first: u64, until: Offset, max_bytes: usize) -> Option<Run> {
+fn plan_at(
+    segment: &Segment,
+    first: u64,
+    until: Offset,
+    max_bytes: usize,
+    mode: ReadMode,
+) -> Option<Run> {
     let extent = segment.extent();
     let entries = segment.index.entries(extent.entries);
     if first >= entries.count() {
@@ -245,7 +263,11 @@ fn plan_at(segment: &Segment, first: u64, until: Offset, max_bytes: usize) -> Op
     if last == first + 1 && bytes > max_bytes as u64 {
         // One frame that is larger than asked for: its own header must agree before so much is
         // allocated on the word of an index.
-        bytes = segment.header_at(position).ok()?.frame_bytes;
+        bytes = match mode {
+            ReadMode::Blocking => segment.header_at(position).ok()?.frame_bytes,
+            ReadMode::Cached if bytes > TRUSTED_BYTES_MAX => return None,
+            ReadMode::Cached => bytes,
+        };
     }
     if bytes > extent.bytes - position {
         return None;

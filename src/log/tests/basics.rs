@@ -182,6 +182,24 @@ fn a_truncated_end_is_gone_for_good_and_written_over() {
     }
 }
 
+/// A checkpoint may lie at the very start of a segment, and cover none of it.
+#[test]
+fn a_truncation_that_removes_the_segment_of_the_checkpoint_leaves_a_log_that_opens() {
+    let options = LogOptions { segment_entries_max: 2, ..small() };
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, &options).unwrap();
+    let mut model = Model { term: 1, ..Model::default() };
+    for _ in 0..3 {
+        log.append(&[model.propose(1, 10)]).unwrap();
+    }
+    log.checkpoint().unwrap();
+    log.truncate_after(RaftIndex(2)).unwrap();
+    model.cut(2);
+    drop(log);
+    let (log, recovered) = open(&disk, &options).unwrap();
+    model.check_recovered(&log, &recovered).unwrap();
+}
+
 #[test]
 fn the_start_moves_by_whole_segments_and_never_goes_back() {
     let (disk, mut log, mut model) = filled(60);
@@ -321,6 +339,52 @@ fn an_empty_log_takes_less_than_a_mebibyte_of_disk() {
     let _ = log.sync().unwrap();
     log.checkpoint().unwrap();
     assert!(disk.used_bytes() < 256 << 10, "{}", disk.used_bytes());
+}
+
+/// On the machine's own disk: readers follow a writer that syncs, rolls and checkpoints, and see
+/// each record once, in order, whole.
+#[test]
+fn readers_follow_a_writer_without_a_lock_and_miss_nothing() {
+    use crate::log::batch::{BatchLimits, records};
+    use std::sync::atomic::{AtomicU64, Ordering};
+    const RECORDS: u64 = 3000;
+    let directory = tempfile::tempdir().unwrap();
+    let options = LogOptions { segment_bytes_max: 64 << 10, ..small() };
+    let disk = std::sync::Arc::new(crate::log::disk::RealDisk);
+    let opened = Log::open(disk, clock(), directory.path(), options, &mut |_, _| {});
+    let (mut log, _) = opened.unwrap();
+    let (view, committed) = (log.view(), AtomicU64::new(0));
+    let follow = || {
+        let mut from = 0;
+        while from < RECORDS {
+            let until = Offset(committed.load(Ordering::Acquire));
+            let outcome = view.read(Offset(from), until, 4096, ReadMode::Blocking).unwrap();
+            let ReadOutcome::Chunk(chunk) = outcome else {
+                assert_eq!(from, until.0, "only the bound is the end");
+                std::thread::yield_now();
+                continue;
+            };
+            for record in records(chunk.batches, BatchLimits::default()) {
+                let (offset, record) = record.unwrap();
+                assert_eq!((offset.0, record.value.unwrap().to_vec()), (from, value(from, 90)));
+                from += 1;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let readers = [scope.spawn(follow), scope.spawn(follow)];
+        for number in 0..RECORDS {
+            log.append(&[data(number + 1, 1, &[value(number, 90)])]).unwrap();
+            if number % 50 == 49 {
+                committed.store(log.sync().unwrap().next_offset().0, Ordering::Release);
+            }
+            if number % 500 == 499 {
+                log.checkpoint().unwrap();
+            }
+        }
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+    assert!(view.segments() > 5);
 }
 
 #[test]
