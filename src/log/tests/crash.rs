@@ -34,10 +34,15 @@ fn workload(log: &mut Log, model: &mut Model, seed: u64, honesty: Honesty) -> En
                 let floor = model.start.1.max(1);
                 let to = model.last().saturating_sub(back);
                 if to > 0 && model.next_after(to) > floor && to >= log.first_index().0 {
+                    let cuts = to < model.last();
                     model.durable = model.durable.min(to);
                     log.truncate_after(RaftIndex(to))?;
-                    model.cut(to);
-                    model.durable = to;
+                    if cuts {
+                        // A cut is durable, and with it all below. Where there was nothing to
+                        // cut nothing was synced either.
+                        model.cut(to);
+                        model.durable = to;
+                    }
                     model.term += 1;
                 }
             }
