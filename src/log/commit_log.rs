@@ -6,7 +6,7 @@
 //! no call changes anything any more.
 
 use super::checkpoint::{Checkpoint, Mark};
-use super::disk::{Disk, DiskFile};
+use super::disk::Disk;
 use super::entry::{Appended, Entry, EntryPayload, Placed, Recovered, Synced, Written};
 use super::error::{LogError, is_full};
 use super::frame::{self, Encoder};
@@ -485,6 +485,3 @@ pub(super) fn write_failed(action: &'static str, path: &Path, source: io::Error)
 pub(super) fn sync_failed(path: &Path, source: io::Error) -> LogError {
     LogError::SyncFailed { file: path.display().to_string(), source }
 }
-
-/// A store file with its path.
-pub(super) type StoreFile = (PathBuf, Arc<dyn DiskFile>);

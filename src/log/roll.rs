@@ -4,12 +4,12 @@
 //! trim the old ones and write on. So a segment that others follow is known to have been synced,
 //! and a crash between any two steps leaves a log that recovery can read.
 
-use super::commit_log::{Active, Log, StoreFile, sync_failed, write_failed};
+use super::commit_log::{Active, Log, sync_failed, write_failed};
 use super::disk::Disk;
 use super::error::{LogError, is_full};
 use super::index::Index;
 use super::options::{INDEX_ENTRY_BYTES, LogOptions};
-use super::segment::{Extent, Part, Segment, TIME_MAGIC, TIME_VERSION};
+use super::segment::{Extent, Part, Segment, StoreFile, TIME_MAGIC, TIME_VERSION};
 use super::spare::Spare;
 use super::stable;
 use super::time_index::TimeIndex;

@@ -57,6 +57,9 @@ impl Part {
 pub(super) const TIME_MAGIC: [u8; 4] = *b"DRtx";
 pub(super) const TIME_VERSION: u32 = 1;
 
+/// A store file with its path.
+pub(super) type StoreFile = (PathBuf, Arc<dyn DiskFile>);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -86,7 +89,7 @@ impl Segment {
     pub fn new(
         base: Offset,
         first_index: RaftIndex,
-        store: (PathBuf, Arc<dyn DiskFile>),
+        store: StoreFile,
         index: Index,
         times: Option<TimeIndex>,
         extent: Extent,

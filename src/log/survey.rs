@@ -2,18 +2,17 @@
 //! to be done, and changes nothing. An unreadable directory is left byte for byte as it was found.
 
 use super::checkpoint::{Checkpoint, Mark};
-use super::disk::{Disk, DiskFile};
+use super::disk::Disk;
 use super::error::LogError;
 use super::frame::{self, FrameHeader, HEADER_BYTES};
 use super::index::IndexEntry;
 use super::options::INDEX_ENTRY_BYTES;
 use super::scan::{self, Found, Scan, Tail};
-use super::segment::{Extent, Part};
+use super::segment::{Extent, Part, StoreFile};
 use super::time_index::TimeIndex;
 use crate::model::{Offset, RaftIndex, Term};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// What one segment holds, and what its files need.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub(super) struct Facts {
     pub base: Offset,
     pub first_index: RaftIndex,
     pub extent: Extent,
-    pub store: (PathBuf, Arc<dyn DiskFile>),
+    pub store: StoreFile,
     /// The length of the store file; more than the extent where zeros or a torn tail follow.
     pub store_bytes: u64,
     /// The whole index, where the file does not hold it already.
@@ -170,7 +169,7 @@ impl Surveyor<'_> {
     fn sealed(&mut self, base: Offset, expected: Option<RaftIndex>) -> Result<Facts, LogError> {
         let (store, store_bytes) = self.open_store(base)?;
         let looked = self.glance(base, &store, store_bytes, None);
-        if let Some((first_index, entries, end, terms)) = looked
+        if let Some(Glance { first_index, entries, last: end, terms }) = looked
             && expected.is_none_or(|index| index == first_index)
             && self.identity.is_none_or(|identity| identity == end.identity)
         {
@@ -279,7 +278,7 @@ impl Surveyor<'_> {
     fn shortcut(
         &self,
         base: Offset,
-        store: &(PathBuf, Arc<dyn DiskFile>),
+        store: &StoreFile,
         mark: Mark,
         checkpoint: &Option<Checkpoint>,
     ) -> Option<Shortcut> {
@@ -287,8 +286,9 @@ impl Surveyor<'_> {
         if mark.entries == 0 {
             return None;
         }
-        let (first, _, _, terms) = self.glance(base, store, mark.position_bytes, Some(mark))?;
-        (first.0 + mark.entries == mark.index.0 + 1).then_some(())?;
+        let Glance { first_index, terms, .. } =
+            self.glance(base, store, mark.position_bytes, Some(mark))?;
+        (first_index.0 + mark.entries == mark.index.0 + 1).then_some(())?;
         let entries = self.read_index(base, Some(mark.entries))?;
         let bytes = mark.position_bytes;
         let times = TimeIndex::decode(&checkpoint.times, self.segment_bytes, bytes)?;
@@ -300,10 +300,10 @@ impl Surveyor<'_> {
     fn glance(
         &self,
         base: Offset,
-        store: &(PathBuf, Arc<dyn DiskFile>),
+        store: &StoreFile,
         end_bytes: u64,
         mark: Option<Mark>,
-    ) -> Option<(RaftIndex, u64, FrameHeader, Vec<(RaftIndex, Term)>)> {
+    ) -> Option<Glance> {
         let entries = self.read_index(base, mark.map(|mark| mark.entries))?;
         let ascends = entries.windows(2).all(|pair| {
             pair[0].position_bytes < pair[1].position_bytes && pair[0].relative <= pair[1].relative
@@ -329,7 +329,7 @@ impl Surveyor<'_> {
         }
         let mut terms = vec![(first.index, first.term)];
         term_changes(&header, (0, first.term), (count - 1, last.term), &mut terms)?;
-        Some((first.index, count as u64, last, terms))
+        Some(Glance { first_index: first.index, entries: count as u64, last, terms })
     }
 
     /// The index file's entries: `count` of them, or all.
@@ -347,7 +347,7 @@ impl Surveyor<'_> {
     }
 
     /// A frame's header whose checksum holds.
-    fn head(&self, store: &(PathBuf, Arc<dyn DiskFile>), position: u64) -> Option<FrameHeader> {
+    fn head(&self, store: &StoreFile, position: u64) -> Option<FrameHeader> {
         let mut bytes = [0; HEADER_BYTES];
         store.1.read_at(&mut bytes, position).ok()?;
         let header = FrameHeader::parse(&bytes).ok()?;
@@ -357,7 +357,7 @@ impl Surveyor<'_> {
 
     fn scan(
         &mut self,
-        store: &(PathBuf, Arc<dyn DiskFile>),
+        store: &StoreFile,
         store_bytes: u64,
         from: scan::From,
     ) -> Result<Scan, LogError> {
@@ -384,7 +384,7 @@ impl Surveyor<'_> {
         &self,
         base: Offset,
         first_index: RaftIndex,
-        store: (PathBuf, Arc<dyn DiskFile>),
+        store: StoreFile,
         store_bytes: u64,
         scan: Scan,
         shortcut: Option<Shortcut>,
@@ -410,7 +410,7 @@ impl Surveyor<'_> {
         Facts { base, first_index, extent, store, store_bytes, rebuilt, times, terms }
     }
 
-    fn open_store(&self, base: Offset) -> Result<((PathBuf, Arc<dyn DiskFile>), u64), LogError> {
+    fn open_store(&self, base: Offset) -> Result<(StoreFile, u64), LogError> {
         let path = Part::Store.path(self.directory, base);
         let open = || {
             let file = self.disk.open(&path)?;
@@ -425,6 +425,15 @@ impl Surveyor<'_> {
         let file = Part::Store.path(self.directory, base).display().to_string();
         LogError::Corrupt { file, position_bytes, reason: reason.to_string() }
     }
+}
+
+/// What a look at a segment's index and a few of its frames tells.
+struct Glance {
+    first_index: RaftIndex,
+    entries: u64,
+    /// The last frame.
+    last: FrameHeader,
+    terms: Vec<(RaftIndex, Term)>,
 }
 
 /// A mark that was borne out, with the index entries, terms and times before it.
