@@ -113,7 +113,7 @@ impl Node {
         );
         let shard = Place::Shard(Shard::new("duramen-shard-0"));
         let partition = Partition::plant(&root, &shard, settings, options, &disk, &clock, &logger);
-        housekeeping_below(&root, partition.log.clone(), &logger);
+        housekeeping_below(&root, partition.log.clone());
         let rpc_addr = local_addr(&rpc, settings.rpc.addr);
         let http_addr = local_addr(&http, settings.http.addr);
         let info = Arc::new(NodeInfo {
@@ -128,8 +128,8 @@ impl Node {
             settings,
         ));
         let seams = Seams { partition: partition.handle.clone(), info, clock, settings };
-        seams.grpc_below(&front, shard, rpc, logger.new(o!("frontend" => "grpc")));
-        seams.http_below(&front, http, logger.new(o!("frontend" => "http")));
+        seams.grpc_below(&front, shard, rpc, logger.new(o!("actor" => "node/frontends/grpc")));
+        seams.http_below(&front, http, logger.new(o!("actor" => "node/frontends/http")));
         let tree = root.start();
         info!(logger, "listening"; "rpc" => %rpc_addr, "http" => %http_addr);
         let Partition { handle, plan, .. } = partition;
@@ -232,7 +232,7 @@ impl Partition {
         let supervisor = partitions.supervisor(spec);
         let limits = options.batch;
         let published = Arc::new(Published::default());
-        let logger = logger.new(o!("partition" => "log/0"));
+        let logger = logger.new(o!("actor" => "node/partitions/log/0/log"));
         let plan = Arc::new(LogPlan::new(LogPlanParts {
             disk: Arc::clone(disk),
             clock: Arc::clone(clock),
@@ -241,7 +241,7 @@ impl Partition {
             durability: settings.log.durability,
             sync_interval: settings.log.sync_interval,
             published: Arc::clone(&published),
-            logger: logger.clone(),
+            logger,
         }));
         let log = {
             let plan = Arc::clone(&plan);
@@ -262,7 +262,7 @@ impl Partition {
             };
             spec.mailbox_len_max = spec.admission.messages_max;
             supervisor.child(spec, shard.clone(), move |_, seat| {
-                RaftActor::new(seat, log.clone(), Arc::clone(&published), options, logger.clone())
+                RaftActor::new(seat, log.clone(), Arc::clone(&published), options)
             })
         };
         let durability = settings.log.durability;
@@ -351,7 +351,8 @@ where
     F: Future<Output = std::io::Result<()>> + 'static,
 {
     Box::pin(async move {
-        let socket = socket.map_err(|error| format!("cannot reuse the listening socket: {error}"))?;
+        let socket =
+            socket.map_err(|error| format!("cannot reuse the listening socket: {error}"))?;
         let (switch, drain) = Drain::channel();
         let forward = async move {
             // An error says that the actor is gone, and with it this future.
@@ -387,10 +388,9 @@ impl Readiness for NodeReadiness {
     }
 }
 
-fn housekeeping_below(root: &Supervisor, log: ActorRef<LogActor>, logger: &Logger) {
-    let logger = logger.clone();
+fn housekeeping_below(root: &Supervisor, log: ActorRef<LogActor>) {
     let _ = root.child(housekeeping::spec(), Place::Control, move |_, seat| {
-        HousekeepingActor::new(seat, vec![log.clone()], HOUSEKEEPING_INTERVAL, logger.clone())
+        HousekeepingActor::new(seat, vec![log.clone()], HOUSEKEEPING_INTERVAL)
     });
 }
 

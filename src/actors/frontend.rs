@@ -20,7 +20,11 @@ use tokio::sync::watch;
 pub fn spec(name: &'static str, drain: Duration) -> ChildSpec {
     ChildSpec {
         restart: Restart::Permanent,
-        backoff: Backoff { min: Duration::from_millis(10), max: Duration::from_secs(2), jitter: 0.2 },
+        backoff: Backoff {
+            min: Duration::from_millis(10),
+            max: Duration::from_secs(2),
+            jitter: 0.2,
+        },
         shutdown_grace: drain,
         ..ChildSpec::new(name)
     }

@@ -55,7 +55,13 @@ impl Gather {
 
     /// Decides on `pending` proposals of `bytes` in all, while `unanswered` earlier ones are on
     /// their way; `waited` says that `wait_max` has passed since the first `Wait`.
-    pub fn decide(&mut self, pending: usize, bytes: usize, unanswered: usize, waited: bool) -> Verdict {
+    pub fn decide(
+        &mut self,
+        pending: usize,
+        bytes: usize,
+        unanswered: usize,
+        waited: bool,
+    ) -> Verdict {
         const DECAY: f32 = 31.0 / 32.0;
         let outstanding = (pending + unanswered) as f32;
         self.peak = (self.peak * DECAY).max(outstanding);

@@ -79,8 +79,12 @@ impl PartitionHandle {
         self.0.refused.fetch_add(1, Ordering::Relaxed);
         let message = refused.to_string();
         match refused {
-            Refused::Restarting { retry_after, .. } => ProduceError::Restarting { message, retry_after },
-            Refused::Overloaded { retry_after, .. } => ProduceError::Overloaded { message, retry_after },
+            Refused::Restarting { retry_after, .. } => {
+                ProduceError::Restarting { message, retry_after }
+            }
+            Refused::Overloaded { retry_after, .. } => {
+                ProduceError::Overloaded { message, retry_after }
+            }
             Refused::Stopped { .. } => ProduceError::Stopped { message },
             Refused::Quarantined { .. } => ProduceError::Quarantined { message },
         }
@@ -122,7 +126,9 @@ impl PartitionHandle {
             LogError::OffsetOutOfRange { offset, start, .. } => {
                 ReadError::OutOfRange { offset, start, end: self.high_watermark() }
             }
-            LogError::Corrupt { .. } | LogError::Undecodable { .. } => ReadError::Corrupt { message },
+            LogError::Corrupt { .. } | LogError::Undecodable { .. } => {
+                ReadError::Corrupt { message }
+            }
             _ => ReadError::Io { message },
         }
     }
@@ -164,7 +170,9 @@ impl PartitionApi for PartitionHandle {
             bytes += record_bytes;
         }
         if records.is_empty() {
-            return Err(ProduceError::Invalid { message: "a request needs at least one record".into() });
+            return Err(ProduceError::Invalid {
+                message: "a request needs at least one record".into(),
+            });
         }
         self.check_request(bytes)?;
         self.propose(Body::Records(records), bytes)
@@ -197,9 +205,8 @@ impl PartitionApi for PartitionHandle {
             .read(from, until, max_bytes, ReadMode::Cached)
             .map_err(|error| self.explain(error))?;
         if outcome == ReadOutcome::NeedsBlocking {
-            outcome = self
-                .cold(move || view.read(from, until, max_bytes, ReadMode::Blocking))
-                .await?;
+            outcome =
+                self.cold(move || view.read(from, until, max_bytes, ReadMode::Blocking)).await?;
         }
         Ok(match outcome {
             ReadOutcome::Chunk(chunk) => Chunk {
@@ -224,7 +231,8 @@ impl PartitionApi for PartitionHandle {
         let limits = self.0.limits;
         let mut records = Vec::new();
         for item in batch::records(chunk.batches, limits) {
-            let (offset, record) = item.map_err(|error| ReadError::Corrupt { message: error.to_string() })?;
+            let (offset, record) =
+                item.map_err(|error| ReadError::Corrupt { message: error.to_string() })?;
             if offset < from {
                 continue;
             }
@@ -259,9 +267,10 @@ impl PartitionApi for PartitionHandle {
                 Phase::Serving => (PartitionState::Serving, String::new()),
                 Phase::Full { reason } => (PartitionState::Serving, reason.clone()),
                 Phase::Down { reason } => (PartitionState::Restarting, reason.clone()),
-                Phase::Recovering { done_bytes, total_bytes } => {
-                    (PartitionState::Recovering, format!("{done_bytes} of {total_bytes} bytes read"))
-                }
+                Phase::Recovering { done_bytes, total_bytes } => (
+                    PartitionState::Recovering,
+                    format!("{done_bytes} of {total_bytes} bytes read"),
+                ),
             },
         };
         PartitionStatus {
@@ -270,7 +279,9 @@ impl PartitionApi for PartitionHandle {
             start: view.as_ref().map_or(Offset(0), |view| view.start()),
             high_watermark: published.high_watermark(),
             size_bytes: view.as_ref().map_or(0, |view| view.size_bytes()),
-            segments: view.as_ref().map_or(0, |view| u32::try_from(view.segments()).unwrap_or(u32::MAX)),
+            segments: view
+                .as_ref()
+                .map_or(0, |view| u32::try_from(view.segments()).unwrap_or(u32::MAX)),
             term: published.term(),
             durability: self.0.durability,
             flushes: published.flushes(),

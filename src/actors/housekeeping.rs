@@ -4,7 +4,7 @@
 use super::log::{LogActor, Tend};
 use crate::supervision::{ActorRef, ChildSpec, Restart, Seat};
 use actix::prelude::*;
-use slog::{Logger, debug};
+use slog::debug;
 use std::time::Duration;
 
 /// Restart policy: always; it holds no state.
@@ -15,21 +15,15 @@ pub fn spec() -> ChildSpec {
 /// The actor.
 #[derive(Debug)]
 pub struct HousekeepingActor {
-    _seat: Seat<Self>,
+    seat: Seat<Self>,
     logs: Vec<ActorRef<LogActor>>,
     every: Duration,
-    logger: Logger,
 }
 
 impl HousekeepingActor {
     /// The factory.
-    pub fn new(
-        seat: Seat<Self>,
-        logs: Vec<ActorRef<LogActor>>,
-        every: Duration,
-        logger: Logger,
-    ) -> Self {
-        Self { _seat: seat, logs, every, logger }
+    pub fn new(seat: Seat<Self>, logs: Vec<ActorRef<LogActor>>, every: Duration) -> Self {
+        Self { seat, logs, every }
     }
 }
 
@@ -40,7 +34,7 @@ impl Actor for HousekeepingActor {
         context.run_interval(self.every, |actor, _| {
             for log in &actor.logs {
                 if let Err(refused) = log.tell(Tend) {
-                    debug!(actor.logger, "a log was not tended"; "refused" => %refused);
+                    debug!(actor.seat.logger(), "a log was not tended"; "refused" => %refused);
                 }
             }
         });

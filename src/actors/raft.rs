@@ -16,7 +16,7 @@ use crate::model::{Disposition, Durability, Offset, RaftIndex, Record, Timestamp
 use crate::raft::{Effects, Handle, HardState, PartitionRaft, RaftError, Recovered, TermRuns};
 use crate::supervision::{ActorRef, Backoff, ChildSpec, Line, Permit, Restart, Seat};
 use actix::prelude::*;
-use slog::{Logger, debug, info, warn};
+use slog::{Drain, Level, LevelFilter, Logger, debug, info, o, warn};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +25,14 @@ use std::time::Duration;
 /// supervisor is one-for-all): a Raft core never comes back on storage that was not recovered.
 pub fn spec() -> ChildSpec {
     ChildSpec {
-    restart: Restart::Permanent,
-    backoff: Backoff { min: Duration::from_millis(10), max: Duration::from_secs(5), jitter: 0.2 },
-    ..ChildSpec::new("raft")
-}
+        restart: Restart::Permanent,
+        backoff: Backoff {
+            min: Duration::from_millis(10),
+            max: Duration::from_secs(5),
+            jitter: 0.2,
+        },
+        ..ChildSpec::new("raft")
+    }
 }
 
 /// The raft id of the only voter of a group of one.
@@ -156,7 +160,6 @@ pub struct RaftActor {
     seat: Seat<Self>,
     log: ActorRef<LogActor>,
     published: Arc<Published>,
-    logger: Logger,
     options: RaftOptions,
     raft: Option<PartitionRaft>,
     /// The newest hard state handed to the log.
@@ -187,13 +190,11 @@ impl RaftActor {
         log: ActorRef<LogActor>,
         published: Arc<Published>,
         options: RaftOptions,
-        logger: Logger,
     ) -> Self {
         Self {
             seat,
             log,
             published,
-            logger,
             options,
             raft: None,
             hard_state: None,
@@ -356,7 +357,7 @@ impl RaftActor {
         self.landed.clear();
         self.appending = None;
         self.refuse_pending(&refused);
-        warn!(self.logger, "the partition takes no writes"; "reason" => &reason);
+        warn!(self.seat.logger(), "the partition takes no writes"; "reason" => &reason);
         self.published.enter(Phase::Full { reason: reason.clone() });
         self.full = Some(reason);
         self.tell_log(AwaitSpace);
@@ -371,10 +372,10 @@ impl RaftActor {
 
     fn start_raft(&mut self, recovered: Recovered) -> Result<(), RaftError> {
         self.hard_state.clone_from(&recovered.hard_state);
-        let mut raft = PartitionRaft::start(LONE_VOTER, recovered, &self.logger)?;
+        let mut raft = PartitionRaft::start(LONE_VOTER, recovered, &quiet(self.seat.logger()))?;
         raft.campaign()?;
         self.published.leads(raft.term());
-        debug!(self.logger, "leads"; "term" => raft.term().0);
+        debug!(self.seat.logger(), "leads"; "term" => raft.term().0);
         self.raft = Some(raft);
         self.drive();
         Ok(())
@@ -387,7 +388,7 @@ impl RaftActor {
         LogActor: actix::Handler<M>,
     {
         if let Err(refused) = self.log.complete(message) {
-            debug!(self.logger, "the log actor is not there"; "refused" => %refused);
+            debug!(self.seat.logger(), "the log actor is not there"; "refused" => %refused);
         }
     }
 
@@ -401,6 +402,12 @@ impl RaftActor {
             context.stop();
         }
     }
+}
+
+/// The engine tells each step of an election at level info: of interest when something is wrong.
+fn quiet(logger: &Logger) -> Logger {
+    let wanted = if logger.is_debug_enabled() { Level::Debug } else { Level::Warning };
+    Logger::root(LevelFilter::new(logger.clone(), wanted).ignore_res(), o!())
 }
 
 impl Actor for RaftActor {
@@ -442,8 +449,8 @@ impl actix::Handler<LogReady> for RaftActor {
     fn handle(&mut self, ready: LogReady, context: &mut Self::Context) {
         self.published.commit(ready.next_offset);
         self.last_kept = ready.terms.last();
-        let result = self
-            .start_raft(Recovered { hard_state: ready.hard_state, terms: ready.terms });
+        let result =
+            self.start_raft(Recovered { hard_state: ready.hard_state, terms: ready.terms });
         self.obey(result, context);
     }
 }
@@ -488,7 +495,7 @@ impl actix::Handler<SpaceReturned> for RaftActor {
 
     fn handle(&mut self, _: SpaceReturned, context: &mut Self::Context) {
         let Some(reason) = self.full.take() else { return };
-        info!(self.logger, "the disk has room again"; "was" => reason);
+        info!(self.seat.logger(), "the disk has room again"; "was" => reason);
         let mut terms = self.raft.take().map(|raft| raft.terms()).unwrap_or_default();
         terms.truncate_after(self.last_kept);
         let result = self.start_raft(Recovered { hard_state: self.hard_state.clone(), terms });

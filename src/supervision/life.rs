@@ -143,7 +143,7 @@ impl<A: Child> Runner for Typed<A> {
             factory: Arc::clone(&self.factory),
             mailbox_len_max: self.spec.mailbox_len_max,
             logger: logger
-                .new(o!("path" => self.slot.vitals.path.to_string(), "generation" => generation)),
+                .new(o!("actor" => self.slot.vitals.path.to_string(), "generation" => generation)),
         };
         let thread = match host {
             None => {

@@ -146,18 +146,26 @@ fn a_power_cut_loses_nothing_acknowledged_at_level_fsync() {
     for seed in 0..24 {
         let mode = [CrashMode::Clean, CrashMode::Lost, CrashMode::Torn][seed as usize % 3];
         let (acknowledged, found) = power_cut(seed, mode, Durability::Fsync);
-        assert!(acknowledged.len() > 20, "seed {seed}: too little was acknowledged to mean anything");
+        assert!(
+            acknowledged.len() > 20,
+            "seed {seed}: too little was acknowledged to mean anything"
+        );
         for (offset, value) in &acknowledged {
             assert_eq!(found.get(offset.0 as usize), Some(value), "seed {seed}, offset {offset}");
         }
         let (acknowledged, found) = power_cut(seed, CrashMode::Lost, Durability::Os);
-        let lost = |(offset, value): &&(Offset, String)| found.get(offset.0 as usize) != Some(value);
+        let lost =
+            |(offset, value): &&(Offset, String)| found.get(offset.0 as usize) != Some(value);
         lost_without_sync += acknowledged.iter().filter(lost).count();
     }
     assert!(lost_without_sync > 0, "the control must lose something, or this test sees nothing");
 }
 
-fn power_cut(seed: u64, mode: CrashMode, durability: Durability) -> (Vec<(Offset, String)>, Vec<String>) {
+fn power_cut(
+    seed: u64,
+    mode: CrashMode,
+    durability: Durability,
+) -> (Vec<(Offset, String)>, Vec<String>) {
     on_a_system(async {
         let directory = tempfile::tempdir().unwrap();
         let mut settings = settings(directory.path());
@@ -184,7 +192,12 @@ fn power_cut(seed: u64, mode: CrashMode, durability: Durability) -> (Vec<(Offset
         node.shutdown(Duration::from_millis(500)).await;
         let node = node_on(&after, &settings).await;
         let status = node.log().describe();
-        assert_eq!(status.state, PartitionState::Serving, "seed {seed} {mode:?}: {}", status.reason);
+        assert_eq!(
+            status.state,
+            PartitionState::Serving,
+            "seed {seed} {mode:?}: {}",
+            status.reason
+        );
         let found = values(&node).await;
         node.shutdown(settings.shutdown.grace).await;
         (acknowledged, found)
@@ -192,8 +205,10 @@ fn power_cut(seed: u64, mode: CrashMode, durability: Durability) -> (Vec<(Offset
 }
 
 fn feed(node: &Binary, lines: usize) {
-    let input: String = (0..lines).map(|line| format!("line {line} of the rotten file\n")).collect();
-    let output = run(&["produce", "log", "--batch", "50", "--rpc-addr", &node.rpc], input.as_bytes());
+    let input: String =
+        (0..lines).map(|line| format!("line {line} of the rotten file\n")).collect();
+    let output =
+        run(&["produce", "log", "--batch", "50", "--rpc-addr", &node.rpc], input.as_bytes());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -138,7 +138,10 @@ fn a_panic_in_any_actor_stays_in_its_fault_domain_and_loses_nothing_acknowledged
             producers.wait_for_more(200).await;
             let after = generations(&node);
             for other in ACTORS.iter().filter(|path| !fault_domain(actor).contains(path)) {
-                assert_eq!(after[*other], before[*other], "{other} is not of the domain of {actor}");
+                assert_eq!(
+                    after[*other], before[*other],
+                    "{other} is not of the domain of {actor}"
+                );
             }
         }
 
@@ -177,10 +180,15 @@ fn a_crash_loop_of_the_log_quarantines_its_partition_and_the_node_keeps_answerin
             crashed = generations(&node)[LOG];
             let fault = Fault::Panic("injected loop".into());
             crashes += u32::from(node.tree().inject(&ActorPath::from(LOG), fault).await.is_ok());
-            let over = || quarantined() || !is_running(&node, LOG) || generations(&node)[LOG] > crashed;
+            let over =
+                || quarantined() || !is_running(&node, LOG) || generations(&node)[LOG] > crashed;
             until("the crash is seen", over).await;
         }
-        assert_eq!(crashes, settings.supervision.restarts_max + 1, "no more than the policy allows");
+        assert_eq!(
+            crashes,
+            settings.supervision.restarts_max + 1,
+            "no more than the policy allows"
+        );
 
         let status = node.log().describe();
         assert!(status.reason.contains("injected loop"), "{}", status.reason);
@@ -234,7 +242,9 @@ fn a_caller_in_flight_learns_that_the_outcome_is_unknown() {
         for outcome in outcomes {
             match outcome {
                 Ok(_) => {}
-                Err(ProduceError::Unknown { message }) => assert!(message.contains("may"), "{message}"),
+                Err(ProduceError::Unknown { message }) => {
+                    assert!(message.contains("may"), "{message}")
+                }
                 Err(ProduceError::Restarting { .. }) => {}
                 Err(other) => panic!("not the outcome of a restart: {other:?}"),
             }

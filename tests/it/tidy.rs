@@ -95,7 +95,11 @@ fn every_room_knows_only_those_below_it() {
         };
         for (line, room) in rooms_named(&source.text) {
             if room != source.room && !allowed.contains(&room.as_str()) {
-                wrong.push(format!("{}:{line}: {} may not know {room}", source.path.display(), source.room));
+                wrong.push(format!(
+                    "{}:{line}: {} may not know {room}",
+                    source.path.display(),
+                    source.room
+                ));
             }
         }
     }
@@ -120,7 +124,8 @@ fn engines_and_protocols_stay_in_their_rooms() {
                 let code = line.split("//").next().unwrap_or_default().trim_start();
                 code.starts_with(&format!("use {name}::"))
                     || code.starts_with(&format!("pub use {name}::"))
-                    || code.contains(&format!(" {name}::")) && !code.contains(&format!("::{name}::"))
+                    || code.contains(&format!(" {name}::"))
+                        && !code.contains(&format!("::{name}::"))
             });
             if let Some((line, text)) = uses
                 && !rooms.contains(&source.room.as_str())
@@ -177,7 +182,8 @@ fn the_release_profile_unwinds() {
 
 #[test]
 fn the_border_check_sees_a_trespass() {
-    let named = rooms_named("use crate::log::Log; // crate::raft in a comment\nlet x = crate::node::Node;");
+    let named =
+        rooms_named("use crate::log::Log; // crate::raft in a comment\nlet x = crate::node::Node;");
     let rooms: Vec<&str> = named.iter().map(|(_, room)| room.as_str()).collect();
     assert_eq!(rooms, ["log", "node"]);
 }

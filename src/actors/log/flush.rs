@@ -10,9 +10,7 @@ use crate::actors::published::Phase;
 use crate::actors::raft::{Flushed, Kept, LogReady};
 use crate::log::{Entry, Log, LogError, Placed, Synced, Written, stable};
 use crate::model::{Disposition, Durability, RaftIndex, with_causes};
-use crate::raft::{
-    HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, TermRuns,
-};
+use crate::raft::{HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, TermRuns};
 use crate::supervision::{FenceError, FencePass, Line, Seat};
 use actix::Message;
 use slog::{info, warn};
@@ -104,10 +102,8 @@ pub(super) fn start(plan: Arc<LogPlan>, seat: &Seat<LogActor>, reports: Line<Log
             failed.complete(Report::Failed { reason, disposition });
         }
     };
-    let spawned = std::thread::Builder::new()
-        .name("duramen-flush".into())
-        .stack_size(512 << 10)
-        .spawn(body);
+    let spawned =
+        std::thread::Builder::new().name("duramen-flush".into()).stack_size(512 << 10).spawn(body);
     match spawned {
         Ok(thread) => plan.started(thread),
         // A factory that panics counts as a crash, with backoff: threads may be available later.
@@ -164,7 +160,11 @@ impl<'a> FlushThread<'a> {
         Ok(thread.log.close()?)
     }
 
-    fn recover(plan: &'a LogPlan, pass: FencePass, reports: &'a Line<LogActor>) -> Result<Self, Stop> {
+    fn recover(
+        plan: &'a LogPlan,
+        pass: FencePass,
+        reports: &'a Line<LogActor>,
+    ) -> Result<Self, Stop> {
         let fenced = pass.enter()?;
         plan.published.enter(Phase::Recovering { done_bytes: 0, total_bytes: 0 });
         let mut progress = |done_bytes, total_bytes| {
@@ -215,7 +215,7 @@ impl<'a> FlushThread<'a> {
                 Err(RecvTimeoutError::Timeout) if self.dirty => self.sync_late()?,
                 Err(RecvTimeoutError::Timeout) => {
                     let pass = self.pass.clone();
-        let _fenced = pass.enter()?;
+                    let _fenced = pass.enter()?;
                     prepared = !self.log.zero_ahead(PREPARE_BYTES)?;
                 }
             }
@@ -256,7 +256,11 @@ impl<'a> FlushThread<'a> {
         Ok(())
     }
 
-    fn write(&mut self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<Kept, LogError> {
+    fn write(
+        &mut self,
+        hard_state: Option<&HardState>,
+        entries: &[Entry],
+    ) -> Result<Kept, LogError> {
         if let Some(state) = hard_state {
             let path = self.plan.directory.join(HARD_STATE_FILE);
             let disk = self.plan.disk.as_ref();
@@ -279,7 +283,7 @@ impl<'a> FlushThread<'a> {
         self.dirty = false;
         if self.plan.durability == Durability::Interval {
             let pass = self.pass.clone();
-        let _fenced = pass.enter()?;
+            let _fenced = pass.enter()?;
             // Their producers were told a weaker level long ago.
             let _ = self.log.sync()?;
         }

@@ -22,10 +22,14 @@ use std::time::Duration;
 /// that cannot be trusted asks for quarantine itself; see [`Disposition`].
 pub fn spec() -> ChildSpec {
     ChildSpec {
-    restart: Restart::Permanent,
-    backoff: Backoff { min: Duration::from_millis(10), max: Duration::from_secs(5), jitter: 0.2 },
-    ..ChildSpec::new("log")
-}
+        restart: Restart::Permanent,
+        backoff: Backoff {
+            min: Duration::from_millis(10),
+            max: Duration::from_secs(5),
+            jitter: 0.2,
+        },
+        ..ChildSpec::new("log")
+    }
 }
 
 /// Asks to be told, as the partition's raft actor, of all that the log completes. Answered by

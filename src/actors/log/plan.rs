@@ -55,7 +55,14 @@ impl LogPlan {
     /// A plan whose fence has let nobody in yet.
     pub fn new(parts: LogPlanParts) -> Self {
         let LogPlanParts {
-            disk, clock, directory, options, durability, sync_interval, published, logger
+            disk,
+            clock,
+            directory,
+            options,
+            durability,
+            sync_interval,
+            published,
+            logger,
         } = parts;
         Self {
             disk,

@@ -99,7 +99,7 @@ impl Tree {
             None => {
                 slog::warn!(self.shared.environment.logger,
                     "an actor of the control thread does not end";
-                    "path" => %vitals.path, "generation" => generation);
+                    "actor" => %vitals.path, "generation" => generation);
                 self.arm(grace.max(CONTROL_BEAT), Timer::Overdue { id, generation, aborted: true });
             }
         }
@@ -181,7 +181,7 @@ impl Tree {
         }
         vitals.facts().started_at = Some(now);
         slog::debug!(self.shared.environment.logger, "actor started";
-            "path" => %vitals.path, "generation" => generation);
+            "actor" => %vitals.path, "generation" => generation);
         let parent = *parent;
         self.emit(id, EventKind::Started);
         self.decide(parent, |policy, now| policy.started(id, generation, now));
@@ -344,18 +344,18 @@ fn on_grid(now: Duration, interval: Duration) -> Duration {
 /// thread.
 fn log_exit(logger: &slog::Logger, path: &ActorPath, generation: u64, reason: &ExitReason) {
     if !reason.is_crash() {
-        slog::debug!(logger, "actor ended"; "path" => %path, "generation" => generation);
+        slog::debug!(logger, "actor ended"; "actor" => %path, "generation" => generation);
         return;
     }
     slog::error!(logger, "actor died";
-        "path" => %path, "generation" => generation, "because" => %reason);
+        "actor" => %path, "generation" => generation, "because" => %reason);
     if let ExitReason::Panic { backtrace: Some(trace), .. } = reason
         && slog::Drain::is_debug_enabled(logger)
     {
         let (logger, path, trace) = (logger.clone(), path.clone(), trace.clone());
         actix_rt::task::spawn_blocking(move || {
             slog::debug!(logger, "backtrace of a panic";
-                "path" => %path, "generation" => generation, "backtrace" => %trace);
+                "actor" => %path, "generation" => generation, "backtrace" => %trace);
         });
     }
 }
