@@ -2,42 +2,59 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use tokio::sync::watch;
 
 /// The side that announces the drain. Dropped, it announces it too.
 #[derive(Debug)]
-pub struct DrainSwitch(watch::Sender<bool>);
+pub struct DrainSwitch {
+    begun: Arc<AtomicBool>,
+    signal: watch::Sender<bool>,
+}
 
 impl DrainSwitch {
     /// Announces the drain. Once begun it does not end.
     pub fn begin(&self) {
-        self.0.send_replace(true);
+        self.begun.store(true, Ordering::Release);
+        self.signal.send_replace(true);
+    }
+}
+
+impl Drop for DrainSwitch {
+    fn drop(&mut self) {
+        self.begin();
     }
 }
 
 /// The side that hears of the drain.
 #[derive(Debug, Clone)]
-pub struct Drain(watch::Receiver<bool>);
+pub struct Drain {
+    /// What a look costs on the hot path: one load, where the channel would take a lock.
+    begun: Arc<AtomicBool>,
+    signal: watch::Receiver<bool>,
+}
 
 impl Drain {
     /// A switch and the signal it gives.
     #[must_use]
     pub fn channel() -> (DrainSwitch, Self) {
-        let (sender, receiver) = watch::channel(false);
-        (DrainSwitch(sender), Self(receiver))
+        let begun = Arc::new(AtomicBool::new(false));
+        let (sender, signal) = watch::channel(false);
+        (DrainSwitch { begun: Arc::clone(&begun), signal: sender }, Self { begun, signal })
     }
 
     /// True once the drain was announced.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        *self.0.borrow() || self.0.has_changed().is_err()
+        self.begun.load(Ordering::Acquire)
     }
 
     /// Waits for the drain.
     pub async fn begun(mut self) {
         // An error says that the switch is gone: nobody could announce a drain any more.
-        let _ = self.0.wait_for(|begun| *begun).await;
+        let _ = self.signal.wait_for(|begun| *begun).await;
     }
 
     /// A form for hand-written futures.

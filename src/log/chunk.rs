@@ -1,11 +1,12 @@
 //! From a run of frames to the record batches in it: checked once, headers squeezed out in place.
-//! Pure: one buffer in, the same buffer out. No work per record.
+//! Pure: one buffer in, the same buffer out. No work per record, and what is shown first stays where
+//! it is: a run of one large frame is not moved at all.
 
 use super::batch::BatchHeader;
+use super::buffer::Buffer;
 use super::entry::Chunk;
 use super::frame::{self, FrameFault, FrameKind, HEADER_BYTES};
 use crate::model::{Offset, RaftIndex, Timestamp};
-use bytes::Bytes;
 
 /// What a run of frames must be and what is wanted of it.
 #[derive(Debug, Clone, Copy)]
@@ -33,8 +34,8 @@ pub(super) struct Squeezed {
 }
 
 /// Checks the frames in `run` and moves their batches together to its front.
-pub(super) fn squeeze(mut run: Vec<u8>, wanted: Wanted) -> Squeezed {
-    let (mut source, mut target) = (0, 0);
+pub(super) fn squeeze(mut run: Buffer, wanted: Wanted) -> Squeezed {
+    let (mut source, mut shown) = (0, 0..0);
     let mut out = Squeezed { chunk: None, frames: 0, fault: None, bounded: false };
     let (mut base, mut next): (Option<Offset>, Option<Offset>) = (None, None);
     while source < run.len() {
@@ -61,18 +62,20 @@ pub(super) fn squeeze(mut run: Vec<u8>, wanted: Wanted) -> Squeezed {
                 let (skip, first) = skip_below(&run[start..end], header.base, wanted.from);
                 start += skip;
                 base = Some(first);
+                shown = start..start;
             }
-            run.copy_within(start..end, target);
-            target += end - start;
+            if start > shown.end {
+                run.copy_within(start..end, shown.end);
+            }
+            shown.end += end - start;
         }
         next = Some(header.next_offset());
         out.frames += 1;
         source = end;
     }
     if let (Some(base), Some(next)) = (base, next) {
-        run.truncate(target);
         let records = next.0 - base.0;
-        out.chunk = Some(Chunk { batches: Bytes::from(run), base, next, records });
+        out.chunk = Some(Chunk { batches: run.share(shown), base, next, records });
     }
     out
 }

@@ -34,6 +34,7 @@ pub mod frame;
 pub mod inspect;
 pub mod stable;
 
+mod buffer;
 mod checkpoint;
 mod chunk;
 mod commit_log;

@@ -4,6 +4,7 @@
 //! files open, so retention never takes bytes from under a read.
 
 use super::batch::BatchLimits;
+use super::buffer::Buffer;
 use super::chunk::{Squeezed, Wanted, squeeze};
 use super::disk::Disk;
 use super::entry::{ReadMode, ReadOutcome, StoredEntry};
@@ -180,7 +181,7 @@ fn read_segment(
                 None => return Ok(ReadOutcome::AtEnd),
             },
         };
-        let mut bytes = vec![0; run.bytes];
+        let mut bytes = Buffer::take(run.bytes);
         if !fill(segment, &mut bytes, run.position, mode)? {
             return Ok(ReadOutcome::NeedsBlocking);
         }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests use real files and clocks")]
 #![allow(missing_docs)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bad_days;
 mod fault_domains;

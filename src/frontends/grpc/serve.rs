@@ -12,6 +12,7 @@ use crate::model::Clock;
 use crate::wire::pb;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::net::sockopt;
 use slog::{Logger, debug};
 use std::future::poll_fn;
 use std::io;
@@ -32,6 +33,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const WRONG_PORT: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
     content-length: 76\r\nconnection: close\r\n\r\n\
     this port speaks gRPC over HTTP/2; the HTTP port is another, see ports.json\n";
+
+/// The pause between two probes of a silent connection.
+const KEEPALIVE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// gRPC's default, which the book's clients count on.
 const BOOK_MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -55,9 +59,9 @@ pub struct RpcLimits {
     pub request_deadline: Duration,
     /// How long a new connection may take to say that it speaks HTTP/2.
     pub handshake_max: Duration,
-    /// A silent connection is pinged so often …
-    pub keepalive_interval: Duration,
-    /// … and closed when a ping is not answered in this time.
+    /// A silent connection is probed by TCP after this time …
+    pub keepalive_idle: Duration,
+    /// … and closed when its peer does not acknowledge what was sent in this time.
     pub keepalive_timeout: Duration,
     /// How long open calls may take to finish after the drain began.
     pub grace: Duration,
@@ -74,7 +78,7 @@ impl Default for RpcLimits {
             fetch_bytes_max: 2 << 20,
             request_deadline: Duration::from_secs(30),
             handshake_max: Duration::from_secs(10),
-            keepalive_interval: Duration::from_secs(30),
+            keepalive_idle: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
             grace: Duration::from_secs(10),
         }
@@ -202,6 +206,11 @@ where
     <S::ResBody as http_body::Body>::Data: Send,
     <S::ResBody as http_body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    // By TCP and not by HTTP/2 pings: those cost a timer and a clock reading for each frame.
+    sockopt::set_socket_keepalive(&stream, true)?;
+    sockopt::set_tcp_keepidle(&stream, limits.keepalive_idle)?;
+    sockopt::set_tcp_keepintvl(&stream, KEEPALIVE_PROBE_INTERVAL)?;
+    sockopt::set_tcp_user_timeout(&stream, limits.keepalive_timeout.as_millis() as u32)?;
     match tokio::time::timeout(limits.handshake_max, speaks_http2(&stream)).await {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) => return turn_away(stream).await,
@@ -216,8 +225,6 @@ where
         .max_frame_size(256 << 10)
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(16 << 10)
-        .keep_alive_interval(limits.keepalive_interval)
-        .keep_alive_timeout(limits.keepalive_timeout)
         .auto_date_header(false);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut drain = drain.poller();
