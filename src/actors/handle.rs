@@ -263,7 +263,8 @@ impl PartitionApi for PartitionHandle {
                 };
                 (PartitionState::Restarting, reason)
             }
-            State::Starting | State::Running => match &*published.phase() {
+            State::Starting => (PartitionState::Recovering, "its actors are starting".into()),
+            State::Running => match &*published.phase() {
                 Phase::Serving => (PartitionState::Serving, String::new()),
                 Phase::Full { reason } => (PartitionState::Serving, reason.clone()),
                 Phase::Down { reason } => (PartitionState::Restarting, reason.clone()),
