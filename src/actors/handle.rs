@@ -90,8 +90,11 @@ impl PartitionHandle {
         }
     }
 
+    /// The log as readers see it, once it is also known how much of it is committed.
     fn view(&self) -> Result<Arc<LogView>, ReadError> {
-        self.0.published.view().ok_or_else(|| ReadError::Unavailable {
+        let published = &self.0.published;
+        let view = if published.is_bounded() { published.view() } else { None };
+        view.ok_or_else(|| ReadError::Unavailable {
             message: match &*self.0.published.phase() {
                 Phase::Down { reason } => format!("the partition cannot be read: {reason}"),
                 _ => "the partition is being recovered".into(),
@@ -183,6 +186,10 @@ impl PartitionApi for PartitionHandle {
         self.check_request(bytes)?;
         let whole = batch::validate(raw, &self.0.limits).map_err(invalid)?;
         self.propose(Body::Batches(whole), bytes)
+    }
+
+    fn readable(&self) -> Result<(), ReadError> {
+        self.view().map(|_| ())
     }
 
     fn start_offset(&self) -> Offset {

@@ -55,6 +55,7 @@ impl<P: PartitionApi> Fetch<P> {
     ) -> Result<Self, Refusal> {
         let format = pb::FetchFormat::try_from(request.format)
             .map_err(|_| Refusal::invalid(format!("fetch format {} is unknown", request.format)))?;
+        partition.readable()?;
         let (start, end) = (partition.start_offset(), partition.high_watermark());
         let next = match request.position {
             None | Some(Position::Start(_)) => start,

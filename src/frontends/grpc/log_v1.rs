@@ -47,6 +47,7 @@ impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
         &self,
         request: Request<pb::ConsumeRequest>,
     ) -> Result<Response<pb::ConsumeResponse>, Status> {
+        self.partition.readable().map_err(status)?;
         let offset = request.into_inner().offset;
         let read = self.partition.read_records(Offset(offset), 1, READ_AHEAD_BYTES).await;
         let Some((offset, record)) = read.map_err(status)?.into_iter().next() else {
@@ -62,6 +63,7 @@ impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
         &self,
         request: Request<pb::ConsumeRequest>,
     ) -> Result<Response<Self::ConsumeStreamStream>, Status> {
+        self.partition.readable().map_err(status)?;
         let follower = Follower {
             partition: self.partition.clone(),
             high_watermark: self.partition.watch(),

@@ -283,3 +283,27 @@ async fn describe_tells_the_partitions_state_and_its_reason() {
     let unknown = client.describe(pb::DescribeRequest { topic: "orders".into() }).await;
     assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
 }
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_yet_is_unavailable_and_not_empty() {
+    let server = Server::start().await;
+    let retry_after = Duration::from_millis(100);
+    let message = "the partition is being recovered".to_owned();
+    server.partition.is_unreadable(ReadError::Unavailable { message, retry_after });
+    let mut client = server.duramen().await;
+    let mut book = server.book().await;
+    let asked = duramen::wire::pb::log::v1::ConsumeRequest { offset: 0 };
+    let refused = [
+        client.fetch(fetch(Position::Start(true))).await.map(|_| ()),
+        client.fetch(fetch(Position::Offset(7))).await.map(|_| ()),
+        client.fetch_once(fetch(Position::End(true))).await.map(|_| ()),
+        book.consume(asked).await.map(|_| ()),
+        book.consume_stream(asked).await.map(|_| ()),
+    ];
+    for (at, refused) in refused.into_iter().enumerate() {
+        let status = refused.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{at}");
+        let delay = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
+        assert_eq!(delay, Some(retry_after), "{at}");
+    }
+}
