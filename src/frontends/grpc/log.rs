@@ -21,7 +21,7 @@ pub struct DuramenLog<P> {
     pub node: Arc<NodeInfo>,
     pub outstanding_max: usize,
     pub fetch_limits: FetchLimits,
-    /// The longest that one call may wait for records to come.
+    /// The longest that one unary call may wait for its answer.
     pub wait_max: Duration,
     pub drain: Drain,
 }
@@ -52,7 +52,7 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         &self,
         request: Request<pb::ProduceRequest>,
     ) -> Result<Response<pb::ProduceResponse>, Status> {
-        let time = deadline::of(request.metadata());
+        let time = deadline::at_most(self.wait_max, request.metadata());
         let (correlation_id, proposed) = self.proposer.propose(request.into_inner());
         let ack = deadline::within(time, proposed?, || ProduceError::Deadline).await;
         Ok(Response::new(response(correlation_id, ack.map_err(Refusal::from)?)))
@@ -71,9 +71,8 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         &self,
         request: Request<pb::FetchRequest>,
     ) -> Result<Response<pb::FetchResponse>, Status> {
-        let asked = deadline::of(request.metadata());
+        let time = deadline::at_most(self.wait_max, request.metadata());
         let mut fetch = self.fetch_from(request.into_inner()).await?;
-        let time = Some(asked.map_or(self.wait_max, |time| time.min(self.wait_max)));
         let found = deadline::within(time, fetch.next(), Refusal::read_deadline).await?;
         Ok(Response::new(found.unwrap_or_else(|| fetch.nothing())))
     }

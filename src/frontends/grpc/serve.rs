@@ -55,7 +55,7 @@ pub struct RpcLimits {
     pub fetch_bytes_default: usize,
     /// The payload of one fetch response whatever the client says.
     pub fetch_bytes_max: usize,
-    /// The longest that one call may wait for records to come.
+    /// The longest that one unary call may wait for its answer.
     pub request_deadline: Duration,
     /// How long a new connection may take to say that it speaks HTTP/2.
     pub handshake_max: Duration,
@@ -160,6 +160,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
             node: Arc::clone(&self.node),
             clock: Arc::clone(&self.clock),
             outstanding_max: limits.outstanding_batches_max,
+            wait_max: limits.request_deadline,
             drain: drain.clone(),
         };
         let clock = Arc::clone(&self.clock);

@@ -307,3 +307,15 @@ async fn a_log_that_cannot_be_read_yet_is_unavailable_and_not_empty() {
         assert_eq!(delay, Some(retry_after), "{at}");
     }
 }
+
+#[tokio::test]
+async fn a_unary_produce_waits_no_longer_than_the_node_allows() {
+    let request_deadline = Duration::from_millis(30);
+    let server = Server::start_with(RpcLimits { request_deadline, ..RpcLimits::default() }).await;
+    server.partition.hold();
+    let status = server.duramen().await.produce_once(produce(1, &["x"])).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let request = duramen::wire::pb::log::v1::ProduceRequest { record: None };
+    let status = server.book().await.produce(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+}
