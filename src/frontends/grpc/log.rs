@@ -53,8 +53,10 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         request: Request<pb::ProduceRequest>,
     ) -> Result<Response<pb::ProduceResponse>, Status> {
         let time = deadline::at_most(self.wait_max, request.metadata());
-        let (correlation_id, proposed) = self.proposer.propose(request.into_inner());
-        let ack = deadline::within(time, proposed?, || ProduceError::Deadline).await;
+        let request = request.into_inner();
+        let correlation_id = request.correlation_id;
+        let proposed = self.proposer.try_propose(request)?;
+        let ack = deadline::within(time, proposed, || ProduceError::Deadline).await;
         Ok(Response::new(response(correlation_id, ack.map_err(Refusal::from)?)))
     }
 
@@ -149,8 +151,12 @@ impl<P: PartitionApi> Dialect for Proposer<P> {
     /// The correlation id.
     type Tag = u64;
 
-    fn propose(&self, request: pb::ProduceRequest) -> (u64, Result<PendingAck, Refusal>) {
-        (request.correlation_id, self.try_propose(request))
+    fn tag(&self, request: &pb::ProduceRequest) -> u64 {
+        request.correlation_id
+    }
+
+    fn propose(&self, request: pb::ProduceRequest) -> Result<PendingAck, Refusal> {
+        self.try_propose(request)
     }
 
     /// A refusal is an answer like any other: the stream goes on.

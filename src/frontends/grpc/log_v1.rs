@@ -127,9 +127,11 @@ impl<P: PartitionApi> Dialect for BookDialect<P> {
     type Response = pb::ProduceResponse;
     type Tag = ();
 
-    fn propose(&self, request: pb::ProduceRequest) -> ((), Result<PendingAck, Refusal>) {
+    fn tag(&self, _: &pb::ProduceRequest) {}
+
+    fn propose(&self, request: pb::ProduceRequest) -> Result<PendingAck, Refusal> {
         let record = record_from_book(request.record, self.clock.wall());
-        ((), self.partition.propose_records(vec![record]).map_err(Refusal::from))
+        self.partition.propose_records(vec![record]).map_err(Refusal::from)
     }
 
     fn answer(&self, (): (), outcome: Result<Ack, Refusal>) -> Result<pb::ProduceResponse, Status> {
