@@ -303,6 +303,7 @@ impl Seams<'_> {
                 node: Arc::clone(&node),
                 clock: Arc::clone(&clock),
                 limits: limits.clone(),
+                readiness: Arc::new(NodeReadiness(partition.clone())),
                 health: HealthSwitch::default(),
                 counters: Arc::clone(&counters),
                 logger: logger.clone(),
