@@ -22,7 +22,6 @@ pub struct Server {
     pub partition: MemoryPartition,
     pub address: SocketAddr,
     pub readiness: Arc<ReportedReadiness>,
-    pub health: HealthSwitch,
     pub counters: Arc<ConnectionCounters>,
     pub drain: DrainSwitch,
     pub serving: JoinHandle<std::io::Result<()>>,
@@ -37,7 +36,7 @@ impl Server {
         let partition = MemoryPartition::new();
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let (health, counters) = (HealthSwitch::default(), Arc::<ConnectionCounters>::default());
+        let counters = Arc::<ConnectionCounters>::default();
         let readiness = Arc::<ReportedReadiness>::default();
         let (drain_switch, drain) = Drain::channel();
         let node_id = "node-under-test".to_owned();
@@ -48,12 +47,12 @@ impl Server {
             clock: Arc::new(ManualClock::at(Timestamp(NOW_MS))),
             limits,
             readiness: Arc::clone(&readiness) as Arc<dyn Readiness>,
-            health: health.clone(),
+            health: HealthSwitch::default(),
             counters: Arc::clone(&counters),
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));
-        Self { partition, address, readiness, health, counters, drain: drain_switch, serving }
+        Self { partition, address, readiness, counters, drain: drain_switch, serving }
     }
 
     pub async fn channel(&self) -> Channel {
