@@ -138,7 +138,8 @@ impl<P: PartitionApi> Fetch<P> {
     }
 
     async fn read_records(&self) -> Result<pb::FetchResponse, Refusal> {
-        let count = self.wanted.unwrap_or(u64::MAX).min(RESPONSE_RECORDS_MAX) as usize;
+        let left = self.end.map_or(u64::MAX, |end| end.0 - self.next.0);
+        let count = self.wanted.unwrap_or(u64::MAX).min(RESPONSE_RECORDS_MAX).min(left) as usize;
         let found = self.partition.read_records(self.next, count, self.bytes_max).await?;
         let mut response = self.nothing();
         if let (Some((first, _)), Some((last, _))) = (found.first(), found.last()) {
