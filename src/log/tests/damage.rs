@@ -77,6 +77,38 @@ fn a1_a_store_cut_at_any_byte_of_its_last_entries_keeps_the_longest_whole_prefix
     }
 }
 
+/// Tears the store at each byte of its last entries: the file's length survived, what lies behind
+/// the byte did not. An error names a tear that was not cut away whole.
+fn tear_all(files: &Files, model: &Model, options: &LogOptions) -> Result<(), String> {
+    let name = store(0);
+    let places = frame_places(&files[&name]);
+    for tear in places[places.len() - 4]..*places.last().unwrap() {
+        let mut torn = files.clone();
+        torn.get_mut(&name).unwrap()[tear..].fill(0);
+        if torn[&name] == files[&name] {
+            continue; // only zeros lay behind it
+        }
+        let fate = fate_of(&torn, model, options).map_err(|e| format!("torn at {tear}: {e}"))?;
+        if !matches!(fate, Fate::Cut(_)) {
+            return Err(format!("torn at {tear}: {fate:?}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a1_a_store_torn_at_any_byte_of_its_last_entries_shows_no_part_of_an_entry() {
+    let (files, model, options) = one_segment(12);
+    tear_all(&files, &model, &options).unwrap();
+}
+
+/// Negative control: with checksums ignored, the tears must be seen to show parts of entries.
+#[test]
+fn a1_a_recovery_that_takes_torn_entries_is_caught() {
+    let (files, model, options) = one_segment(12);
+    assert!(without_checksums(|| tear_all(&files, &model, &options)).is_err());
+}
+
 #[test]
 fn a1_an_index_cut_at_any_byte_loses_nothing() {
     let (files, model, options) = segments(60);
@@ -245,6 +277,19 @@ fn a3_zeroed_swapped_and_doubled_blocks_are_never_taken_for_data() {
         let fate = fate_of(&mixed, &model, &options);
         assert!(matches!(fate, Ok(Fate::Refused | Fate::ReadRefused)), "{what}: {fate:?}");
     }
+}
+
+/// Negative control: with checksums ignored, mixed blocks must be seen to show wrong bytes.
+#[test]
+fn a3_a_recovery_that_takes_mixed_blocks_is_caught() {
+    let (files, model, options) = one_segment(40);
+    let blocks = frame_places(&files[&store(0)]).last().unwrap() / 512;
+    let caught = without_checksums(|| {
+        mixed_blocks(&files, &store(0), blocks)
+            .iter()
+            .any(|(_, _, mixed)| fate_of(mixed, &model, &options).is_err())
+    });
+    assert!(caught);
 }
 
 #[test]
