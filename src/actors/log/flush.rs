@@ -9,7 +9,7 @@ use super::plan::LogPlan;
 use crate::actors::published::Phase;
 use crate::actors::raft::{Flushed, Kept, LogReady, Refusal};
 use crate::log::{Entry, Log, LogError, Placed, Synced, Written, stable};
-use crate::model::{Disposition, Durability, RaftIndex, with_causes};
+use crate::model::{Disposition, Durability, Offset, RaftIndex, with_causes};
 use crate::raft::{HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, TermRuns};
 use crate::supervision::{FenceError, FencePass, Line, Seat};
 use actix::Message;
@@ -237,6 +237,9 @@ impl<'a> FlushThread<'a> {
 
     /// Idle work. True when there is more of it.
     fn prepare(&mut self) -> Result<bool, Stop> {
+        if self.log.next_offset() == Offset(0) {
+            return Ok(false); // a node that nobody uses takes no room
+        }
         let pass = self.pass.clone();
         let _fenced = pass.enter()?;
         match self.log.zero_ahead(PREPARE_BYTES) {
