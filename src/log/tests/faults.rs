@@ -1,6 +1,7 @@
 //! Rungs A6, A7 and A9: calls that fail, disks that fill up, reads that go wrong.
 
 use super::harness::*;
+use crate::log::control::{Sin, committing};
 use crate::log::disk::sim::{CrashMode, DiskCall, Errno, Fault, ReadDamage};
 use crate::log::disk::{Disk, SimDisk};
 use crate::log::segment::Part;
@@ -167,22 +168,33 @@ fn a6_an_acknowledgement_in_spite_of_a_failed_sync_is_caught() {
     assert!(model.check_recovered(&log, &recovered).is_err());
 }
 
+/// Each call of a kind in turn meets a full disk, as do the next ones. Says how often one was met.
+fn full_disks(call: DiskCall) -> Result<u64, String> {
+    let mut met = 0;
+    for n in 3..=60 {
+        for width in [1, 2, 5] {
+            let fault = Fault::every(call).during(n..n + width).with(Errno::NoSpace);
+            let mode = CrashMode::ALL[n as usize % 3];
+            let was_met = one_fault(&fault, mode, n)
+                .map_err(|error| format!("{fault:?}, {mode:?}: {error}"))?;
+            met += u64::from(was_met);
+        }
+    }
+    Ok(met)
+}
+
 #[test]
 fn a7_each_allocation_may_meet_a_full_disk_and_the_next_append_goes_on() {
     let allocating = [DiskCall::Write, DiskCall::Allocate, DiskCall::Create];
-    let mut met = 0;
-    for call in allocating {
-        for n in 3..=60 {
-            for width in [1, 2, 5] {
-                let fault = Fault::every(call).during(n..n + width).with(Errno::NoSpace);
-                let mode = CrashMode::ALL[n as usize % 3];
-                let was_met = one_fault(&fault, mode, n)
-                    .unwrap_or_else(|error| panic!("{fault:?}, {mode:?}: {error}"));
-                met += u64::from(was_met);
-            }
-        }
-    }
+    let met: u64 = allocating.map(|call| full_disks(call).unwrap()).iter().sum();
     assert!(met > 150, "only {met} full disks were met");
+}
+
+/// Negative control: what a refused write left behind must be seen to come back as entries.
+#[test]
+fn a7_a_writer_that_leaves_half_of_a_refused_write_is_caught() {
+    let outcome = committing(Sin::LeaveHalfAWrite, || full_disks(DiskCall::Write));
+    assert!(outcome.is_err(), "{outcome:?}");
 }
 
 #[test]
@@ -401,10 +413,9 @@ fn a9_a_read_that_the_disk_refuses_is_an_error_and_takes_nobody_down() {
 /// Negative control: readers that ignore checksums must be seen to show wrong bytes.
 #[test]
 fn a9_a_reader_that_ignores_checksums_is_caught() {
-    use crate::log::frame::control::without_checksums;
     let (disk, log, places) = three();
     disk.damage_reads(store_path(0), places[2] - 9..places[2] - 8, ReadDamage::FlipBit(1));
-    let shown = without_checksums(|| read_all_unchecked(&log));
+    let shown = committing(Sin::IgnoreChecksums, || read_all_unchecked(&log));
     assert_ne!(shown, [value(1, 300), value(2, 300), value(3, 300)].map(Some));
 }
 
