@@ -29,8 +29,8 @@ use crate::model::{Clock, SystemClock};
 use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::ops::settings::Settings;
 use crate::supervision::{
-    ActorRef, Admission, Environment, Exhausted, Intensity, Place, Shard, Strategy, Supervisor,
-    SupervisorSpec, TreeHandle,
+    ActorRef, Admission, Environment, Exhausted, Intensity, Order, Place, Shard, Strategy,
+    Supervisor, SupervisorSpec, TreeHandle,
 };
 use slog::{Logger, info, o, warn};
 use std::net::{SocketAddr, TcpListener};
@@ -40,6 +40,8 @@ use std::time::Duration;
 
 /// How often retention and checkpoints are looked after.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
+/// What a front end may take beyond the grace of its clients, to close what is left.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// An entry takes no further proposal beyond this many bytes.
 const ENTRY_BYTES_MAX: usize = 8 << 20;
 
@@ -121,12 +123,11 @@ impl Node {
             rpc_addr: rpc_addr.to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
         });
-        let front = root.supervisor(supervisor(
-            "frontends",
-            Strategy::OneForOne,
-            Exhausted::Escalate,
-            settings,
-        ));
+        // Together: while one drains the other must not go on taking requests.
+        let front = root.supervisor(SupervisorSpec {
+            order: Order::Together,
+            ..supervisor("frontends", Strategy::OneForOne, Exhausted::Escalate, settings)
+        });
         let seams = Seams { partition: partition.handle.clone(), info, clock, settings };
         seams.grpc_below(&front, shard, rpc, logger.new(o!("actor" => "node/frontends/grpc")));
         seams.http_below(&front, http, logger.new(o!("actor" => "node/frontends/http")));
@@ -186,11 +187,13 @@ impl Node {
         }
     }
 
-    /// Stops in order: no new connections, requests under way finish, the log is flushed and
-    /// closed. Takes at most about `grace`; what is not done by then is given up, which loses
-    /// nothing that was acknowledged.
+    /// Stops in order: no new connections, requests under way finish within the configured grace
+    /// time, the log is flushed and closed. Waits for the actors for at most `grace` and a few
+    /// seconds, then for the log for at most `grace`; what is not done by then is given up, which
+    /// loses nothing that was acknowledged.
     pub async fn shutdown(self, grace: Duration) {
-        if tokio::time::timeout(grace, self.tree.shutdown()).await.is_err() {
+        let patience = grace + 3 * FAREWELL;
+        if tokio::time::timeout(patience, self.tree.shutdown()).await.is_err() {
             warn!(self.logger, "the grace time is over"; "grace" => ?grace);
         }
         let closed = async {
@@ -300,13 +303,14 @@ impl Seams<'_> {
                 node: Arc::clone(&node),
                 clock: Arc::clone(&clock),
                 limits: limits.clone(),
+                readiness: Arc::new(NodeReadiness(partition.clone())),
                 health: HealthSwitch::default(),
                 counters: Arc::clone(&counters),
                 logger: logger.clone(),
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
         });
-        let spec = frontend::spec("grpc", self.settings.shutdown.grace);
+        let spec = frontend::spec("grpc", self.settings.shutdown.grace + FAREWELL);
         let _ = front.child(spec, place, move |_, seat| FrontendActor::new(seat, serve.clone()));
     }
 
@@ -335,7 +339,7 @@ impl Seams<'_> {
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
         });
-        let spec = frontend::spec("http", self.settings.shutdown.grace);
+        let spec = frontend::spec("http", self.settings.shutdown.grace + FAREWELL);
         let place = Place::Control;
         let _ = front.child(spec, place, move |_, seat| FrontendActor::new(seat, serve.clone()));
     }
@@ -414,21 +418,28 @@ fn partition_directory(data_dir: &Path) -> std::path::PathBuf {
 
 fn log_options(settings: &Settings) -> LogOptions {
     let log = &settings.log;
-    let batch_bytes_max = log.batch_bytes_max.len();
     let defaults = LogOptions::default();
+    // A frame is one request, or many small ones; each record may need a batch of its own where
+    // timestamps lie too far apart to share one.
+    let frame_bytes_max = log.batch_bytes_max.bytes().saturating_mul(2).saturating_add(1 << 20);
     LogOptions {
         segment_bytes_max: log.segment_bytes_max.bytes(),
         segment_age_max: log.segment_age_max,
-        batch: BatchLimits {
-            batch_bytes_max,
-            record_bytes_max: log.record_bytes_max.len(),
-            decompressed_bytes_max: batch_bytes_max.saturating_mul(4),
-        },
-        frame_bytes_max: defaults.frame_bytes_max.min(log.segment_bytes_max.bytes()),
+        batch: batch_limits(settings),
+        frame_bytes_max: frame_bytes_max.min(1 << 30).min(log.segment_bytes_max.bytes()),
         retention_bytes_max: log.retention_bytes.map(|bytes| bytes.bytes()),
         retention_age_max: log.retention_age,
         reserve_free_bytes: log.reserve_free_bytes.bytes(),
         ..defaults
+    }
+}
+
+fn batch_limits(settings: &Settings) -> BatchLimits {
+    let batch_bytes_max = settings.log.batch_bytes_max.len();
+    BatchLimits {
+        batch_bytes_max,
+        record_bytes_max: settings.log.record_bytes_max.len(),
+        decompressed_bytes_max: batch_bytes_max.saturating_mul(4),
     }
 }
 
@@ -442,6 +453,7 @@ fn raft_options(settings: &Settings) -> RaftOptions {
             ..GatherOptions::default()
         },
         entry_bytes_max: ENTRY_BYTES_MAX.min(settings.log.batch_bytes_max.len()),
+        limits: batch_limits(settings),
     }
 }
 

@@ -90,8 +90,11 @@ impl PartitionHandle {
         }
     }
 
+    /// The log as readers see it, once it is also known how much of it is committed.
     fn view(&self) -> Result<Arc<LogView>, ReadError> {
-        self.0.published.view().ok_or_else(|| ReadError::Unavailable {
+        let published = &self.0.published;
+        let view = if published.is_bounded() { published.view() } else { None };
+        view.ok_or_else(|| ReadError::Unavailable {
             message: match &*self.0.published.phase() {
                 Phase::Down { reason } => format!("the partition cannot be read: {reason}"),
                 _ => "the partition is being recovered".into(),
@@ -154,6 +157,38 @@ fn encoded_bytes_max(record: &Record) -> usize {
     FRAMING + part(&record.key) + part(&record.value) + headers
 }
 
+/// Records from `from` on: so many, and so many bytes when decoded, but at least one. Compressed
+/// batches within the limit can hold many times as much.
+fn decode(
+    batches: Bytes,
+    limits: BatchLimits,
+    from: Offset,
+    max_records: usize,
+    max_bytes: usize,
+) -> Result<Vec<(Offset, Record)>, ReadError> {
+    let mut records = Vec::new();
+    let mut bytes = 0;
+    for item in batch::records(batches, limits) {
+        let (offset, record) =
+            item.map_err(|error| ReadError::Corrupt { message: error.to_string() })?;
+        if offset < from {
+            continue;
+        }
+        bytes += payload_bytes(&record);
+        if !records.is_empty() && (records.len() >= max_records || bytes > max_bytes) {
+            break;
+        }
+        records.push((offset, record));
+    }
+    Ok(records)
+}
+
+fn payload_bytes(record: &Record) -> usize {
+    let part = |payload: &Option<crate::model::Payload>| payload.as_deref().map_or(0, <[u8]>::len);
+    let headers: usize = record.headers.iter().map(|h| h.key.len() + part(&h.value)).sum();
+    part(&record.key) + part(&record.value) + headers
+}
+
 impl PartitionApi for PartitionHandle {
     fn propose_records(&self, mut records: Vec<Record>) -> Result<PendingAck, ProduceError> {
         let mut now = None;
@@ -183,6 +218,10 @@ impl PartitionApi for PartitionHandle {
         self.check_request(bytes)?;
         let whole = batch::validate(raw, &self.0.limits).map_err(invalid)?;
         self.propose(Body::Batches(whole), bytes)
+    }
+
+    fn readable(&self) -> Result<(), ReadError> {
+        self.view().map(|_| ())
     }
 
     fn start_offset(&self) -> Offset {
@@ -228,20 +267,7 @@ impl PartitionApi for PartitionHandle {
         max_bytes: usize,
     ) -> Result<Vec<(Offset, Record)>, ReadError> {
         let chunk = self.read_batches(from, max_bytes).await?;
-        let limits = self.0.limits;
-        let mut records = Vec::new();
-        for item in batch::records(chunk.batches, limits) {
-            let (offset, record) =
-                item.map_err(|error| ReadError::Corrupt { message: error.to_string() })?;
-            if offset < from {
-                continue;
-            }
-            if records.len() == max_records.max(1) {
-                break;
-            }
-            records.push((offset, record));
-        }
-        Ok(records)
+        decode(chunk.batches, self.0.limits, from, max_records, max_bytes)
     }
 
     async fn find_time(&self, at: Timestamp) -> Result<Offset, ReadError> {
@@ -263,7 +289,8 @@ impl PartitionApi for PartitionHandle {
                 };
                 (PartitionState::Restarting, reason)
             }
-            State::Starting | State::Running => match &*published.phase() {
+            State::Starting => (PartitionState::Recovering, "its actors are starting".into()),
+            State::Running => match &*published.phase() {
                 Phase::Serving => (PartitionState::Serving, String::new()),
                 Phase::Full { reason } => (PartitionState::Serving, reason.clone()),
                 Phase::Down { reason } => (PartitionState::Restarting, reason.clone()),
@@ -288,5 +315,34 @@ impl PartitionApi for PartitionHandle {
             refused: self.0.refused.load(Ordering::Relaxed),
             restarts: u32::try_from(raft.restarts()).unwrap_or(u32::MAX),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::batch::{BatchBuilder, Compression};
+
+    #[test]
+    fn a_compressed_batch_is_decoded_no_further_than_asked_for() {
+        let mut builder = BatchBuilder::new().with_compression(Compression::Zstd);
+        for _ in 0..100 {
+            builder.push(&Record::of_value(vec![7; 1000], Timestamp(1))).unwrap();
+        }
+        let batches = builder.finish().unwrap().stamped(Offset(0), 1).into_bytes();
+        assert!(batches.len() < 2000, "it was compressed to {}", batches.len());
+        let limits = BatchLimits {
+            batch_bytes_max: 1 << 20,
+            record_bytes_max: 1 << 20,
+            decompressed_bytes_max: 1 << 20,
+        };
+        let offsets = |from, max_records, max_bytes| {
+            let found = decode(batches.clone(), limits, Offset(from), max_records, max_bytes);
+            found.unwrap().iter().map(|(offset, _)| offset.0).collect::<Vec<_>>()
+        };
+        assert_eq!(offsets(0, 1000, 3500), [0, 1, 2]);
+        assert_eq!(offsets(98, 1000, 3500), [98, 99]);
+        assert_eq!(offsets(5, 1000, 1), [5], "at least one");
+        assert_eq!(offsets(5, 2, 1 << 20), [5, 6]);
     }
 }

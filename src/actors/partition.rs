@@ -25,6 +25,13 @@ pub trait PartitionApi: Clone + Send + Sync + Unpin + 'static {
     /// As above.
     fn propose_batches(&self, raw: Bytes) -> Result<PendingAck, ProduceError>;
 
+    /// Whether the log can be read at all. Until it can, its bounds below are not known, and an
+    /// empty log is all that they tell.
+    ///
+    /// # Errors
+    /// [`ReadError::Unavailable`]: why not, and when to ask again.
+    fn readable(&self) -> Result<(), ReadError>;
+
     /// The oldest offset that can be read.
     fn start_offset(&self) -> Offset;
 

@@ -5,7 +5,7 @@ use crate::log::LogView;
 use crate::model::{Offset, Term};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// What a partition is doing, as far as its own actors know.
@@ -37,6 +37,8 @@ pub enum Phase {
 pub struct Published {
     view: ArcSwapOption<LogView>,
     high_watermark: watch::Sender<Offset>,
+    /// The high watermark has been told: until then 0 stands for "not known".
+    is_bounded: AtomicBool,
     phase: ArcSwap<Phase>,
     term: AtomicU64,
     flushes: AtomicU64,
@@ -48,6 +50,7 @@ impl Default for Published {
         Self {
             view: ArcSwapOption::empty(),
             high_watermark: watch::channel(Offset(0)).0,
+            is_bounded: AtomicBool::new(false),
             phase: ArcSwap::from_pointee(Phase::Recovering { done_bytes: 0, total_bytes: 0 }),
             term: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
@@ -65,6 +68,11 @@ impl Published {
     /// One past the newest committed record.
     pub fn high_watermark(&self) -> Offset {
         *self.high_watermark.borrow()
+    }
+
+    /// Whether the high watermark has been told since the node started.
+    pub fn is_bounded(&self) -> bool {
+        self.is_bounded.load(Ordering::Acquire)
     }
 
     /// The high watermark as it moves.
@@ -117,6 +125,7 @@ impl Published {
             *known = upto.max(*known);
             moved
         });
+        self.is_bounded.store(true, Ordering::Release);
     }
 
     pub(super) fn flushed(&self, bytes: u64) {

@@ -10,7 +10,7 @@ use super::gather::{Gather, GatherOptions, Verdict};
 use super::log::{Append, Attach, AwaitSpace, LogActor, Tended, WaitAwhile};
 use super::partition::{Ack, AckSender, ProduceError};
 use super::published::{Phase, Published};
-use crate::log::batch::{BatchBuilder, ValidBatches};
+use crate::log::batch::{BatchBuilder, BatchLimits, ValidBatches};
 use crate::log::{Entry, EntryPayload, Placed};
 use crate::model::{Disposition, Durability, Offset, RaftIndex, Record, Timestamp};
 use crate::raft::{Effects, Handle, HardState, PartitionRaft, RaftError, Recovered, TermRuns};
@@ -84,7 +84,16 @@ pub struct Flushed {
     /// The number of the append.
     pub number: u64,
     /// Where its entries are, or why nothing of them was kept.
-    pub outcome: Result<Kept, String>,
+    pub outcome: Result<Kept, Refusal>,
+}
+
+/// Why nothing of an append was kept.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The reason, for people.
+    pub reason: String,
+    /// Set where the disk was full: the room that was missing.
+    pub needed_bytes: Option<u64>,
 }
 
 /// What a done append tells.
@@ -152,6 +161,8 @@ pub struct RaftOptions {
     pub gather: GatherOptions,
     /// An entry takes no further proposal beyond this many bytes.
     pub entry_bytes_max: usize,
+    /// What proposals were checked against.
+    pub limits: BatchLimits,
 }
 
 /// The actor.
@@ -191,6 +202,8 @@ impl RaftActor {
         published: Arc<Published>,
         options: RaftOptions,
     ) -> Self {
+        // Whatever an earlier life published: this one does not serve yet.
+        published.enter(Phase::Recovering { done_bytes: 0, total_bytes: 0 });
         Self {
             seat,
             log,
@@ -201,7 +214,7 @@ impl RaftActor {
             full: None,
             last_kept: RaftIndex(0),
             gather: Gather::new(options.gather),
-            builder: BatchBuilder::new(),
+            builder: BatchBuilder::new().with_limits(options.limits),
             pending: VecDeque::new(),
             pending_bytes: 0,
             proposed: VecDeque::new(),
@@ -347,20 +360,36 @@ impl RaftActor {
 
     /// Nothing of the append in hand was kept: those who asked are told so, and the state machine
     /// is built again from what the log holds. With one voter nobody else has seen the entries.
-    fn refuse(&mut self, reason: String) {
-        let refused = ProduceError::DiskFull { message: reason.clone() };
+    fn refuse(&mut self, refusal: Refusal) -> Result<(), RaftError> {
+        let Refusal { reason, needed_bytes } = refusal;
+        let told = match needed_bytes {
+            Some(_) => ProduceError::DiskFull { message: reason.clone() },
+            None => ProduceError::TooLarge { message: reason.clone() },
+        };
         let lost = self.in_flight.drain(..).flat_map(|entry| entry.askers);
         let proposed = self.proposed.drain(..).flat_map(|(_, askers)| askers);
         for asker in lost.chain(proposed) {
-            asker.answer.send(Err(refused.clone()));
+            asker.answer.send(Err(told.clone()));
         }
         self.landed.clear();
         self.appending = None;
-        self.refuse_pending(&refused);
+        let Some(needed_bytes) = needed_bytes else {
+            warn!(self.seat.logger(), "an append was refused"; "reason" => reason);
+            return self.rebuild_raft();
+        };
+        self.refuse_pending(&told);
         warn!(self.seat.logger(), "the partition takes no writes"; "reason" => &reason);
         self.published.enter(Phase::Full { reason: reason.clone() });
         self.full = Some(reason);
-        self.tell_log(AwaitSpace);
+        self.tell_log(AwaitSpace { needed_bytes });
+        Ok(())
+    }
+
+    /// Builds the state machine again from what the log is known to hold.
+    fn rebuild_raft(&mut self) -> Result<(), RaftError> {
+        let mut terms = self.raft.take().map(|raft| raft.terms()).unwrap_or_default();
+        terms.truncate_after(self.last_kept);
+        self.start_raft(Recovered { hard_state: self.hard_state.clone(), terms })
     }
 
     fn refuse_pending(&mut self, error: &ProduceError) {
@@ -461,7 +490,12 @@ impl actix::Handler<Persisted> for RaftActor {
     fn handle(&mut self, Persisted(flushed): Persisted, context: &mut Self::Context) {
         let Kept { durability, entries } = match flushed.outcome {
             Ok(kept) => kept,
-            Err(reason) => return self.refuse(reason),
+            Err(refusal) => {
+                let result = self.refuse(refusal);
+                self.obey(result, context);
+                self.queue_pump(context);
+                return;
+            }
         };
         if let Some(placed) = entries.last() {
             self.last_kept = placed.index;
@@ -496,9 +530,7 @@ impl actix::Handler<SpaceReturned> for RaftActor {
     fn handle(&mut self, _: SpaceReturned, context: &mut Self::Context) {
         let Some(reason) = self.full.take() else { return };
         info!(self.seat.logger(), "the disk has room again"; "was" => reason);
-        let mut terms = self.raft.take().map(|raft| raft.terms()).unwrap_or_default();
-        terms.truncate_after(self.last_kept);
-        let result = self.start_raft(Recovered { hard_state: self.hard_state.clone(), terms });
+        let result = self.rebuild_raft();
         self.obey(result, context);
     }
 }

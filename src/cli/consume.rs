@@ -5,11 +5,12 @@ mod position;
 mod print;
 
 use super::progress::Progress;
-use super::{Failure, NodeAddress, block_on, stdout};
+use super::{Class, Failure, NodeAddress, block_on, stdout};
 use crate::model::{Clock, Offset, SystemClock};
 use crate::wire::client::{
     Chunk, Client, ClientError, ClientOptions, FetchOptions, Position, Target,
 };
+use crate::wire::pb::duramen::v1::Partition;
 use clap::Args;
 use format::Format;
 use print::{Printer, Skip};
@@ -64,7 +65,7 @@ pub struct ConsumeArgs {
 /// Prints what was asked for.
 pub fn run(args: ConsumeArgs) -> Result<(), Failure> {
     let position = position::parse(&args.offset, SystemClock::new().wall())
-        .map_err(|error| Failure::new(super::Class::BadInput, error.to_string()))?;
+        .map_err(|error| Failure::new(Class::BadInput, error.to_string()))?;
     if args.count == Some(0) {
         return Ok(());
     }
@@ -113,8 +114,24 @@ async fn exact(client: &mut Client, topic: &str, position: Position) -> Result<P
     let Some(partition) = described.partitions.iter().find(|partition| partition.id == 0) else {
         return Ok(position);
     };
+    check_readable(partition)?;
     let first = partition.high_watermark.saturating_sub(count).max(partition.start_offset);
     Ok(Position::Offset(Offset(first)))
+}
+
+/// While a log cannot be read, its end as described means nothing.
+fn check_readable(partition: &Partition) -> Result<(), Failure> {
+    let class = match partition.state.as_str() {
+        "serving" => return Ok(()),
+        "quarantined" if partition.segments > 0 => return Ok(()),
+        "recovering" | "restarting" => Class::Temporary,
+        _ => Class::Unavailable,
+    };
+    let error = format!("the log's end is not known: its partition is {}", partition.state);
+    let failure = Failure::new(class, error)
+        .advice("try again later; `duramen describe` tells the state of the log");
+    let reason = partition.reason.clone();
+    Err(if reason.is_empty() { failure } else { failure.cause(reason) })
 }
 
 fn start_printer(
@@ -137,4 +154,31 @@ fn start_printer(
     };
     let started = thread::Builder::new().name("printer".into()).spawn(print);
     started.map_err(|error| Failure::io("cannot start a thread", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(state: &str, segments: u32) -> Partition {
+        let reason = "because".into();
+        Partition { state: state.into(), segments, reason, ..Default::default() }
+    }
+
+    #[test]
+    fn the_last_records_are_counted_only_from_an_end_that_is_known() {
+        assert_eq!(check_readable(&partition("serving", 1)), Ok(()));
+        assert_eq!(check_readable(&partition("quarantined", 1)), Ok(()));
+        let cases = [
+            (partition("recovering", 0), Class::Temporary),
+            (partition("restarting", 1), Class::Temporary),
+            (partition("quarantined", 0), Class::Unavailable),
+            (partition("stopped", 1), Class::Unavailable),
+        ];
+        for (partition, class) in cases {
+            let failure = check_readable(&partition).unwrap_err();
+            assert_eq!((failure.class, failure.cause.as_deref()), (class, Some("because")));
+            assert!(failure.error.contains(&partition.state), "{}", failure.error);
+        }
+    }
 }

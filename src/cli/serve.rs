@@ -204,10 +204,7 @@ impl Life<'_> {
                     return Err(Failure::new(Class::Runtime, "the node gave up").cause(reason)
                         .advice("the lines above tell what failed; a restart recovers from disk"));
                 }
-                outcome = &mut announced, if !is_announced => {
-                    outcome?;
-                    is_announced = true;
-                }
+                () = &mut announced, if !is_announced => is_announced = true,
                 () = &mut watched, if is_watched => is_watched = false,
             }
         }
@@ -235,12 +232,7 @@ impl Life<'_> {
 }
 
 /// Tells everyone who waits for it that the node is ready, once recovery is over.
-async fn announce(
-    node: &Node,
-    settings: Settings,
-    notifier: Notifier,
-    logger: Logger,
-) -> Result<(), Failure> {
+async fn announce(node: &Node, settings: Settings, notifier: Notifier, logger: Logger) {
     let mut ready = pin!(node.ready());
     let mut recovering = tokio::time::interval(RECOVERY_NOTICE_INTERVAL);
     let state = loop {
@@ -254,10 +246,12 @@ async fn announce(
             }
         }
     };
-    node.data_dir().write_ports(node.rpc_addr(), node.http_addr())?;
+    if let Err(error) = node.data_dir().write_ports(node.rpc_addr(), node.http_addr()) {
+        // A full disk, perhaps: the node serves all the same, and the addresses are logged below.
+        warn!(logger, "cannot tell the ports in the data directory"; "error" => %error);
+    }
     notifier.ready(state.name());
     info!(logger, "ready"; "state" => state.name(), "node_id" => node.node_id(),
         "rpc" => %node.rpc_addr(), "http" => %node.http_addr());
     greeting::print(node.rpc_addr(), node.http_addr(), &settings);
-    Ok(())
 }

@@ -187,8 +187,8 @@ fn take_lock(path: &Path) -> Result<File, DataDirError> {
     let mut lock = options.open(&file).map_err(failed)?;
     try_lock(&lock, path)?;
     let holder = format!("{} {}\n", std::process::id(), host());
-    lock.set_len(0).map_err(failed)?;
-    lock.write_all(holder.as_bytes()).map_err(failed)?;
+    // For people only, and a full disk may have no room for it: the lock itself is what counts.
+    let _ = lock.set_len(0).and_then(|()| lock.write_all(holder.as_bytes()));
     Ok(lock)
 }
 

@@ -68,7 +68,7 @@ pub struct RpcSettings {
     pub connections_max: u32,
     /// HTTP/2 streams open at once on one connection.
     pub streams_max: u32,
-    /// Largest gRPC message read or sent.
+    /// Largest gRPC message read.
     pub message_bytes_max: ByteSize,
     /// Unanswered batches on one stream before the server stops reading from it.
     pub outstanding_batches_max: u32,
@@ -83,7 +83,7 @@ pub struct HttpSettings {
     pub addr: SocketAddr,
     /// Largest request body.
     pub body_bytes_max: ByteSize,
-    /// Connections open at once; further ones wait to be accepted.
+    /// Connections open at once; further ones are closed on arrival.
     pub connections_max: u32,
 }
 

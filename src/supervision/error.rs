@@ -58,7 +58,9 @@ pub enum Refused {
         path: ActorPath,
     },
     /// The actor left service until an operator releases it.
-    #[error("{path} is quarantined since {since}: {reason}; nothing was done, repair then release")]
+    #[error(
+        "{path} is quarantined: {reason}; nothing was done; mend the cause, then restart the node"
+    )]
     Quarantined {
         /// Whom the message was for.
         path: ActorPath,

@@ -138,6 +138,56 @@ fn nothing_is_acknowledged_or_readable_before_its_sync_returns() {
     });
 }
 
+/// Goal: the level `interval` keeps its word while appends never pause.
+#[test]
+fn the_level_interval_syncs_at_its_interval_also_under_load() {
+    on_a_system(async {
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = settings(directory.path());
+        settings.log.durability = Durability::Interval;
+        settings.log.sync_interval = Duration::from_millis(20);
+        let disk = SimDisk::new();
+        let node = node_on(&disk, &settings).await;
+        let store = "00000000000000000000.store";
+        let syncs = disk.calls_on(DiskCall::Sync, store);
+        let mut appended = 0;
+        until("three intervals passed", || {
+            appended += 1;
+            drop(node.log().propose_records(record(format!("{appended}"))).unwrap());
+            disk.calls_on(DiskCall::Sync, store) >= syncs + 3
+        })
+        .await;
+        node.shutdown(settings.shutdown.grace).await;
+    });
+}
+
+/// Goal: a raised limit is one limit for all parts.
+#[test]
+fn limits_raised_above_their_defaults_hold_on_the_whole_way() {
+    on_a_system(async {
+        use duramen::ops::settings::ByteSize;
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = settings(directory.path());
+        settings.log.batch_bytes_max = ByteSize::mib(48);
+        settings.log.record_bytes_max = ByteSize::mib(40);
+        let node = node_on(&SimDisk::new(), &settings).await;
+        let append = async |bytes: usize| {
+            let large = Record::of_value(vec![7; bytes], Timestamp(1));
+            node.log().propose_records(vec![large])?.await
+        };
+        assert_eq!(append(36 << 20).await.unwrap().base_offset, Offset(0));
+        let refused = append(41 << 20).await.unwrap_err();
+        assert!(matches!(refused, ProduceError::TooLarge { .. }), "{refused:?}");
+        let far = |at: i64| Record::of_value("x", Timestamp(at));
+        let apart = vec![far(i64::MIN), far(i64::MAX), far(i64::MIN), far(5)];
+        let ack = node.log().propose_records(apart).unwrap().await.unwrap();
+        assert_eq!((ack.base_offset, ack.records), (Offset(1), 4), "spread over several batches");
+        assert_eq!(node.log().read_records(Offset(3), 9, 1 << 20).await.unwrap().len(), 2);
+        assert_eq!(node.log().describe().restarts, 0);
+        node.shutdown(settings.shutdown.grace).await;
+    });
+}
+
 /// Goal: what was acknowledged outlives the power. Method: cut it under load, at many places, with
 /// unsynced sectors kept, lost or torn; the control is a node that acknowledges before it syncs.
 #[test]

@@ -7,7 +7,7 @@
 use super::LogActor;
 use super::plan::LogPlan;
 use crate::actors::published::Phase;
-use crate::actors::raft::{Flushed, Kept, LogReady};
+use crate::actors::raft::{Flushed, Kept, LogReady, Refusal};
 use crate::log::{Entry, Log, LogError, Placed, Synced, Written, stable};
 use crate::model::{Disposition, Durability, RaftIndex, with_causes};
 use crate::raft::{HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, TermRuns};
@@ -33,7 +33,7 @@ const PREPARE_BYTES: u64 = 1 << 20;
 pub(super) enum Job {
     Append(AppendJob),
     Wait(Duration),
-    AwaitSpace,
+    AwaitSpace { needed_bytes: u64 },
     Tend,
 }
 
@@ -75,7 +75,7 @@ pub struct Tended {
     pub first_index: RaftIndex,
 }
 
-/// The way to the thread. Bounded by construction: one append is in flight at a time.
+/// The way to the thread. Bounded by construction: of each kind of job one is under way at a time.
 #[derive(Debug)]
 pub(super) struct Jobs(Sender<Job>);
 
@@ -140,10 +140,10 @@ struct FlushThread<'a> {
     pass: FencePass,
     reports: &'a Line<LogActor>,
     log: Log,
-    /// Written and not synced, under the levels that allow it.
-    dirty: bool,
-    /// The disk was full at the last append.
-    awaiting_space: bool,
+    /// Since when something is written and not synced, where the level is `interval`.
+    dirty_since: Option<Duration>,
+    /// The disk was full at the last append: so many free bytes are waited for.
+    awaiting_free_bytes: Option<u64>,
 }
 
 impl<'a> FlushThread<'a> {
@@ -182,24 +182,30 @@ impl<'a> FlushThread<'a> {
         info!(plan.logger, "log recovered"; "clean" => recovered.clean,
             "records" => recovered.next_offset.0, "cut_bytes" => recovered.cut_bytes,
             "scanned_bytes" => recovered.scanned_bytes);
+        // What recovery made durable is committed in a group of one voter. The watermark goes first:
+        // whoever sees the log must not find it shorter than it is.
+        plan.published.commit(recovered.next_offset);
         plan.published.recovered(log.view());
         reports.complete(Report::Recovered(Box::new(LogReady {
             hard_state,
             terms: TermRuns::recovered(recovered.terms, recovered.last_index),
             next_offset: recovered.next_offset,
         })));
-        Ok(Self { plan, pass, reports, log, dirty: false, awaiting_space: false })
+        Ok(Self { plan, pass, reports, log, dirty_since: None, awaiting_free_bytes: None })
     }
 
     fn serve(&mut self, jobs: &Receiver<Job>) -> Result<(), Stop> {
         let mut prepared = false;
         loop {
-            let wait = if self.awaiting_space {
-                Some(SPACE_POLL)
-            } else if self.dirty {
-                Some(self.plan.sync_interval)
-            } else {
-                (!prepared).then_some(IDLE)
+            let sync_in = self.sync_due_in();
+            if sync_in.is_some_and(|wait| wait.is_zero()) {
+                self.sync_late()?;
+                continue;
+            }
+            let wait = match (self.awaiting_free_bytes, sync_in) {
+                (Some(_), sync_in) => Some(sync_in.unwrap_or(SPACE_POLL).min(SPACE_POLL)),
+                (None, Some(sync_in)) => Some(sync_in),
+                (None, None) => (!prepared).then_some(IDLE),
             };
             let received = match wait {
                 Some(wait) => jobs.recv_timeout(wait),
@@ -211,14 +217,33 @@ impl<'a> FlushThread<'a> {
                     self.take(job, jobs)?;
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Err(RecvTimeoutError::Timeout) if self.awaiting_space => self.look_for_space(),
-                Err(RecvTimeoutError::Timeout) if self.dirty => self.sync_late()?,
-                Err(RecvTimeoutError::Timeout) => {
-                    let pass = self.pass.clone();
-                    let _fenced = pass.enter()?;
-                    prepared = !self.log.zero_ahead(PREPARE_BYTES)?;
-                }
+                Err(RecvTimeoutError::Timeout) if sync_in.is_some() => {}
+                Err(RecvTimeoutError::Timeout) => match self.awaiting_free_bytes {
+                    Some(enough) => self.look_for_space(enough),
+                    None => prepared = !self.prepare()?,
+                },
             }
+            if let (Some(enough), true) = (self.awaiting_free_bytes, sync_in.is_some()) {
+                self.look_for_space(enough);
+            }
+        }
+    }
+
+    /// When what is written must be synced, under the level `interval`.
+    fn sync_due_in(&self) -> Option<Duration> {
+        let since = self.dirty_since?;
+        Some((since + self.plan.sync_interval).saturating_sub(self.plan.clock.monotonic()))
+    }
+
+    /// Idle work. True when there is more of it.
+    fn prepare(&mut self) -> Result<bool, Stop> {
+        let pass = self.pass.clone();
+        let _fenced = pass.enter()?;
+        match self.log.zero_ahead(PREPARE_BYTES) {
+            Ok(more) => Ok(more),
+            // It is a comfort: a disk without room for it has none to offer.
+            Err(error) if error.disposition() == Disposition::TellCaller => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -226,16 +251,22 @@ impl<'a> FlushThread<'a> {
         match job {
             Job::Append(append) => self.append(append),
             Job::Wait(wait) => match jobs.recv_timeout(wait) {
-                // What arrives ends the wait: it is what was waited for, or newer than it.
-                Ok(job) => self.take(job, jobs),
+                // An append is what was waited for. Anything else must not swallow the answer.
+                Ok(job @ Job::Append(_)) => self.take(job, jobs),
+                Ok(job) => {
+                    self.reports.complete(Report::WaitOver);
+                    self.take(job, jobs)
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     self.reports.complete(Report::WaitOver);
                     Ok(())
                 }
                 Err(RecvTimeoutError::Disconnected) => Ok(()),
             },
-            Job::AwaitSpace => {
-                self.awaiting_space = true;
+            Job::AwaitSpace { needed_bytes } => {
+                // Some room over what was refused, or the next append would find it full again.
+                let spare = needed_bytes.max(SPACE_SPARE_BYTES);
+                self.awaiting_free_bytes = Some(self.plan.options.reserve_free_bytes + spare);
                 Ok(())
             }
             Job::Tend => self.tend(),
@@ -249,7 +280,7 @@ impl<'a> FlushThread<'a> {
         let outcome = match self.write(hard_state.as_ref(), &entries) {
             Ok(kept) => Ok(kept),
             // Nothing was kept of the entries, and nobody else has them: a definite refusal.
-            Err(error) if error.is_disk_full() => Err(error.to_string()),
+            Err(error) if error.disposition() == Disposition::TellCaller => Err(refusal(&error)),
             Err(error) => return Err(error.into()),
         };
         self.reports.complete(Report::Flushed(Flushed { number, outcome }));
@@ -274,28 +305,26 @@ impl<'a> FlushThread<'a> {
             Durability::Fsync => Receipt::from(self.log.sync()?),
             weaker => Receipt::weaker(self.log.written(), weaker),
         };
-        self.dirty = receipt.durability != Durability::Fsync;
+        if receipt.durability == Durability::Interval {
+            self.dirty_since.get_or_insert_with(|| self.plan.clock.monotonic());
+        }
         self.plan.published.flushed(appended.bytes);
         Ok(receipt.over(appended.placed))
     }
 
     fn sync_late(&mut self) -> Result<(), Stop> {
-        self.dirty = false;
-        if self.plan.durability == Durability::Interval {
-            let pass = self.pass.clone();
-            let _fenced = pass.enter()?;
-            // Their producers were told a weaker level long ago.
-            let _ = self.log.sync()?;
-        }
+        self.dirty_since = None;
+        let pass = self.pass.clone();
+        let _fenced = pass.enter()?;
+        // Their producers were told a weaker level long ago.
+        let _ = self.log.sync()?;
         Ok(())
     }
 
-    fn look_for_space(&mut self) {
-        // Some room over the reserve, or the first append would find it full again.
-        let enough = self.plan.options.reserve_free_bytes + SPACE_SPARE_BYTES;
+    fn look_for_space(&mut self, enough: u64) {
         match self.plan.disk.free_bytes(&self.plan.directory) {
             Ok(free) if free >= enough => {
-                self.awaiting_space = false;
+                self.awaiting_free_bytes = None;
                 self.reports.complete(Report::SpaceReturned);
             }
             Ok(_) => {}
@@ -307,22 +336,44 @@ impl<'a> FlushThread<'a> {
         let pass = self.pass.clone();
         let _fenced = pass.enter()?;
         let committed = self.plan.published.high_watermark();
-        let removed = self.log.retain(committed)?;
-        if removed.segments > 0 {
+        let retained = self.log.retain(committed);
+        let removed = self.unless_fatal(retained, "retention removed nothing")?;
+        if let Some(removed) = removed.filter(|removed| removed.segments > 0) {
             info!(self.plan.logger, "retention removed segments"; "segments" => removed.segments,
                 "bytes" => removed.bytes, "log_start" => self.log.view().start().0);
         }
-        match self.log.checkpoint() {
-            Ok(()) => {}
-            Err(error) if error.disposition() == Disposition::TellCaller => {
-                warn!(self.plan.logger, "no checkpoint written"; "error" => %error);
-            }
-            Err(error) => return Err(error.into()),
-        }
+        let written = self.log.checkpoint();
+        self.unless_fatal(written, "no checkpoint written")?;
         let first_index = self.log.first_index();
         self.reports.complete(Report::Tended(Tended { first_index }));
         Ok(())
     }
+}
+
+impl FlushThread<'_> {
+    /// Housekeeping that fails without harm is told and tried again next time.
+    fn unless_fatal<T>(
+        &self,
+        outcome: Result<T, LogError>,
+        told: &str,
+    ) -> Result<Option<T>, LogError> {
+        match outcome {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.disposition() == Disposition::TellCaller => {
+                warn!(self.plan.logger, "{told}"; "error" => with_causes(&error));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn refusal(error: &LogError) -> Refusal {
+    let needed_bytes = match error {
+        LogError::DiskFull { needed_bytes, .. } => Some(*needed_bytes),
+        _ => None,
+    };
+    Refusal { reason: with_causes(error), needed_bytes }
 }
 
 /// The vote file; `None` where there never was one.

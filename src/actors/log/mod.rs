@@ -65,9 +65,12 @@ pub struct WaitAwhile {
 /// Asks for [`SpaceReturned`] when there is room for appends again.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct AwaitSpace;
+pub struct AwaitSpace {
+    /// What the append that was refused needed.
+    pub needed_bytes: u64,
+}
 
-/// Housekeeping: apply retention, write a checkpoint, zero ahead where it is due.
+/// Housekeeping: apply retention, write a checkpoint.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Tend;
@@ -80,13 +83,15 @@ pub struct LogActor {
     jobs: Option<Jobs>,
     raft: Option<Line<RaftActor>>,
     ready: Option<LogReady>,
+    /// A reminder is on its way.
+    tending: bool,
 }
 
 impl LogActor {
     /// The factory: starts the flush thread, which begins with recovery.
     pub fn new(context: &mut Context<Self>, seat: Seat<Self>, plan: Arc<LogPlan>) -> Self {
         let jobs = flush::start(Arc::clone(&plan), &seat, Line::new(context.address()));
-        Self { seat, plan, jobs: Some(jobs), raft: None, ready: None }
+        Self { seat, plan, jobs: Some(jobs), raft: None, ready: None, tending: false }
     }
 
     fn send(&self, job: Job) {
@@ -140,8 +145,8 @@ impl Handler<WaitAwhile> for LogActor {
 impl Handler<AwaitSpace> for LogActor {
     type Result = ();
 
-    fn handle(&mut self, _: AwaitSpace, _: &mut Self::Context) {
-        self.send(Job::AwaitSpace);
+    fn handle(&mut self, message: AwaitSpace, _: &mut Self::Context) {
+        self.send(Job::AwaitSpace { needed_bytes: message.needed_bytes });
     }
 }
 
@@ -149,7 +154,10 @@ impl Handler<Tend> for LogActor {
     type Result = ();
 
     fn handle(&mut self, _: Tend, _: &mut Self::Context) {
-        self.send(Job::Tend);
+        // While a disk call hangs reminders would pile up.
+        if !std::mem::replace(&mut self.tending, true) {
+            self.send(Job::Tend);
+        }
     }
 }
 
@@ -179,6 +187,7 @@ impl Handler<Report> for LogActor {
                 }
             }
             Report::Tended(tended) => {
+                self.tending = false;
                 if let Some(raft) = raft {
                     raft.complete(tended);
                 }

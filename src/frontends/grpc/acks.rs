@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use tokio::time::Instant;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
@@ -23,8 +24,11 @@ pub trait Dialect: Send + Unpin + 'static {
     /// What must be kept of a request until it is answered.
     type Tag: Copy + Send + Unpin;
 
+    /// What is kept of a request.
+    fn tag(&self, request: &Self::Request) -> Self::Tag;
+
     /// Hands a request to the partition.
-    fn propose(&self, request: Self::Request) -> (Self::Tag, Result<PendingAck, Refusal>);
+    fn propose(&self, request: Self::Request) -> Result<PendingAck, Refusal>;
 
     /// Makes the answer. An error ends the stream.
     fn answer(
@@ -37,6 +41,14 @@ pub trait Dialect: Send + Unpin + 'static {
 enum Waiting {
     Ack(PendingAck),
     Refused(Option<Refusal>),
+}
+
+/// Something was refused for now: what the client sent before it could know that must not
+/// overtake it, and is refused for the same reason.
+struct Pause {
+    refusal: Refusal,
+    /// When the client was told to come back; `None` until it was told.
+    until: Option<Instant>,
 }
 
 enum Input {
@@ -52,6 +64,7 @@ pub struct AckStream<D: Dialect> {
     input: Input,
     outstanding: VecDeque<(D::Tag, Waiting)>,
     outstanding_max: usize,
+    pause: Option<Pause>,
     drain: DrainPoller,
 }
 
@@ -69,6 +82,7 @@ impl<D: Dialect> AckStream<D> {
             input: Input::Open,
             outstanding: VecDeque::new(),
             outstanding_max: outstanding_max.max(1),
+            pause: None,
             drain: drain.poller(),
         }
     }
@@ -85,8 +99,8 @@ impl<D: Dialect> AckStream<D> {
                 Poll::Ready(None) => self.input = Input::Ended(None),
                 Poll::Ready(Some(Err(status))) => self.input = Input::Ended(Some(status)),
                 Poll::Ready(Some(Ok(request))) => {
-                    let (tag, proposed) = self.dialect.propose(request);
-                    let waiting = match proposed {
+                    let tag = self.dialect.tag(&request);
+                    let waiting = match self.propose(request) {
                         Ok(ack) => Waiting::Ack(ack),
                         Err(refusal) => Waiting::Refused(Some(refusal)),
                     };
@@ -94,6 +108,31 @@ impl<D: Dialect> AckStream<D> {
                 }
             }
         }
+    }
+
+    /// Proposes a request, unless it would overtake one that was refused for now.
+    fn propose(&mut self, request: D::Request) -> Result<PendingAck, Refusal> {
+        if let Some(Pause { refusal, until }) = &self.pause {
+            if until.is_none_or(|until| Instant::now() < until) {
+                return Err(refusal.clone());
+            }
+            self.pause = None;
+        }
+        let proposed = self.dialect.propose(request);
+        if let Err(refusal) = &proposed
+            && refusal.retry_after().is_some()
+        {
+            self.pause = Some(Pause { refusal: refusal.clone(), until: None });
+        }
+        proposed
+    }
+
+    /// Notes that the client is told of a refusal: the first of a row says when to come back.
+    fn told(&mut self, refusal: &Refusal) {
+        let Some(after) = refusal.retry_after() else { return };
+        let refusal = refusal.clone();
+        let pause = self.pause.get_or_insert(Pause { refusal, until: None });
+        pause.until = pause.until.or(Some(Instant::now() + after));
     }
 }
 
@@ -120,6 +159,9 @@ impl<D: Dialect> Stream for AckStream<D> {
         };
         let tag = *tag;
         this.outstanding.pop_front();
+        if let Err(refusal) = &outcome {
+            this.told(refusal);
+        }
         let answer = this.dialect.answer(tag, outcome);
         if answer.is_err() {
             this.input = Input::Ended(None);

@@ -1,12 +1,17 @@
-//! The caller's deadline (`grpc-timeout`). No timer is set for a call that brings none.
+//! How long a call may wait: the caller's deadline (`grpc-timeout`), within the node's own.
 
 use std::future::Future;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
 
 /// The time that the caller gives, if it says so. A malformed value counts as none.
-pub fn of(metadata: &MetadataMap) -> Option<Duration> {
+fn of(metadata: &MetadataMap) -> Option<Duration> {
     parse(metadata.get("grpc-timeout")?.to_str().ok()?)
+}
+
+/// The time that a call has: what the caller gives, and never more than `max`.
+pub fn at_most(max: Duration, metadata: &MetadataMap) -> Duration {
+    of(metadata).unwrap_or(max).min(max)
 }
 
 fn parse(text: &str) -> Option<Duration> {
@@ -29,14 +34,11 @@ fn parse(text: &str) -> Option<Duration> {
 
 /// Waits for `work`, at most so long; `late` makes the answer when time runs out.
 pub async fn within<T, E>(
-    deadline: Option<Duration>,
+    time: Duration,
     work: impl Future<Output = Result<T, E>>,
     late: impl FnOnce() -> E,
 ) -> Result<T, E> {
-    match deadline {
-        None => work.await,
-        Some(time) => tokio::time::timeout(time, work).await.unwrap_or_else(|_| Err(late())),
-    }
+    tokio::time::timeout(time, work).await.unwrap_or_else(|_| Err(late()))
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ impl<P: PartitionApi> Fetch<P> {
     ) -> Result<Self, Refusal> {
         let format = pb::FetchFormat::try_from(request.format)
             .map_err(|_| Refusal::invalid(format!("fetch format {} is unknown", request.format)))?;
+        partition.readable()?;
         let (start, end) = (partition.start_offset(), partition.high_watermark());
         let next = match request.position {
             None | Some(Position::Start(_)) => start,
@@ -137,7 +138,8 @@ impl<P: PartitionApi> Fetch<P> {
     }
 
     async fn read_records(&self) -> Result<pb::FetchResponse, Refusal> {
-        let count = self.wanted.unwrap_or(u64::MAX).min(RESPONSE_RECORDS_MAX) as usize;
+        let left = self.end.map_or(u64::MAX, |end| end.0 - self.next.0);
+        let count = self.wanted.unwrap_or(u64::MAX).min(RESPONSE_RECORDS_MAX).min(left) as usize;
         let found = self.partition.read_records(self.next, count, self.bytes_max).await?;
         let mut response = self.nothing();
         if let (Some((first, _)), Some((last, _))) = (found.first(), found.last()) {

@@ -21,7 +21,7 @@ pub struct DuramenLog<P> {
     pub node: Arc<NodeInfo>,
     pub outstanding_max: usize,
     pub fetch_limits: FetchLimits,
-    /// The longest that one call may wait for records to come.
+    /// The longest that one unary call may wait for its answer.
     pub wait_max: Duration,
     pub drain: Drain,
 }
@@ -52,9 +52,11 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         &self,
         request: Request<pb::ProduceRequest>,
     ) -> Result<Response<pb::ProduceResponse>, Status> {
-        let time = deadline::of(request.metadata());
-        let (correlation_id, proposed) = self.proposer.propose(request.into_inner());
-        let ack = deadline::within(time, proposed?, || ProduceError::Deadline).await;
+        let time = deadline::at_most(self.wait_max, request.metadata());
+        let request = request.into_inner();
+        let correlation_id = request.correlation_id;
+        let proposed = self.proposer.try_propose(request)?;
+        let ack = deadline::within(time, proposed, || ProduceError::Deadline).await;
         Ok(Response::new(response(correlation_id, ack.map_err(Refusal::from)?)))
     }
 
@@ -71,9 +73,8 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         &self,
         request: Request<pb::FetchRequest>,
     ) -> Result<Response<pb::FetchResponse>, Status> {
-        let asked = deadline::of(request.metadata());
+        let time = deadline::at_most(self.wait_max, request.metadata());
         let mut fetch = self.fetch_from(request.into_inner()).await?;
-        let time = Some(asked.map_or(self.wait_max, |time| time.min(self.wait_max)));
         let found = deadline::within(time, fetch.next(), Refusal::read_deadline).await?;
         Ok(Response::new(found.unwrap_or_else(|| fetch.nothing())))
     }
@@ -150,8 +151,12 @@ impl<P: PartitionApi> Dialect for Proposer<P> {
     /// The correlation id.
     type Tag = u64;
 
-    fn propose(&self, request: pb::ProduceRequest) -> (u64, Result<PendingAck, Refusal>) {
-        (request.correlation_id, self.try_propose(request))
+    fn tag(&self, request: &pb::ProduceRequest) -> u64 {
+        request.correlation_id
+    }
+
+    fn propose(&self, request: pb::ProduceRequest) -> Result<PendingAck, Refusal> {
+        self.try_propose(request)
     }
 
     /// A refusal is an answer like any other: the stream goes on.

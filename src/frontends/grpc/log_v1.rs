@@ -12,6 +12,7 @@ use crate::wire::pb::log::v1 as pb;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -26,6 +27,8 @@ pub struct LogV1<P> {
     pub node: Arc<NodeInfo>,
     pub clock: Arc<dyn Clock>,
     pub outstanding_max: usize,
+    /// The longest that one unary call may wait for its answer.
+    pub wait_max: Duration,
     pub drain: Drain,
 }
 
@@ -35,7 +38,7 @@ impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
         &self,
         request: Request<pb::ProduceRequest>,
     ) -> Result<Response<pb::ProduceResponse>, Status> {
-        let time = deadline::of(request.metadata());
+        let time = deadline::at_most(self.wait_max, request.metadata());
         let record = record_from_book(request.into_inner().record, self.clock.wall());
         let pending = self.partition.propose_records(vec![record]).map_err(Refusal::from)?;
         let ack = deadline::within(time, pending, || ProduceError::Deadline).await;
@@ -47,6 +50,7 @@ impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
         &self,
         request: Request<pb::ConsumeRequest>,
     ) -> Result<Response<pb::ConsumeResponse>, Status> {
+        self.partition.readable().map_err(status)?;
         let offset = request.into_inner().offset;
         let read = self.partition.read_records(Offset(offset), 1, READ_AHEAD_BYTES).await;
         let Some((offset, record)) = read.map_err(status)?.into_iter().next() else {
@@ -62,6 +66,7 @@ impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
         &self,
         request: Request<pb::ConsumeRequest>,
     ) -> Result<Response<Self::ConsumeStreamStream>, Status> {
+        self.partition.readable().map_err(status)?;
         let follower = Follower {
             partition: self.partition.clone(),
             high_watermark: self.partition.watch(),
@@ -122,9 +127,11 @@ impl<P: PartitionApi> Dialect for BookDialect<P> {
     type Response = pb::ProduceResponse;
     type Tag = ();
 
-    fn propose(&self, request: pb::ProduceRequest) -> ((), Result<PendingAck, Refusal>) {
+    fn tag(&self, _: &pb::ProduceRequest) {}
+
+    fn propose(&self, request: pb::ProduceRequest) -> Result<PendingAck, Refusal> {
         let record = record_from_book(request.record, self.clock.wall());
-        ((), self.partition.propose_records(vec![record]).map_err(Refusal::from))
+        self.partition.propose_records(vec![record]).map_err(Refusal::from)
     }
 
     fn answer(&self, (): (), outcome: Result<Ack, Refusal>) -> Result<pb::ProduceResponse, Status> {

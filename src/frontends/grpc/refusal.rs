@@ -44,6 +44,11 @@ impl Refusal {
         Self::new(Code::DeadlineExceeded, "DEADLINE", "the deadline passed; nothing was changed")
     }
 
+    /// When the same request may succeed, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     /// The refusal as a field of a stream's response.
     pub fn into_pb(self) -> pb::Error {
         let retry_after_ms = self

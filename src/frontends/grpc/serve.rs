@@ -5,7 +5,7 @@ use super::fetch::FetchLimits;
 use super::log::{DuramenLog, Proposer};
 use super::log_v1::LogV1;
 use crate::actors::partition::PartitionApi;
-use crate::actors::readiness::NodeInfo;
+use crate::actors::readiness::{Condition, NodeInfo, Readiness};
 use crate::frontends::drain::Drain;
 use crate::frontends::listener::{ConnectionCounters, Listener};
 use crate::model::Clock;
@@ -34,6 +34,9 @@ const WRONG_PORT: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain
     content-length: 76\r\nconnection: close\r\n\r\n\
     this port speaks gRPC over HTTP/2; the HTTP port is another, see ports.json\n";
 
+/// How often the health service looks at how the node is.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+
 /// The pause between two probes of a silent connection.
 const KEEPALIVE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -55,7 +58,7 @@ pub struct RpcLimits {
     pub fetch_bytes_default: usize,
     /// The payload of one fetch response whatever the client says.
     pub fetch_bytes_max: usize,
-    /// The longest that one call may wait for records to come.
+    /// The longest that one unary call may wait for its answer.
     pub request_deadline: Duration,
     /// How long a new connection may take to say that it speaks HTTP/2.
     pub handshake_max: Duration,
@@ -109,7 +112,9 @@ pub struct GrpcFrontend<P> {
     pub clock: Arc<dyn Clock>,
     /// What clients may ask of it.
     pub limits: RpcLimits,
-    /// What the health service says; set to serving when serving begins.
+    /// How the node's parts are.
+    pub readiness: Arc<dyn Readiness>,
+    /// What the health service says; follows the readiness while this serves.
     pub health: HealthSwitch,
     /// Counts connections.
     pub counters: Arc<ConnectionCounters>,
@@ -125,7 +130,6 @@ impl<P: PartitionApi> GrpcFrontend<P> {
     /// # Errors
     /// When the socket cannot be used with the runtime.
     pub async fn serve(self, socket: std::net::TcpListener, drain: Drain) -> io::Result<()> {
-        self.health.set(true).await;
         let dispatch = self.dispatch(&drain);
         let listener = Listener {
             socket,
@@ -136,10 +140,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
             drain: drain.clone(),
         };
         let (limits, logger) = (Arc::new(self.limits), self.logger);
-        let farewell = async {
-            drain.clone().begun().await;
-            self.health.set(false).await;
-        };
+        let health = follow_readiness(&self.health, &*self.readiness, drain.clone());
         let accepting = listener.run(|stream, peer| {
             let (dispatch, limits) = (dispatch.clone(), Arc::clone(&limits));
             let (drain, logger) = (drain.clone(), logger.clone());
@@ -149,7 +150,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
                 }
             }
         });
-        let ((), served) = tokio::join!(farewell, accepting);
+        let ((), served) = tokio::join!(health, accepting);
         served
     }
 
@@ -160,6 +161,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
             node: Arc::clone(&self.node),
             clock: Arc::clone(&self.clock),
             outstanding_max: limits.outstanding_batches_max,
+            wait_max: limits.request_deadline,
             drain: drain.clone(),
         };
         let clock = Arc::clone(&self.clock);
@@ -192,6 +194,25 @@ impl<P: PartitionApi> GrpcFrontend<P> {
     }
 }
 
+/// Says what readiness says (a degraded node serves), until the drain begins: then it does not.
+async fn follow_readiness(health: &HealthSwitch, readiness: &dyn Readiness, drain: Drain) {
+    let mut drained = pin!(drain.begun());
+    let mut told = None;
+    loop {
+        let parts = readiness.readiness();
+        let serving = parts.iter().all(|part| part.condition != Condition::NotReady);
+        // Only changes: whoever watches is told of each.
+        if told != Some(serving) {
+            health.set(serving).await;
+            told = Some(serving);
+        }
+        tokio::select! {
+            () = &mut drained => return health.set(false).await,
+            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+        }
+    }
+}
+
 async fn serve_connection<S>(
     stream: TcpStream,
     service: S,
@@ -211,7 +232,12 @@ where
     sockopt::set_tcp_keepidle(&stream, limits.keepalive_idle)?;
     sockopt::set_tcp_keepintvl(&stream, KEEPALIVE_PROBE_INTERVAL)?;
     sockopt::set_tcp_user_timeout(&stream, limits.keepalive_timeout.as_millis() as u32)?;
-    match tokio::time::timeout(limits.handshake_max, speaks_http2(&stream)).await {
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(limits.handshake_max, speaks_http2(&stream)) => greeted,
+        // It has asked for nothing yet: there is nothing to wait for.
+        () = drain.clone().begun() => return Ok(()),
+    };
+    match greeted {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) => return turn_away(stream).await,
         Ok(Err(error)) => return Err(error),

@@ -2,6 +2,7 @@
 //! GET; unknown fields, and what follows the first JSON value, are ignored; errors are plain text.
 
 use super::body;
+use super::error::HttpError;
 use super::serve::App;
 use crate::actors::partition::{PartitionApi, ReadError};
 use crate::model::{Offset, Record};
@@ -97,11 +98,14 @@ async fn produce<P: PartitionApi>(app: &App<P>, body: Bytes) -> Result<Response,
 async fn consume<P: PartitionApi>(app: &App<P>, body: Bytes) -> Result<Response, Response> {
     let request: Consume = decode(&body).map_err(bad_request)?;
     let not_found = || text(StatusCode::NOT_FOUND, "offset not found");
-    let read = app.partition.read_records(Offset(request.offset), 1, READ_BYTES).await;
-    let found = read.map_err(|error| match error {
+    let failed = |error: ReadError| match error {
         ReadError::OutOfRange { .. } => not_found(),
+        ReadError::Unavailable { .. } => unavailable(error),
         other => text(StatusCode::INTERNAL_SERVER_ERROR, &other.to_string()),
-    })?;
+    };
+    app.partition.readable().map_err(failed)?;
+    let read = app.partition.read_records(Offset(request.offset), 1, READ_BYTES).await;
+    let found = read.map_err(failed)?;
     let (offset, record) = found.into_iter().next().ok_or_else(not_found)?;
     let value = STANDARD.encode(&*record.value.unwrap_or_default());
     Ok(json(&Consumed { record: OutRecord { value, offset: offset.0 } }))
@@ -129,6 +133,15 @@ fn json(answer: &impl Serialize) -> Response {
     let mut body = serde_json::to_vec(answer).expect("numbers and strings can be encoded");
     body.push(b'\n');
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+}
+
+/// As on `/v1`, in plain text: what cannot be read yet is not what is not there.
+fn unavailable(error: ReadError) -> Response {
+    let error = HttpError::from(error);
+    let after = error.retry_after_seconds();
+    let mut response = text(error.status, &error.message);
+    response.headers_mut().extend(after.map(|after| (header::RETRY_AFTER, after)));
+    response
 }
 
 fn text(status: StatusCode, message: &str) -> Response {

@@ -28,6 +28,14 @@ impl HttpError {
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", message)
     }
+
+    /// The pause as a header has it.
+    pub fn retry_after_seconds(&self) -> Option<HeaderValue> {
+        let millis = self.retry_after?.as_millis().max(1);
+        // The header knows whole seconds only: never less than the pause that is meant.
+        let seconds = HeaderValue::from_str(&millis.div_ceil(1000).to_string());
+        Some(seconds.expect("digits are a valid header value"))
+    }
 }
 
 impl IntoResponse for HttpError {
@@ -39,10 +47,7 @@ impl IntoResponse for HttpError {
             "retry_after_ms": millis.map(|millis| u64::try_from(millis).unwrap_or(u64::MAX)),
         }});
         let mut response = (self.status, Json(body)).into_response();
-        if let Some(millis) = millis {
-            // The header knows whole seconds only: never less than the pause that is meant.
-            let seconds = HeaderValue::from_str(&millis.div_ceil(1000).to_string());
-            let seconds = seconds.expect("digits are a valid header value");
+        if let Some(seconds) = self.retry_after_seconds() {
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         response

@@ -87,6 +87,7 @@ pub async fn read<P: PartitionApi>(
     topic::check(&topic, 0)?;
     let Query(query) = query.map_err(|error| HttpError::invalid(error.body_text()))?;
     let (partition, limits) = (&app.partition, &app.limits);
+    partition.readable()?;
     let from = match (query.offset, query.time) {
         (Some(_), Some(_)) => {
             return Err(HttpError::invalid("give offset or time, not both"));

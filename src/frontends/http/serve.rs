@@ -147,6 +147,12 @@ async fn serve_connection(
     header_read_max: Duration,
     drain: Drain,
 ) -> Result<(), hyper::Error> {
+    tokio::select! {
+        // The first bytes of a request, or the client's goodbye: hyper sees which.
+        _ = tokio::time::timeout(header_read_max, stream.readable()) => {}
+        // It has asked for nothing yet: there is nothing to wait for.
+        () = drain.clone().begun() => return Ok(()),
+    }
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_read_max);
     let service = TowerToHyperService::new(router);

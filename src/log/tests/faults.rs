@@ -239,6 +239,22 @@ fn a7_a_full_disk_refuses_appends_serves_reads_and_takes_up_again_when_space_ret
     }
 }
 
+/// Negative control: a writer that counts what a full disk refused as acknowledged must be caught.
+#[test]
+fn a7_an_acknowledgement_in_spite_of_a_full_disk_is_caught() {
+    let disk = SimDisk::new();
+    disk.set_capacity(64 << 10);
+    let (mut log, _) = open(&disk, &small()).unwrap();
+    let mut model = Model { term: 1, ..Model::default() };
+    while log.append(&[model.propose(2, 300)]).is_ok() {
+        model.durable = log.sync().unwrap().upto().0;
+    }
+    assert!(model.check(&log).is_err(), "the refused entry is not in the log");
+    model.durable = model.last();
+    let (log, recovered) = open(&disk.crash(1, CrashMode::Clean), &small()).unwrap();
+    assert!(model.check_recovered(&log, &recovered).is_err());
+}
+
 #[test]
 fn a7_space_kept_in_reserve_is_not_taken_by_appends() {
     let segment_bytes_max = 1 << 20;

@@ -147,7 +147,7 @@ pub static FIELDS: [Field; 31] = [
         "rpc.message_bytes_max",
         rpc.message_bytes_max,
         KIB..=GIB,
-        "Largest gRPC message read or sent; must hold log.batch_bytes_max and 64KiB more."
+        "Largest gRPC message read; must hold log.batch_bytes_max and 64KiB more."
     ),
     field!(
         "rpc.outstanding_batches_max",
@@ -171,7 +171,7 @@ pub static FIELDS: [Field; 31] = [
         "http.connections_max",
         http.connections_max,
         1..=65_536,
-        "HTTP connections open at once; further ones wait to be accepted."
+        "HTTP connections open at once; further ones are closed on arrival."
     ),
     field!(
         "log.durability",

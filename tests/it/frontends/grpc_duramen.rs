@@ -30,8 +30,7 @@ fn fetch(position: Position) -> pb::FetchRequest {
 async fn a_stream_goes_on_behind_a_refused_request_and_every_answer_has_its_correlation_id() {
     let server = Server::start().await;
     let mut client = server.duramen().await;
-    let retry_after = Duration::from_millis(40);
-    let refusal = ProduceError::Overloaded { message: "64 MiB wait".into(), retry_after };
+    let refusal = ProduceError::DiskFull { message: "8 MiB are free".into() };
     let unknown_topic = pb::ProduceRequest { topic: "orders".into(), ..produce(12, &["x"]) };
     let (sender, receiver) = mpsc::channel(8);
     sender.send(produce(10, &["a", "b"])).await.unwrap();
@@ -50,8 +49,8 @@ async fn a_stream_goes_on_behind_a_refused_request_and_every_answer_has_its_corr
     let errors: Vec<_> = rest.iter().map(|response| response.error.as_ref()).collect();
     let ids: Vec<_> = rest.iter().map(|response| response.correlation_id).collect();
     assert_eq!(ids, [11, 12, 13]);
-    let overloaded = errors[0].unwrap();
-    assert_eq!((overloaded.code, overloaded.retry_after_ms, overloaded.definite), (8, 40, true));
+    let full = errors[0].unwrap();
+    assert_eq!((full.code, full.retry_after_ms, full.definite), (8, 0, true));
     let unknown = errors[1].unwrap();
     assert_eq!(unknown.code, Code::NotFound as i32);
     assert!(unknown.message.contains("one topic: \"log\""), "{}", unknown.message);
@@ -282,4 +281,71 @@ async fn describe_tells_the_partitions_state_and_its_reason() {
     assert_eq!((partition.high_watermark, partition.durability()), (2, pb::Durability::Fsync));
     let unknown = client.describe(pb::DescribeRequest { topic: "orders".into() }).await;
     assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_yet_is_unavailable_and_not_empty() {
+    let server = Server::start().await;
+    let retry_after = Duration::from_millis(100);
+    let message = "the partition is being recovered".to_owned();
+    server.partition.is_unreadable(ReadError::Unavailable { message, retry_after });
+    let mut client = server.duramen().await;
+    let mut book = server.book().await;
+    let asked = duramen::wire::pb::log::v1::ConsumeRequest { offset: 0 };
+    let refused = [
+        client.fetch(fetch(Position::Start(true))).await.map(|_| ()),
+        client.fetch(fetch(Position::Offset(7))).await.map(|_| ()),
+        client.fetch_once(fetch(Position::End(true))).await.map(|_| ()),
+        book.consume(asked).await.map(|_| ()),
+        book.consume_stream(asked).await.map(|_| ()),
+    ];
+    for (at, refused) in refused.into_iter().enumerate() {
+        let status = refused.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{at}");
+        let delay = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
+        assert_eq!(delay, Some(retry_after), "{at}");
+    }
+}
+
+#[tokio::test]
+async fn a_unary_produce_waits_no_longer_than_the_node_allows() {
+    let request_deadline = Duration::from_millis(30);
+    let server = Server::start_with(RpcLimits { request_deadline, ..RpcLimits::default() }).await;
+    server.partition.hold();
+    let status = server.duramen().await.produce_once(produce(1, &["x"])).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let request = duramen::wire::pb::log::v1::ProduceRequest { record: None };
+    let status = server.book().await.produce(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn what_was_pipelined_behind_a_refusal_for_now_does_not_overtake_it() {
+    let server = Server::start().await;
+    server.partition.hold();
+    let mut client = server.duramen().await;
+    let (sender, receiver) = mpsc::channel(8);
+    sender.send(produce(1, &["first"])).await.unwrap();
+    let mut responses = client.produce(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    until("it is proposed", || server.partition.proposals() == 1).await;
+    let retry_after = Duration::from_millis(40);
+    let message = "64 MiB wait".to_owned();
+    server.partition.refuse_next(ProduceError::Overloaded { message, retry_after });
+    for id in [2, 3, 4] {
+        sender.send(produce(id, &["x"])).await.unwrap();
+    }
+    until("the second is refused", || server.partition.proposals() == 2).await;
+    assert!(server.partition.release());
+    assert!(responses.message().await.unwrap().unwrap().error.is_none());
+    for id in [2, 3, 4] {
+        let response = responses.message().await.unwrap().unwrap();
+        let error = response.error.unwrap();
+        assert_eq!((response.correlation_id, error.code, error.retry_after_ms), (id, 8, 40));
+    }
+    assert_eq!(server.partition.proposals(), 2, "what followed never reached the partition");
+    tokio::time::sleep(retry_after).await;
+    sender.send(produce(5, &["again"])).await.unwrap();
+    until("it is taken again", || server.partition.release()).await;
+    let response = responses.message().await.unwrap().unwrap();
+    assert!(response.error.is_none() && response.base_offset == 1);
 }

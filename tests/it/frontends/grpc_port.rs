@@ -1,6 +1,7 @@
 //! The gRPC port itself: health, reflection, limits, and how it ends.
 
 use super::server::{Server, until};
+use duramen::actors::readiness::Condition;
 use duramen::frontends::grpc::RpcLimits;
 use duramen::wire::pb::duramen::v1 as pb;
 use std::time::Duration;
@@ -18,19 +19,34 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 #[tokio::test]
-async fn health_knows_the_node_and_both_services_and_flips_when_told() {
+async fn health_knows_the_node_and_both_services_and_follows_their_readiness() {
     let server = Server::start().await;
+    server.readiness.report("partitions/log/0", Condition::Degraded, "it is quarantined");
     let mut client = HealthClient::new(server.channel().await);
-    let mut check = async |service: &str| {
-        let request = HealthCheckRequest { service: service.into() };
-        client.check(request).await.map(|response| response.into_inner().status())
-    };
+    let request = |service: &str| HealthCheckRequest { service: service.into() };
     for service in ["", "log.v1.Log", "duramen.v1.Log"] {
-        assert_eq!(check(service).await.unwrap(), ServingStatus::Serving, "{service:?}");
+        let told = client.check(request(service)).await.unwrap().into_inner().status();
+        assert_eq!(told, ServingStatus::Serving, "{service:?}");
     }
-    assert_eq!(check("orders").await.unwrap_err().code(), Code::NotFound);
-    server.health.set(false).await;
-    assert_eq!(check("duramen.v1.Log").await.unwrap(), ServingStatus::NotServing);
+    assert_eq!(client.check(request("orders")).await.unwrap_err().code(), Code::NotFound);
+    let mut watching = client.watch(request("duramen.v1.Log")).await.unwrap().into_inner();
+    let told = watching.message().await.unwrap().unwrap().status();
+    assert_eq!(told, ServingStatus::Serving);
+    server.readiness.report("partitions/log/0", Condition::NotReady, "it is being recovered");
+    let told = watching.message().await.unwrap().unwrap().status();
+    assert_eq!(told, ServingStatus::NotServing);
+}
+
+#[tokio::test]
+async fn a_connection_that_has_said_nothing_does_not_hold_a_drain() {
+    let server = Server::start().await;
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    until("it is open", || server.counters.open() == 1).await;
+    server.drain.begin();
+    let closed = silent.read(&mut [0; 8]).await;
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    let ended = tokio::time::timeout(Duration::from_secs(5), server.serving).await;
+    ended.expect("long before the grace time is over").unwrap().unwrap();
 }
 
 #[tokio::test]

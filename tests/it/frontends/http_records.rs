@@ -167,3 +167,19 @@ async fn an_acknowledgement_that_does_not_come_in_time_is_a_gateway_timeout() {
     let answer = server.send("POST", RECORDS, r#"{"records":[{"value":"a"}]}"#).await;
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (504, &json!("deadline")));
 }
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_yet_is_unavailable_and_not_empty() {
+    let server = HttpServer::start().await;
+    let retry_after = Duration::from_millis(100);
+    let message = "the partition is being recovered".to_owned();
+    server.partition.is_unreadable(ReadError::Unavailable { message, retry_after });
+    for query in ["", "?offset=7", "?time=7", "?wait_ms=20000"] {
+        let answer = server.send("GET", &format!("{RECORDS}{query}"), "").await;
+        assert_eq!(answer.status, 503, "{query}");
+        assert_eq!(answer.json()["error"]["retry_after_ms"], 100, "{query}");
+    }
+    let answer = server.send("GET", "/", r#"{"offset":0}"#).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(answer.body, "the partition is being recovered\n");
+}

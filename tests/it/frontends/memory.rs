@@ -24,6 +24,7 @@ struct State {
     start: u64,
     units: Vec<Unit>,
     refusals: VecDeque<ProduceError>,
+    unreadable: Option<ReadError>,
     read_errors: VecDeque<ReadError>,
     /// `Some`: acknowledgements wait for the test to release them.
     held: Option<VecDeque<(AckSender, Ack)>>,
@@ -51,6 +52,11 @@ impl MemoryPartition {
     /// The next read fails so.
     pub fn fail_next_read(&self, error: ReadError) {
         self.state.lock().unwrap().read_errors.push_back(error);
+    }
+
+    /// From now on, as in recovery, nothing can be read for this reason; its bounds say empty.
+    pub fn is_unreadable(&self, error: ReadError) {
+        self.state.lock().unwrap().unreadable = Some(error);
     }
 
     /// From now on acknowledgements wait for [`Self::release`].
@@ -149,6 +155,10 @@ impl PartitionApi for MemoryPartition {
         };
         let count = u32::from_be_bytes(count.try_into().expect("4 bytes"));
         self.append(vec![Record::default(); count as usize], Some(raw))
+    }
+
+    fn readable(&self) -> Result<(), ReadError> {
+        self.state.lock().unwrap().unreadable.clone().map_or(Ok(()), Err)
     }
 
     fn start_offset(&self) -> Offset {

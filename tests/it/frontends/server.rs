@@ -1,7 +1,8 @@
 //! A gRPC front end over the partition in memory, on a socket of its own.
 
+use super::http_server::ReportedReadiness;
 use super::memory::MemoryPartition;
-use duramen::actors::readiness::NodeInfo;
+use duramen::actors::readiness::{NodeInfo, Readiness};
 use duramen::frontends::drain::{Drain, DrainSwitch};
 use duramen::frontends::grpc::{GrpcFrontend, HealthSwitch, RpcLimits};
 use duramen::frontends::listener::ConnectionCounters;
@@ -20,7 +21,7 @@ pub const NOW_MS: i64 = 1_700_000_000_000;
 pub struct Server {
     pub partition: MemoryPartition,
     pub address: SocketAddr,
-    pub health: HealthSwitch,
+    pub readiness: Arc<ReportedReadiness>,
     pub counters: Arc<ConnectionCounters>,
     pub drain: DrainSwitch,
     pub serving: JoinHandle<std::io::Result<()>>,
@@ -35,7 +36,8 @@ impl Server {
         let partition = MemoryPartition::new();
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let (health, counters) = (HealthSwitch::default(), Arc::<ConnectionCounters>::default());
+        let counters = Arc::<ConnectionCounters>::default();
+        let readiness = Arc::<ReportedReadiness>::default();
         let (drain_switch, drain) = Drain::channel();
         let node_id = "node-under-test".to_owned();
         let node = NodeInfo { node_id, rpc_addr: address.to_string(), version: "1.2.3".into() };
@@ -44,12 +46,13 @@ impl Server {
             node: Arc::new(node),
             clock: Arc::new(ManualClock::at(Timestamp(NOW_MS))),
             limits,
-            health: health.clone(),
+            readiness: Arc::clone(&readiness) as Arc<dyn Readiness>,
+            health: HealthSwitch::default(),
             counters: Arc::clone(&counters),
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));
-        Self { partition, address, health, counters, drain: drain_switch, serving }
+        Self { partition, address, readiness, counters, drain: drain_switch, serving }
     }
 
     pub async fn channel(&self) -> Channel {
