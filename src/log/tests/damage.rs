@@ -207,14 +207,14 @@ fn a2_after_an_orderly_stop_no_flipped_bit_shows_wrong_bytes_or_cuts_anything() 
 }
 
 #[test]
-fn a2_ten_thousand_flipped_bits_anywhere_in_a_log_of_many_segments_are_found() {
+fn a2_ten_thousand_flipped_bits_anywhere_in_a_log_of_several_segments_are_found() {
     const FLIPS: usize = 10_000;
-    let (files, model, options) = segments(45);
+    let (files, model, options) = segments(30);
     let mut dice = Dice::new(77);
     let ends = files.iter().filter(|(name, _)| name.ends_with(".store"));
     let ends: Vec<_> =
         ends.map(|(name, bytes)| (name, *frame_places(bytes).last().unwrap())).collect();
-    assert!(ends.len() >= 3, "{ends:?}");
+    assert!(ends.len() >= 2, "{ends:?}");
     let all: usize = ends.iter().map(|(_, end)| end).sum();
     for (name, end) in ends {
         let count = (FLIPS * end).div_ceil(all);
