@@ -6,6 +6,7 @@
 //! no call changes anything any more.
 
 use super::checkpoint::{Checkpoint, Mark};
+use super::control::{Sin, commits};
 use super::disk::Disk;
 use super::entry::{Appended, Entry, EntryPayload, Placed, Recovered, Synced, Written};
 use super::error::{LogError, is_full};
@@ -401,7 +402,7 @@ impl Log {
             zeroed = end;
         }
         if let Err(source) = outcome {
-            if is_full(&source) {
+            if is_full(&source) && !commits(Sin::LeaveHalfAWrite) {
                 // What was half written must not be found behind later, shorter frames.
                 segment
                     .store

@@ -146,6 +146,8 @@ pub struct Removed {
     pub first_index: RaftIndex,
     /// The term of the entry before `first_index`; 0 when there never was one.
     pub previous_term: Term,
+    /// Old segments that stay because the disk refuses to be read where retention has to look.
+    pub unjudged: u32,
 }
 
 /// Whether a read may wait for the device.

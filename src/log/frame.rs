@@ -5,6 +5,7 @@
 //! the rest. So a batch that was checked at the socket is not summed again on its way to disk.
 
 use super::batch::{self, PREFIX_BYTES};
+use super::control::{Sin, commits};
 use super::entry::{Entry, EntryPayload};
 use crate::model::{Offset, RaftIndex, Term, Timestamp};
 use bytes::Bytes;
@@ -195,37 +196,11 @@ pub fn verify(bytes: &[u8]) -> Result<FrameHeader, FrameFault> {
 
 /// A stored batch against its own checksum.
 fn check_batch(stored: &[u8]) -> Result<batch::BatchHeader, batch::BatchError> {
-    if blind() { batch::BatchHeader::parse(stored) } else { batch::verify_crc(stored) }
-}
-
-/// The negative control of the tests: with checksums ignored, their checks must raise an alarm.
-#[cfg(test)]
-pub(super) mod control {
-    use std::cell::Cell;
-
-    thread_local!(static BLIND: Cell<bool> = const { Cell::new(false) });
-
-    /// Runs `what` on this thread with all checksums of stored bytes taken as right.
-    pub fn without_checksums<T>(what: impl FnOnce() -> T) -> T {
-        BLIND.set(true);
-        let outcome = what();
-        BLIND.set(false);
-        outcome
+    if commits(Sin::IgnoreChecksums) {
+        batch::BatchHeader::parse(stored)
+    } else {
+        batch::verify_crc(stored)
     }
-
-    pub fn is_blind() -> bool {
-        BLIND.get()
-    }
-}
-
-#[cfg(test)]
-fn blind() -> bool {
-    control::is_blind()
-}
-
-#[cfg(not(test))]
-const fn blind() -> bool {
-    false
 }
 
 /// Checks the frame's own checksum alone: the header and each batch's prefix (all of an internal
@@ -246,7 +221,7 @@ fn verify_head(frame: &[u8], header: &FrameHeader) -> Result<(), FrameFault> {
             }
         }
     }
-    if crc != header.crc && !blind() {
+    if crc != header.crc && !commits(Sin::IgnoreChecksums) {
         return Err(FrameFault::FrameChecksum);
     }
     if header.version != VERSION {

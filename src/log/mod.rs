@@ -38,6 +38,7 @@ mod buffer;
 mod checkpoint;
 mod chunk;
 mod commit_log;
+mod control;
 mod entry;
 mod error;
 mod idle;

@@ -8,6 +8,7 @@
 //! index are stale and say nothing.
 
 use super::chunk::batch_facts;
+use super::control::{Sin, commits};
 use super::disk::DiskFile;
 use super::frame::{self, FrameFault, FrameHeader, FrameKind, HEADER_BYTES};
 use crate::model::{Offset, RaftIndex, Term, Timestamp};
@@ -94,7 +95,8 @@ pub(super) fn scan(
         let header = found.header;
         let follows = expected.is_none_or(|index| header.index == index)
             && identity.is_none_or(|identity| header.identity == identity);
-        if !follows || header.base != next || header.term < term {
+        let is_next = follows && header.base == next && header.term >= term;
+        if !is_next && !commits(Sin::TakeStaleFrames) {
             break FrameFault::Sum;
         }
         expected = Some(header.index.next());
@@ -104,6 +106,11 @@ pub(super) fn scan(
         scan.end_bytes += header.frame_bytes;
         scan.frames.push(found);
     };
+    if commits(Sin::DropWholeFrame)
+        && let Some(dropped) = scan.frames.pop()
+    {
+        scan.end_bytes = dropped.position_bytes;
+    }
     let must = Must { index: expected, next, durable: scan.durable, identity };
     scan.tail = judge(&mut window, scan.end_bytes, must, fault)?;
     Ok(scan)
@@ -129,8 +136,12 @@ fn judge(window: &mut Window<'_>, place: u64, must: Must, fault: FrameFault) -> 
     if window.is_zero_from(place)? {
         return Ok(Tail::End);
     }
+    if commits(Sin::StopAtDamage) {
+        return Ok(Tail::Torn { reason: fault.to_string() });
+    }
     let later = |header: &FrameHeader| {
-        must.identity.is_none_or(|identity| header.identity == identity)
+        let is_ours = must.identity.is_none_or(|identity| header.identity == identity);
+        (is_ours || commits(Sin::IgnoreIdentity))
             && must.index.is_none_or(|index| {
                 header.index >= index && header.base >= must.next && header.durable >= index
             })

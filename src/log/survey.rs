@@ -2,6 +2,7 @@
 //! to be done, and changes nothing. An unreadable directory is left byte for byte as it was found.
 
 use super::checkpoint::{Checkpoint, Mark};
+use super::control::{Sin, commits};
 use super::disk::Disk;
 use super::error::LogError;
 use super::frame::{self, FrameHeader, HEADER_BYTES};
@@ -320,7 +321,8 @@ impl Surveyor<'_> {
         };
         let count = entries.len();
         let last = header(count - 1)?;
-        if entries[count - 1].position_bytes + last.frame_bytes != end_bytes {
+        let reaches_end = entries[count - 1].position_bytes + last.frame_bytes == end_bytes;
+        if !reaches_end && !commits(Sin::TrustShortIndex) {
             return None;
         }
         // A checkpoint whose mark does not lie on a frame's end is no help.

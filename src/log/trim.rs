@@ -63,28 +63,48 @@ impl Log {
     /// than, the options say; never one with a record at or above `committed`. Closes the active
     /// segment when it is over its age, so that it can go one day. Blocks.
     ///
+    /// A segment whose age cannot be read goes with the next one behind it that has expired: one
+    /// bad sector must not keep the disk filling up.
+    ///
     /// # Errors
     /// As [`Log::truncate_before`].
     pub fn retain(&mut self, committed: Offset) -> Result<Removed, LogError> {
         self.check_alive()?;
         if self.is_aged() {
-            let outcome = self.roll();
-            self.poison_unless_full(outcome)?;
+            match self.roll() {
+                // What is removed below is what makes room for the next try.
+                Err(error) if error.is_disk_full() => {}
+                outcome => self.poison_unless_full(outcome)?,
+            }
         }
+        let (count, unjudged) = self.count_to_drop(committed);
+        let outcome = self.drop_front(count);
+        let removed = self.poison_unless_full(outcome)?;
+        Ok(Removed { unjudged, ..removed })
+    }
+
+    /// How many segments retention removes from the front, and how many stay since they cannot be read.
+    fn count_to_drop(&self, committed: Offset) -> (usize, u32) {
         let segments = self.view.segments.load_full();
         let mut size = self.view.size_bytes();
-        let mut count = 0;
-        for segment in &segments[..segments.len() - 1] {
+        let (mut count, mut unread) = (0, Vec::new());
+        for (place, segment) in segments[..segments.len() - 1].iter().enumerate() {
             let extent = segment.extent();
-            let too_large = self.options.retention_bytes_max.is_some_and(|max| size > max);
-            if extent.next > committed || !(too_large || self.is_expired(segment)?) {
+            if extent.next > committed {
                 break;
             }
+            let too_large = self.options.retention_bytes_max.is_some_and(|max| size > max);
+            let goes = if too_large { Ok(true) } else { self.is_expired(segment) };
+            match goes {
+                Ok(false) => break,
+                // The term before what stays is read from the last one that goes.
+                Ok(true) if locate(segment, segment.last_index()).is_ok() => count = place + 1,
+                Ok(true) | Err(_) => unread.push(place),
+            }
             size -= extent.bytes;
-            count += 1;
         }
-        let outcome = self.drop_front(count);
-        self.poison_unless_full(outcome)
+        let unjudged = unread.iter().filter(|place| **place >= count).count() as u32;
+        (count, unjudged)
     }
 
     /// True when all of a segment's records are older than retention allows.
@@ -106,6 +126,7 @@ impl Log {
             log_start: rest[0].base.max(self.log_start()),
             first_index: rest[0].first_index,
             previous_term: self.previous_term,
+            unjudged: 0,
         };
         let Some(newest_gone) = gone.last() else { return Ok(removed) };
         removed.previous_term = locate(newest_gone, newest_gone.last_index())?.1.term;
@@ -258,11 +279,14 @@ impl Log {
             if !segment.suspect.swap(false, Ordering::Relaxed) {
                 continue;
             }
-            segment.walk(|number, position_bytes, header| {
+            let walked = segment.walk(|number, position_bytes, header| {
                 let relative = (header.base.0 - segment.base.0) as u32;
                 segment.index.set(number, super::index::IndexEntry { relative, position_bytes });
                 false
-            })?;
+            });
+            if walked.is_err() {
+                continue; // who reads there is told; the rest of the log is well
+            }
             let path = &segment.index.path;
             segment.index.sync().map_err(|source| sync_failed(path, source))?;
         }

@@ -13,6 +13,8 @@ mod real;
 pub mod sim;
 
 pub use real::RealDisk;
+#[cfg(test)]
+pub(in crate::log) use real::write_all;
 pub use sim::SimDisk;
 
 use std::fmt;

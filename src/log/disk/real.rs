@@ -176,7 +176,7 @@ impl RealFile {
 }
 
 /// Writes all parts with calls of `write`, which may take fewer bytes than it is given.
-fn write_all(
+pub(in crate::log) fn write_all(
     parts: &[&[u8]],
     mut position_bytes: u64,
     mut write: impl FnMut(&[IoSlice<'_>], u64) -> io::Result<usize>,

@@ -9,17 +9,17 @@ use crate::log::{Log, LogError, LogOptions};
 use crate::model::{Offset, RaftIndex};
 
 /// How a workload ends: in order, or with the machine.
-type Ended = Result<(), LogError>;
+pub type Ended = Result<(), LogError>;
 
 /// A writer that may be made to lie, for the negative control.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Honesty {
+pub enum Honesty {
     AcknowledgesAfterSync,
     AcknowledgesAfterWrite,
 }
 
 /// Appends, internal entries, rolls, checkpoints, truncations at both ends, idle work, by seed.
-fn workload(log: &mut Log, model: &mut Model, seed: u64, honesty: Honesty) -> Ended {
+pub fn workload(log: &mut Log, model: &mut Model, seed: u64, honesty: Honesty) -> Ended {
     let mut dice = Dice::new(seed);
     model.term += 1;
     for _ in 0..40 {

@@ -2,8 +2,8 @@
 
 use super::harness::*;
 use crate::log::LogOptions;
+use crate::log::control::{Sin, committing};
 use crate::log::disk::SimDisk;
-use crate::log::frame::control::without_checksums;
 use crate::log::segment::Part;
 use crate::model::{ManualClock, Offset, Timestamp};
 
@@ -61,67 +61,91 @@ fn frame_places(store: &[u8]) -> Vec<usize> {
     }
 }
 
-#[test]
-fn a1_a_store_cut_at_any_byte_of_its_last_entries_keeps_the_longest_whole_prefix() {
+/// What is found behind the last byte that came through.
+#[derive(Clone, Copy)]
+enum Behind {
+    /// The file's end.
+    Nothing,
+    /// Zeros: the length had come through before the bytes.
+    Zeros,
+}
+
+/// Tears the store at every byte of its last three entries; an error names a tear after which
+/// not just the longest whole prefix was found.
+fn tear_all(behind: Behind) -> Result<(), String> {
     let (files, model, options) = one_segment(12);
     let name = store(0);
     let places = frame_places(&files[&name]);
     let end = *places.last().unwrap();
     for cut in places[places.len() - 4]..=end {
-        let mut files = files.clone();
-        files.get_mut(&name).unwrap().truncate(cut);
-        let whole = places.iter().filter(|place| **place <= cut).count() as u64 - 1;
-        let lost = model.last() - whole;
-        let wanted = if lost == 0 { Fate::Whole } else { Fate::Cut(lost) };
-        assert_eq!(fate_of(&files, &model, &options), Ok(wanted), "cut at {cut}");
-    }
-}
-
-/// Tears the store at each byte of its last entries: the file's length survived, what lies behind
-/// the byte did not. An error names a tear that was not cut away whole.
-fn tear_all(files: &Files, model: &Model, options: &LogOptions) -> Result<(), String> {
-    let name = store(0);
-    let places = frame_places(&files[&name]);
-    for tear in places[places.len() - 4]..*places.last().unwrap() {
         let mut torn = files.clone();
-        torn.get_mut(&name).unwrap()[tear..].fill(0);
-        if torn[&name] == files[&name] {
-            continue; // only zeros lay behind it
+        let bytes = torn.get_mut(&name).unwrap();
+        match behind {
+            Behind::Nothing => bytes.truncate(cut),
+            Behind::Zeros => bytes[cut..].fill(0),
         }
-        let fate = fate_of(&torn, model, options).map_err(|e| format!("torn at {tear}: {e}"))?;
-        if !matches!(fate, Fate::Cut(_)) {
-            return Err(format!("torn at {tear}: {fate:?}"));
+        let is_whole = |frame: &&[usize]| {
+            bytes.get(frame[0]..frame[1]) == files[&name].get(frame[0]..frame[1])
+        };
+        let lost = model.last() - places.windows(2).take_while(is_whole).count() as u64;
+        let wanted = if lost == 0 { Fate::Whole } else { Fate::Cut(lost) };
+        let fate = fate_of(&torn, &model, &options);
+        if fate != Ok(wanted) {
+            return Err(format!("torn at {cut}: {fate:?}, not {wanted:?}"));
         }
     }
     Ok(())
 }
 
 #[test]
-fn a1_a_store_torn_at_any_byte_of_its_last_entries_shows_no_part_of_an_entry() {
-    let (files, model, options) = one_segment(12);
-    tear_all(&files, &model, &options).unwrap();
+fn a1_a_store_torn_at_any_byte_of_its_last_entries_keeps_the_longest_whole_prefix() {
+    tear_all(Behind::Nothing).unwrap();
+    tear_all(Behind::Zeros).unwrap();
 }
 
-/// Negative control: with checksums ignored, the tears must be seen to show parts of entries.
+/// Negative controls: a recovery that keeps half an entry, and one that gives up a whole one.
 #[test]
-fn a1_a_recovery_that_takes_torn_entries_is_caught() {
-    let (files, model, options) = one_segment(12);
-    assert!(without_checksums(|| tear_all(&files, &model, &options)).is_err());
+fn a1_a_recovery_that_keeps_more_or_less_than_the_whole_prefix_is_caught() {
+    let kept = committing(Sin::IgnoreChecksums, || tear_all(Behind::Zeros));
+    assert!(kept.is_err());
+    for behind in [Behind::Nothing, Behind::Zeros] {
+        let dropped = committing(Sin::DropWholeFrame, || tear_all(behind));
+        assert!(dropped.is_err());
+    }
 }
 
-#[test]
-fn a1_an_index_cut_at_any_byte_loses_nothing() {
-    let (files, model, options) = segments(60);
+/// Cuts each index at every byte; an error names a cut that took something away.
+fn cut_indexes(files: &Files, model: &Model, options: &LogOptions) -> Result<(), String> {
     for name in files.keys().filter(|name| name.ends_with(".index")) {
         for cut in 0..files[name].len() {
             let mut files = files.clone();
             files.get_mut(name).unwrap().truncate(cut);
-            assert_eq!(fate_of(&files, &model, &options), Ok(Fate::Whole), "{name} cut at {cut}");
+            let fate = fate_of(&files, model, options);
+            if fate != Ok(Fate::Whole) {
+                return Err(format!("{name} cut at {cut}: {fate:?}"));
+            }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn a1_an_index_cut_at_any_byte_or_gone_loses_nothing() {
+    let (files, model, options) = segments(60);
+    cut_indexes(&files, &model, &options).unwrap();
+    for name in files.keys().filter(|name| name.ends_with(".index")) {
         let mut files = files.clone();
         files.remove(name);
         assert_eq!(fate_of(&files, &model, &options), Ok(Fate::Whole), "{name} gone");
     }
+}
+
+/// Negative control: an index that ends early, believed, must be seen to hide entries.
+#[test]
+fn a1_a_recovery_that_trusts_a_cut_index_is_caught() {
+    let (files, model, options) = segments(60);
+    let outcome = committing(Sin::TrustShortIndex, || cut_indexes(&files, &model, &options));
+    assert!(outcome.is_err());
 }
 
 #[test]
@@ -183,12 +207,18 @@ fn a2_after_an_orderly_stop_no_flipped_bit_shows_wrong_bytes_or_cuts_anything() 
 }
 
 #[test]
-fn a2_flipped_bits_anywhere_in_a_log_of_many_segments_are_found() {
-    let (files, model, options) = segments(60);
+fn a2_ten_thousand_flipped_bits_anywhere_in_a_log_of_several_segments_are_found() {
+    const FLIPS: usize = 10_000;
+    let (files, model, options) = segments(30);
     let mut dice = Dice::new(77);
-    for name in files.keys().filter(|name| name.ends_with(".store")) {
-        let end = *frame_places(&files[name]).last().unwrap();
-        let bits: Vec<_> = (0..600).map(|_| dice.below(end as u64 * 8) as usize).collect();
+    let ends = files.iter().filter(|(name, _)| name.ends_with(".store"));
+    let ends: Vec<_> =
+        ends.map(|(name, bytes)| (name, *frame_places(bytes).last().unwrap())).collect();
+    assert!(ends.len() >= 2, "{ends:?}");
+    let all: usize = ends.iter().map(|(_, end)| end).sum();
+    for (name, end) in ends {
+        let count = (FLIPS * end).div_ceil(all);
+        let bits: Vec<_> = (0..count).map(|_| dice.below(end as u64 * 8) as usize).collect();
         flip_all(&files, name, bits.into_iter(), &model, &options, |_, fate| {
             matches!(fate, Fate::Refused | Fate::ReadRefused | Fate::Cut(1))
         })
@@ -222,7 +252,7 @@ fn a2_a_recovery_that_ignores_checksums_is_caught() {
     let (files, model, options) = one_segment(14);
     let places = frame_places(&files[&store(0)]);
     let bits = (places[8] * 8..places[11] * 8).step_by(5);
-    let outcome = without_checksums(|| {
+    let outcome = committing(Sin::IgnoreChecksums, || {
         flip_all(&files, &store(0), bits, &model, &options, |_, fate| fate == Fate::Refused)
     });
     assert!(outcome.is_err());
@@ -253,15 +283,14 @@ fn mixed_blocks(files: &Files, name: &str, blocks: usize) -> Vec<(usize, String,
     all
 }
 
-#[test]
-fn a3_zeroed_swapped_and_doubled_blocks_are_never_taken_for_data() {
-    let (files, model, options) = one_segment(40);
+/// Tries all mixtures of a log as a crash leaves it; an error names one with the wrong fate.
+fn mix_all(files: &Files, model: &Model, options: &LogOptions) -> Result<(), String> {
     let name = store(0);
     let places = frame_places(&files[&name]);
     let blocks = places.last().unwrap() / 512;
     let last_frame = places[places.len() - 2];
-    for (last_block, what, mixed) in mixed_blocks(&files, &name, blocks) {
-        let fate = fate_of(&mixed, &model, &options);
+    for (last_block, what, mixed) in mixed_blocks(files, &name, blocks) {
+        let fate = fate_of(&mixed, model, options);
         // A whole frame behind the damage says that all before it had been durable. Where none
         // is left, only a checkpoint could know.
         let told = last_frame >= (last_block + 1) * 512;
@@ -270,41 +299,64 @@ fn a3_zeroed_swapped_and_doubled_blocks_are_never_taken_for_data() {
             Ok(Fate::Cut(_)) => !told,
             _ => false,
         };
-        assert!(right, "{what}: {fate:?}");
+        if !right {
+            return Err(format!("{what}: {fate:?}"));
+        }
     }
+    Ok(())
+}
+
+#[test]
+fn a3_zeroed_swapped_and_doubled_blocks_are_never_taken_for_data() {
+    let (files, model, options) = one_segment(40);
+    mix_all(&files, &model, &options).unwrap();
     let files = closed(&files, &options);
-    for (_, what, mixed) in mixed_blocks(&files, &name, blocks) {
+    let blocks = frame_places(&files[&store(0)]).last().unwrap() / 512;
+    for (_, what, mixed) in mixed_blocks(&files, &store(0), blocks) {
         let fate = fate_of(&mixed, &model, &options);
         assert!(matches!(fate, Ok(Fate::Refused | Fate::ReadRefused)), "{what}: {fate:?}");
     }
 }
 
-/// Negative control: with checksums ignored, mixed blocks must be seen to show wrong bytes.
+/// Negative controls: a recovery that cuts at any damage, and one that takes it for data.
 #[test]
-fn a3_a_recovery_that_takes_mixed_blocks_is_caught() {
+fn a3_a_recovery_that_cuts_what_was_durable_or_ignores_checksums_is_caught() {
     let (files, model, options) = one_segment(40);
-    let blocks = frame_places(&files[&store(0)]).last().unwrap() / 512;
-    let caught = without_checksums(|| {
-        mixed_blocks(&files, &store(0), blocks)
-            .iter()
-            .any(|(_, _, mixed)| fate_of(mixed, &model, &options).is_err())
-    });
-    assert!(caught);
+    for sin in [Sin::StopAtDamage, Sin::IgnoreChecksums] {
+        let outcome = committing(sin, || mix_all(&files, &model, &options));
+        assert!(outcome.is_err(), "{sin:?}");
+    }
+}
+
+/// Each frame once more behind the end; an error names one that was taken for a new entry.
+fn repeat_all(files: &Files, model: &Model, options: &LogOptions) -> Result<(), String> {
+    let name = store(0);
+    let places = frame_places(&files[&name]);
+    for frame in places.windows(2) {
+        let mut stale = files.clone();
+        let bytes = stale.get_mut(&name).unwrap();
+        bytes.truncate(*places.last().unwrap());
+        bytes.extend_from_within(frame[0]..frame[1]);
+        let fate = fate_of(&stale, model, options);
+        if fate != Ok(Fate::Whole) {
+            return Err(format!("{frame:?} again: {fate:?}"));
+        }
+    }
+    Ok(())
 }
 
 #[test]
 fn a3_stale_and_doubled_frames_behind_the_end_are_cut_not_read() {
     let (files, model, options) = one_segment(12);
-    let name = store(0);
-    let places = frame_places(&files[&name]);
-    let end = *places.last().unwrap();
-    for pair in places.windows(2) {
-        let mut stale = files.clone();
-        let bytes = stale.get_mut(&name).unwrap();
-        bytes.truncate(end);
-        bytes.extend_from_within(pair[0]..pair[1]);
-        assert_eq!(fate_of(&stale, &model, &options), Ok(Fate::Whole), "{pair:?} again");
-    }
+    repeat_all(&files, &model, &options).unwrap();
+}
+
+/// Negative control: frames taken by their checksum alone must be seen to come back.
+#[test]
+fn a3_a_recovery_that_takes_stale_frames_is_caught() {
+    let (files, model, options) = one_segment(12);
+    let outcome = committing(Sin::TakeStaleFrames, || repeat_all(&files, &model, &options));
+    assert!(outcome.is_err());
 }
 
 #[test]
@@ -370,4 +422,7 @@ fn a3_a_log_stored_as_a_record_is_not_taken_for_frames_of_this_log() {
     bytes[at] ^= 1;
     model.propose(1, 10);
     assert_eq!(fate_of(&files, &model, &options), Ok(Fate::Cut(1)));
+    // Negative control: taken for this log's, they would say that the torn entry was durable.
+    let fate = committing(Sin::IgnoreIdentity, || fate_of(&files, &model, &options));
+    assert_ne!(fate, Ok(Fate::Cut(1)));
 }

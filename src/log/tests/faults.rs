@@ -1,10 +1,13 @@
 //! Rungs A6, A7 and A9: calls that fail, disks that fill up, reads that go wrong.
 
 use super::harness::*;
+use crate::log::control::{Sin, committing};
 use crate::log::disk::sim::{CrashMode, DiskCall, Errno, Fault, ReadDamage};
 use crate::log::disk::{Disk, SimDisk};
+use crate::log::segment::Part;
 use crate::log::{Log, LogError, LogOptions, ReadMode, ReadOutcome};
 use crate::model::{Disposition, Offset, RaftIndex};
+use std::time::Duration;
 
 /// Appends, rolls, checkpoints, truncates at both ends, works ahead. Ends at the first error
 /// that is not a full disk; after a full disk it goes on, since nothing may have changed.
@@ -165,22 +168,33 @@ fn a6_an_acknowledgement_in_spite_of_a_failed_sync_is_caught() {
     assert!(model.check_recovered(&log, &recovered).is_err());
 }
 
+/// Each call of a kind in turn meets a full disk, as do the next ones. Says how often one was met.
+fn full_disks(call: DiskCall) -> Result<u64, String> {
+    let mut met = 0;
+    for n in 3..=60 {
+        for width in [1, 2, 5] {
+            let fault = Fault::every(call).during(n..n + width).with(Errno::NoSpace);
+            let mode = CrashMode::ALL[n as usize % 3];
+            let was_met = one_fault(&fault, mode, n)
+                .map_err(|error| format!("{fault:?}, {mode:?}: {error}"))?;
+            met += u64::from(was_met);
+        }
+    }
+    Ok(met)
+}
+
 #[test]
 fn a7_each_allocation_may_meet_a_full_disk_and_the_next_append_goes_on() {
     let allocating = [DiskCall::Write, DiskCall::Allocate, DiskCall::Create];
-    let mut met = 0;
-    for call in allocating {
-        for n in 3..=60 {
-            for width in [1, 2, 5] {
-                let fault = Fault::every(call).during(n..n + width).with(Errno::NoSpace);
-                let mode = CrashMode::ALL[n as usize % 3];
-                let was_met = one_fault(&fault, mode, n)
-                    .unwrap_or_else(|error| panic!("{fault:?}, {mode:?}: {error}"));
-                met += u64::from(was_met);
-            }
-        }
-    }
+    let met: u64 = allocating.map(|call| full_disks(call).unwrap()).iter().sum();
     assert!(met > 150, "only {met} full disks were met");
+}
+
+/// Negative control: what a refused write left behind must be seen to come back as entries.
+#[test]
+fn a7_a_writer_that_leaves_half_of_a_refused_write_is_caught() {
+    let outcome = committing(Sin::LeaveHalfAWrite, || full_disks(DiskCall::Write));
+    assert!(outcome.is_err(), "{outcome:?}");
 }
 
 #[test]
@@ -259,6 +273,108 @@ fn a7_space_kept_in_reserve_is_not_taken_by_appends() {
     log.checkpoint().unwrap();
 }
 
+/// Several segments whose records are all too old, and an active one over its age. Reopened, so
+/// that no time index is in memory.
+fn expired(disk: &SimDisk) -> (Log, Model) {
+    let options = LogOptions {
+        retention_age_max: Some(Duration::from_secs(60)),
+        segment_age_max: Some(Duration::from_secs(30)),
+        reserve_free_bytes: 4096,
+        ..small()
+    };
+    let clock = clock();
+    let (mut log, _) = open_at(disk, &options, clock.clone()).unwrap();
+    let mut model = Model { term: 1, ..Model::default() };
+    for _ in 0..60 {
+        log.append(&[model.propose(3, 100)]).unwrap();
+    }
+    log.close().unwrap();
+    clock.advance(Duration::from_secs(3600));
+    let (log, _) = open_at(disk, &options, clock).unwrap();
+    assert!(log.view().segments() > 4);
+    (log, model)
+}
+
+fn bases(log: &Log) -> Vec<Offset> {
+    log.view().segments.load().iter().map(|segment| segment.base).collect()
+}
+
+#[test]
+fn a7_retention_makes_room_though_the_disk_is_too_full_to_close_the_aged_segment() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = expired(&disk);
+    let newest = *bases(&log).last().unwrap();
+    disk.set_capacity(disk.used_bytes());
+    let removed = log.retain(Offset(u64::MAX)).unwrap();
+    assert!(removed.segments > 3, "{removed:?}");
+    assert_eq!(bases(&log), [newest], "the active one was not closed");
+    model.start = (newest.0, newest.0);
+    model.check(&log).unwrap();
+    // Now there is room to close it, and it has expired as well.
+    assert_eq!(log.retain(Offset(u64::MAX)).unwrap().segments, 1);
+    log.append(&[model.propose(1, 100)]).unwrap();
+    let _ = log.sync().unwrap();
+}
+
+#[test]
+fn a9_a_time_file_that_cannot_be_read_does_not_hold_up_retention() {
+    let disk = SimDisk::new();
+    let (mut log, _) = expired(&disk);
+    let first = Part::Time.path(directory(), bases(&log)[0]);
+    let all = 0..u64::MAX;
+    disk.damage_reads(first, all, ReadDamage::Fail(Errno::Io));
+    log.retain(Offset(u64::MAX)).unwrap();
+    assert_eq!(log.view().segments(), 1, "its times were rebuilt from its batches");
+    assert!(!log.is_poisoned());
+}
+
+#[test]
+fn a9_a_segment_that_cannot_be_read_goes_with_the_next_one_that_has_expired() {
+    let disk = SimDisk::new();
+    let (mut log, mut model) = expired(&disk);
+    let bases = bases(&log);
+    let hide = |base: Offset| {
+        for part in [Part::Time, Part::Store] {
+            let file = part.path(directory(), base);
+            disk.damage_reads(file, 0..u64::MAX, ReadDamage::Fail(Errno::Io));
+        }
+    };
+    hide(bases[0]);
+    let removed = log.retain(bases[1]).unwrap();
+    assert_eq!((removed.segments, removed.unjudged), (0, 1), "no other may go yet");
+    assert_eq!(log.log_start(), bases[0]);
+    let removed = log.retain(bases[2]).unwrap();
+    assert_eq!((removed.segments, removed.unjudged), (2, 0));
+    // The last one that may go is the one that cannot be read: those before it go.
+    hide(bases[3]);
+    let removed = log.retain(bases[4]).unwrap();
+    assert_eq!((removed.segments, removed.unjudged), (1, 1));
+    assert_eq!(log.log_start(), bases[3]);
+    log.checkpoint().unwrap();
+    disk.heal();
+    model.start = (bases[3].0, bases[3].0);
+    log.append(&[model.propose(1, 100)]).unwrap();
+    model.check(&log).unwrap();
+}
+
+#[test]
+fn a9_retention_by_size_passes_over_a_segment_that_cannot_be_read() {
+    let options = LogOptions { retention_bytes_max: Some(1), ..small() };
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, &options).unwrap();
+    let mut model = Model { term: 1, ..Model::default() };
+    for _ in 0..60 {
+        log.append(&[model.propose(3, 100)]).unwrap();
+    }
+    let bases = bases(&log);
+    disk.damage_reads(store_path(bases[1].0), 0..u64::MAX, ReadDamage::Fail(Errno::Io));
+    let removed = log.retain(bases[2]).unwrap();
+    assert_eq!((removed.segments, removed.unjudged), (1, 1));
+    log.checkpoint().expect("it does not stand in the way of a checkpoint either");
+    log.retain(Offset(u64::MAX)).unwrap();
+    assert_eq!(log.view().segments(), 1);
+}
+
 /// A log of three entries of one record each; the places of their frames in the store.
 fn three() -> (SimDisk, Log, Vec<u64>) {
     let disk = SimDisk::new();
@@ -313,10 +429,9 @@ fn a9_a_read_that_the_disk_refuses_is_an_error_and_takes_nobody_down() {
 /// Negative control: readers that ignore checksums must be seen to show wrong bytes.
 #[test]
 fn a9_a_reader_that_ignores_checksums_is_caught() {
-    use crate::log::frame::control::without_checksums;
     let (disk, log, places) = three();
     disk.damage_reads(store_path(0), places[2] - 9..places[2] - 8, ReadDamage::FlipBit(1));
-    let shown = without_checksums(|| read_all_unchecked(&log));
+    let shown = committing(Sin::IgnoreChecksums, || read_all_unchecked(&log));
     assert_ne!(shown, [value(1, 300), value(2, 300), value(3, 300)].map(Some));
 }
 

@@ -47,7 +47,15 @@ pub fn open_at(
     options: &LogOptions,
     clock: Arc<dyn Clock>,
 ) -> Result<(Log, Recovered), LogError> {
-    Log::open(Arc::new(disk.clone()), clock, directory(), options.clone(), &mut |_, _| {})
+    open_on(Arc::new(disk.clone()), options, clock)
+}
+
+pub fn open_on(
+    disk: Arc<dyn Disk>,
+    options: &LogOptions,
+    clock: Arc<dyn Clock>,
+) -> Result<(Log, Recovered), LogError> {
+    Log::open(disk, clock, directory(), options.clone(), &mut |_, _| {})
 }
 
 /// One batch of these values, one millisecond apart from `at` on.
