@@ -9,7 +9,7 @@ use super::plan::LogPlan;
 use crate::actors::published::Phase;
 use crate::actors::raft::{Flushed, Kept, LogReady, Refusal};
 use crate::log::{Entry, Log, LogError, Placed, Synced, Written, stable};
-use crate::model::{Disposition, Durability, Offset, RaftIndex, with_causes};
+use crate::model::{Disposition, Durability, RaftIndex, with_causes};
 use crate::raft::{HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, TermRuns};
 use crate::supervision::{FenceError, FencePass, Line, Seat};
 use actix::Message;
@@ -25,6 +25,8 @@ const SPACE_POLL: Duration = Duration::from_millis(250);
 
 /// Room beyond the reserve at which appends begin again.
 const SPACE_SPARE_BYTES: u64 = 4 << 20;
+/// A smaller log is not prepared for more.
+const PREPARE_FROM_BYTES: u64 = 64 << 10;
 /// What one turn of idle work may write.
 const PREPARE_BYTES: u64 = 1 << 20;
 
@@ -237,8 +239,8 @@ impl<'a> FlushThread<'a> {
 
     /// Idle work. True when there is more of it.
     fn prepare(&mut self) -> Result<bool, Stop> {
-        if self.log.next_offset() == Offset(0) {
-            return Ok(false); // a node that nobody uses takes no room
+        if self.log.view().size_bytes() < PREPARE_FROM_BYTES {
+            return Ok(false); // a node that is hardly used takes hardly any room
         }
         let pass = self.pass.clone();
         let _fenced = pass.enter()?;
@@ -341,6 +343,9 @@ impl<'a> FlushThread<'a> {
         let committed = self.plan.published.high_watermark();
         let retained = self.log.retain(committed);
         let removed = self.unless_fatal(retained, "retention removed nothing")?;
+        if let Some(unjudged) = removed.map(|removed| removed.unjudged).filter(|count| *count > 0) {
+            warn!(self.plan.logger, "the age of segments cannot be read"; "segments" => unjudged);
+        }
         if let Some(removed) = removed.filter(|removed| removed.segments > 0) {
             info!(self.plan.logger, "retention removed segments"; "segments" => removed.segments,
                 "bytes" => removed.bytes, "log_start" => self.log.view().start().0);
