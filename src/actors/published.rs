@@ -42,7 +42,6 @@ pub struct Published {
     phase: ArcSwap<Phase>,
     term: AtomicU64,
     flushes: AtomicU64,
-    flushed_bytes: AtomicU64,
 }
 
 impl Default for Published {
@@ -54,7 +53,6 @@ impl Default for Published {
             phase: ArcSwap::from_pointee(Phase::Recovering { done_bytes: 0, total_bytes: 0 }),
             term: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
-            flushed_bytes: AtomicU64::new(0),
         }
     }
 }
@@ -95,11 +93,6 @@ impl Published {
         self.flushes.load(Ordering::Relaxed)
     }
 
-    /// Bytes flushed since the node started.
-    pub fn flushed_bytes(&self) -> u64 {
-        self.flushed_bytes.load(Ordering::Relaxed)
-    }
-
     pub(super) fn recovered(&self, view: Arc<LogView>) {
         self.view.store(Some(view));
     }
@@ -128,9 +121,8 @@ impl Published {
         self.is_bounded.store(true, Ordering::Release);
     }
 
-    pub(super) fn flushed(&self, bytes: u64) {
+    pub(super) fn flushed(&self) {
         self.flushes.fetch_add(1, Ordering::Relaxed);
-        self.flushed_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

@@ -313,7 +313,7 @@ impl<'a> FlushThread<'a> {
         if receipt.durability == Durability::Interval {
             self.dirty_since.get_or_insert_with(|| self.plan.clock.monotonic());
         }
-        self.plan.published.flushed(appended.bytes);
+        self.plan.published.flushed();
         Ok(receipt.over(appended.placed))
     }
 
