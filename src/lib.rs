@@ -4,6 +4,7 @@
 //! (`tests/it/tidy.rs` enforces it, `ARCHITECTURE.md` draws it):
 //!
 //! - [`model`]: offsets, terms, records, time. Knows nobody.
+//! - [`observe`]: stamps on messages, flight recorders, taps, reasons to wait.
 //! - [`log`]: the commit log library: batch, store, index, segment, recovery, retention, disks.
 //! - [`raft`]: one partition's Raft state machine: events in, effects out.
 //! - [`wire`]: generated protobuf, conversions, the client library.
@@ -20,6 +21,7 @@ pub mod frontends;
 pub mod log;
 pub mod model;
 pub mod node;
+pub mod observe;
 pub mod ops;
 pub mod raft;
 pub mod supervision;

@@ -26,7 +26,9 @@ use crate::log::LogOptions;
 use crate::log::batch::BatchLimits;
 use crate::log::disk::{Disk, RealDisk};
 use crate::model::{Clock, SystemClock};
+use crate::observe::{Hub, MessageFilter};
 use crate::ops::data_dir::{DataDir, DataDirError};
+use crate::ops::logger::LogControl;
 use crate::ops::settings::Settings;
 use crate::supervision::{
     ActorRef, Admission, Environment, Exhausted, Intensity, Order, Place, Shard, Strategy,
@@ -42,6 +44,8 @@ use std::time::Duration;
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 /// What a front end may take beyond the grace of its clients, to close what is left.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Messages that an actor's recorder keeps.
+const RECORDER_MESSAGES: usize = 256;
 /// An entry takes no further proposal beyond this many bytes.
 const ENTRY_BYTES_MAX: usize = 8 << 20;
 
@@ -66,6 +70,24 @@ pub enum NodeError {
     Options(#[from] crate::log::LogError),
 }
 
+/// What a node is started with beside its settings.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Where the log is.
+    pub disk: Arc<dyn Disk>,
+    /// Where diagnostics go.
+    pub logger: Logger,
+    /// What decides which of them, where that can be changed while the node runs.
+    pub log_control: Option<LogControl>,
+}
+
+impl Surroundings {
+    /// The machine's disk, and a logger whose level is its own affair.
+    pub fn of(logger: Logger) -> Self {
+        Self { disk: Arc::new(RealDisk), logger, log_control: None }
+    }
+}
+
 /// A running node. Dropping it without [`Node::shutdown`] is a crash as far as the disk is
 /// concerned: nothing acknowledged is lost.
 #[derive(Debug)]
@@ -73,6 +95,7 @@ pub struct Node {
     tree: TreeHandle,
     partition: PartitionHandle,
     log_plan: Arc<LogPlan>,
+    hub: Arc<Hub>,
     data_dir: DataDir,
     rpc_addr: SocketAddr,
     http_addr: SocketAddr,
@@ -86,31 +109,30 @@ impl Node {
     /// # Errors
     /// [`NodeError`]: nothing is left behind then.
     pub fn start(settings: &Settings, logger: Logger) -> Result<Self, NodeError> {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        Self::start_on(settings, disk, logger)
+        Self::start_with(settings, Surroundings::of(logger))
     }
 
-    /// As [`Node::start`], with the log on another disk: for fault tests.
+    /// As [`Node::start`], with the log on another disk, say, or levels that can be changed.
     ///
     /// # Errors
     /// As [`Node::start`].
-    pub fn start_on(
-        settings: &Settings,
-        disk: Arc<dyn Disk>,
-        logger: Logger,
-    ) -> Result<Self, NodeError> {
+    pub fn start_with(settings: &Settings, surroundings: Surroundings) -> Result<Self, NodeError> {
+        let Surroundings { disk, logger, log_control } = surroundings;
         let options = log_options(settings);
         options.validate()?;
         let data_dir = DataDir::open(&settings.data_dir)?;
         let rpc = listen(settings.rpc.addr, "gRPC")?;
         let http = listen(settings.http.addr, "HTTP")?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let filter = log_control.clone().map(|control| Arc::new(control) as Arc<dyn MessageFilter>);
+        let hub = Hub::new(logger.clone(), filter, RECORDER_MESSAGES);
         let root = Supervisor::new(
             supervisor("node", Strategy::OneForOne, Exhausted::Escalate, settings),
             Environment {
                 clock: Arc::clone(&clock),
                 seed: clock.wall().0.unsigned_abs(),
                 logger: logger.clone(),
+                hub: Arc::clone(&hub),
             },
         );
         let shard = Place::Shard(Shard::new("duramen-shard-0"));
@@ -134,7 +156,16 @@ impl Node {
         let tree = root.start();
         info!(logger, "listening"; "rpc" => %rpc_addr, "http" => %http_addr);
         let Partition { handle, plan, .. } = partition;
-        Ok(Self { tree, partition: handle, log_plan: plan, data_dir, rpc_addr, http_addr, logger })
+        Ok(Self {
+            tree,
+            partition: handle,
+            log_plan: plan,
+            hub,
+            data_dir,
+            rpc_addr,
+            http_addr,
+            logger,
+        })
     }
 
     /// Where gRPC is served.
@@ -165,6 +196,11 @@ impl Node {
     /// The supervision tree: look at it, subscribe to it, act on it.
     pub fn tree(&self) -> &TreeHandle {
         &self.tree
+    }
+
+    /// The recorders of its actors, and taps on them.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// Waits until recovery is over and says how it ended: serving, or out of service with a reason.

@@ -4,6 +4,7 @@
 //! Of a partition: [`log`] and [`raft`], what they publish ([`published`]), and the handle
 //! ([`handle`]) by which front ends reach them, through the seam of [`partition`].
 
+pub mod explain;
 pub mod frontend;
 pub mod gather;
 pub mod handle;

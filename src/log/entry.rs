@@ -25,6 +25,16 @@ pub enum EntryPayload {
     Internal(Bytes),
 }
 
+impl EntryPayload {
+    /// Bytes of what it holds, without framing.
+    pub fn len_bytes(&self) -> u64 {
+        match self {
+            Self::Data(groups) => groups.iter().map(|group| group.len_bytes() as u64).sum(),
+            Self::Internal(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
 /// Lengths only: user bytes never reach a message or a crash report.
 impl fmt::Debug for EntryPayload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

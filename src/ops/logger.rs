@@ -15,6 +15,7 @@ pub use lines::rfc3339;
 pub use spec::{LevelSpec, LevelSpecError};
 
 use crate::model::Clock;
+use crate::observe::{Attention, MessageFilter};
 use crate::ops::settings::{LogFormat, LoggerSettings};
 use arc_swap::ArcSwap;
 use slog::{Drain, KV, Key, Level, Logger, Never, OwnedKVList, Record, Serializer};
@@ -59,6 +60,7 @@ pub fn start_on(
     let shared = Arc::new(Shared {
         most_detailed: AtomicUsize::new(spec.most_detailed().as_usize()),
         spec: ArcSwap::from_pointee(spec),
+        attention: Arc::default(),
         dropped: AtomicU64::new(0),
     });
     let drain = Filtered { shared: Arc::clone(&shared), core, untold: AtomicU64::new(0) };
@@ -91,6 +93,11 @@ impl fmt::Debug for LoggerHandle {
 }
 
 impl LoggerHandle {
+    /// The same power without the ownership.
+    pub fn control(&self) -> LogControl {
+        LogControl(Arc::clone(&self.shared))
+    }
+
     /// Which lines are written.
     pub fn spec(&self) -> Arc<LevelSpec> {
         self.shared.spec.load_full()
@@ -98,9 +105,7 @@ impl LoggerHandle {
 
     /// Changes which lines are written, from the next line on.
     pub fn set_spec(&self, spec: LevelSpec) {
-        let most_detailed = spec.most_detailed().as_usize();
-        self.shared.spec.store(Arc::new(spec));
-        self.shared.most_detailed.store(most_detailed, Ordering::Release);
+        self.shared.set_spec(spec);
     }
 
     /// How many lines were dropped since the start, for the writer was too slow.
@@ -109,11 +114,57 @@ impl LoggerHandle {
     }
 }
 
+/// Steers a running logger from anywhere. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LogControl(Arc<Shared>);
+
+impl LogControl {
+    /// Which lines are written.
+    pub fn spec(&self) -> Arc<LevelSpec> {
+        self.0.spec.load_full()
+    }
+
+    /// Changes which lines are written, from the next line on.
+    pub fn set_spec(&self, spec: LevelSpec) {
+        self.0.set_spec(spec);
+    }
+
+    /// How many lines were dropped since the start, for the writer was too slow.
+    pub fn dropped_count(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl MessageFilter for LogControl {
+    fn wants(&self, path: &str, message: &str) -> bool {
+        let shared = &*self.0;
+        if shared.most_detailed.load(Ordering::Acquire) < Level::Trace.as_usize() {
+            return false;
+        }
+        shared.spec.load().level_of(&format!("{path}/{message}")).accepts(Level::Trace)
+    }
+
+    fn attention(&self) -> Arc<Attention> {
+        Arc::clone(&self.0.attention)
+    }
+}
+
+impl Shared {
+    fn set_spec(&self, spec: LevelSpec) {
+        let most_detailed = spec.most_detailed().as_usize();
+        self.spec.store(Arc::new(spec));
+        self.most_detailed.store(most_detailed, Ordering::Release);
+        self.attention.changed();
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     spec: ArcSwap<LevelSpec>,
     /// The spec's most detailed level as a number: all that a line nobody wants costs.
     most_detailed: AtomicUsize,
+    /// Tells the recorders that the spec has changed.
+    attention: Arc<Attention>,
     dropped: AtomicU64,
 }
 

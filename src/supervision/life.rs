@@ -10,6 +10,7 @@ use super::run::{Inbox, Input};
 use super::seat::{Child, Seat};
 use super::slot::{Account, Live, Slot, locked, run_as};
 use super::{ActorRef, ChildSpec, ExitReason};
+use crate::observe::{self, Scope};
 use actix::dev::ContextFut;
 use actix::fut::{ActorStreamExt, wrap_stream};
 use actix::{ActorContext, AsyncContext, Context};
@@ -213,6 +214,7 @@ impl<A: Child> Birth<A> {
         };
         let built = contain(|| {
             let _run = run_as(notes.account.life());
+            let _scope = observe::enter(Scope::of_actor(notice.slot.vitals.recorder.path()));
             let _in = pulse.enter();
             let mut ctx = Context::<A>::new();
             ctx.set_mailbox_capacity(mailbox_len_max);
@@ -299,6 +301,7 @@ impl<A: Child> Future for Life<'_, A> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<ExitReason> {
         let this = &mut *self;
         let _run = run_as(this.notice.notes.account.life());
+        let _scope = observe::enter(Scope::of_actor(this.notice.slot.vitals.recorder.path()));
         let pulse = Arc::clone(&this.pulse);
         let _in = pulse.enter();
         if this.is_killed(cx) {

@@ -1,18 +1,23 @@
 //! The way to exactly one life of an actor, for those whose word must not reach a later one.
 
 use super::seat::Child;
-use actix::{Addr, Handler, Message};
+use super::{Envelope, Receives};
+use crate::observe::{Mail, Recorder};
+use actix::Addr;
 use std::fmt;
+use std::sync::Arc;
 
 /// An address that is *not* handed on to an actor's next life: what is sent to a life that is over
 /// is dropped. For completions of work that this life started: a flush of a log that has been
 /// recovered since says nothing about the new one. Cheap to clone; callable from any thread.
-pub struct Line<A: Child>(Addr<A>);
+pub struct Line<A: Child> {
+    addr: Addr<A>,
+    recorder: Arc<Recorder>,
+}
 
 impl<A: Child> Line<A> {
-    /// The line to the actor of this address.
-    pub fn new(addr: Addr<A>) -> Self {
-        Self(addr)
+    pub(super) fn new(addr: Addr<A>, recorder: Arc<Recorder>) -> Self {
+        Self { addr, recorder }
     }
 
     /// Delivers the outcome of work: never refused for load, dropped when that life is over.
@@ -20,19 +25,17 @@ impl<A: Child> Line<A> {
         clippy::disallowed_methods,
         reason = "completions are bounded by the work under way, and losing one would hang it"
     )]
-    pub fn complete<M>(&self, message: M)
+    pub fn complete<M: Mail>(&self, message: M)
     where
-        A: Handler<M>,
-        M: Message + Send + 'static,
-        M::Result: Send,
+        A: Receives<M>,
     {
-        self.0.do_send(message);
+        self.addr.do_send(Envelope::seal(message, &self.recorder));
     }
 }
 
 impl<A: Child> Clone for Line<A> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { addr: self.addr.clone(), recorder: Arc::clone(&self.recorder) }
     }
 }
 

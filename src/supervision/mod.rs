@@ -6,6 +6,7 @@
 //! out. Actors meet this room through [`ActorRef`], [`Reply`] and [`Seat`]; the node through
 //! [`Supervisor`] and [`TreeHandle`].
 
+mod envelope;
 mod error;
 mod exit;
 mod fence;
@@ -28,6 +29,7 @@ mod watchdog;
 #[cfg(test)]
 mod tests;
 
+pub use envelope::{Envelope, Receives};
 pub use error::{AskError, Escalation, Load, Refused, TreeError};
 pub use exit::{ExitReason, PanicTrace, contain};
 pub use fence::{Fence, FenceError, FenceGuard, FencePass};

@@ -4,8 +4,9 @@ use super::reply::{Pending, Reply};
 use super::seat::Child;
 use super::slot::{Permit, Slot};
 use super::status::State;
-use super::{ActorPath, AskError, Load, Refused};
-use actix::{Handler, Message, prelude::SendError};
+use super::{ActorPath, AskError, Envelope, Load, Receives, Refused};
+use crate::observe::Mail;
+use actix::prelude::SendError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,10 @@ impl<A: Child> ActorRef<A> {
         Self { slot }
     }
 
+    pub(super) fn slot(&self) -> &Slot<A> {
+        &self.slot
+    }
+
     /// Asks for room for one request of `bytes`. The permit is to travel inside the message (a
     /// [`Reply`] holds one).
     ///
@@ -60,14 +65,13 @@ impl<A: Child> ActorRef<A> {
     ///
     /// # Errors
     /// When the actor is not there, or its mailbox is full. The message was not delivered.
-    pub fn tell<M>(&self, message: M) -> Result<(), Refused>
+    pub fn tell<M: Mail>(&self, message: M) -> Result<(), Refused>
     where
-        A: Handler<M>,
-        M: Message + Send + 'static,
-        M::Result: Send,
+        A: Receives<M>,
     {
         self.slot.reach(false, |live| {
-            live.addr.try_send(message).map_err(|error| match error {
+            let envelope = Envelope::seal(message, &self.slot.vitals.recorder);
+            live.addr.try_send(envelope).map_err(|error| match error {
                 SendError::Full(_) => self.slot.vitals.overloaded(Load::Mailbox),
                 SendError::Closed(_) => self.slot.vitals.refusal(),
             })
@@ -83,17 +87,15 @@ impl<A: Child> ActorRef<A> {
         clippy::disallowed_methods,
         reason = "completions are bounded by the work under way, and losing one would hang it"
     )]
-    pub fn complete<M>(&self, message: M) -> Result<(), Refused>
+    pub fn complete<M: Mail>(&self, message: M) -> Result<(), Refused>
     where
-        A: Handler<M>,
-        M: Message + Send + 'static,
-        M::Result: Send,
+        A: Receives<M>,
     {
         self.slot.reach(true, |live| {
             if live.account.has_ended() || !live.addr.connected() {
                 return Err(self.slot.vitals.refusal());
             }
-            live.addr.do_send(message);
+            live.addr.do_send(Envelope::seal(message, &self.slot.vitals.recorder));
             Ok(())
         })
     }
@@ -110,9 +112,8 @@ impl<A: Child> ActorRef<A> {
         make: impl FnOnce(Reply<R>) -> M,
     ) -> Result<R, AskError>
     where
-        A: Handler<M>,
-        M: Message + Send + 'static,
-        M::Result: Send,
+        M: Mail,
+        A: Receives<M>,
     {
         let (reply, pending) = self.open(bytes)?;
         self.tell(make(reply))?;

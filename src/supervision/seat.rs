@@ -1,9 +1,10 @@
 //! What an actor is given to live with: who it is, which life this is, how to say that it failed.
 
 use super::life::Notes;
-use super::{ActorPath, ActorRef, ExitReason};
+use super::{ActorPath, ActorRef, Envelope, ExitReason, Line, Receives};
 use crate::model::{Clock, Disposition};
-use actix::{Actor, Context};
+use crate::observe::{Mail, Recorder};
+use actix::{Actor, AsyncContext, Context};
 use slog::Logger;
 use std::fmt;
 use std::sync::Arc;
@@ -64,6 +65,24 @@ impl<A: Child> Seat<A> {
     /// A logger that names the actor and its generation.
     pub fn logger(&self) -> &Logger {
         &self.logger
+    }
+
+    /// What records the actor's messages.
+    pub fn recorder(&self) -> &Arc<Recorder> {
+        &self.me.slot().vitals.recorder
+    }
+
+    /// The way to exactly this life of the actor.
+    pub fn line(&self, context: &Context<A>) -> Line<A> {
+        Line::new(context.address(), Arc::clone(self.recorder()))
+    }
+
+    /// Sends the actor a message of its own, which comes after all that is in the mailbox.
+    pub fn notify<M: Mail>(&self, context: &mut Context<A>, message: M)
+    where
+        A: Receives<M>,
+    {
+        context.notify(Envelope::seal(message, self.recorder()));
     }
 
     /// Says why this life ends; the caller then stops its context. The first reason counts.

@@ -9,6 +9,7 @@ use super::seat::Child;
 use super::status::State;
 use super::{ActorPath, Admission, ExitReason, Load, Refused};
 use crate::model::Clock;
+use crate::observe::{Hub, Recorder};
 use actix::Addr;
 use arc_swap::ArcSwapOption;
 use std::cell::Cell;
@@ -204,13 +205,15 @@ pub(super) struct Facts {
 pub(super) struct Vitals {
     pub(super) path: ActorPath,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) recorder: Arc<Recorder>,
     facts: Mutex<Facts>,
     refused: AtomicU64,
     account: ArcSwapOption<Account>,
 }
 
 impl Vitals {
-    pub(super) fn new(path: ActorPath, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub(super) fn new(path: ActorPath, clock: Arc<dyn Clock>, hub: &Arc<Hub>) -> Arc<Self> {
+        let recorder = hub.recorder(path.as_str(), &clock);
         let facts = Facts {
             state: State::Starting,
             generation: 0,
@@ -221,6 +224,7 @@ impl Vitals {
         Arc::new(Self {
             path,
             clock,
+            recorder,
             facts: Mutex::new(facts),
             refused: AtomicU64::new(0),
             account: ArcSwapOption::empty(),

@@ -9,6 +9,7 @@ use super::{
     ActorPath, ActorRef, Child, ChildSpec, Kind, Place, Seat, SupervisorSpec, TreeError, TreeHandle,
 };
 use crate::model::Clock;
+use crate::observe::Hub;
 use actix::Context;
 use slog::Logger;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub struct Environment {
     pub seed: u64,
     /// Where exits and what follows are logged, once each.
     pub logger: Logger,
+    /// Where every actor's messages are recorded.
+    pub hub: Arc<Hub>,
 }
 
 /// A supervisor, before and after the tree was started: children can be added at any time, and

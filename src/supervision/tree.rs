@@ -88,7 +88,10 @@ impl Shared {
             return Err(TreeError::Exists { path: path.clone() });
         }
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let vitals = Vitals::new(path.clone(), Arc::clone(&self.environment.clock));
+        let vitals = {
+            let Environment { clock, hub, .. } = &self.environment;
+            Vitals::new(path.clone(), Arc::clone(clock), hub)
+        };
         registry.by_path.insert(path.clone(), id);
         registry.members.insert(id, Member { parent, kind, vitals: Arc::clone(&vitals) });
         Ok((id, vitals))

@@ -6,7 +6,7 @@ use crate::harness::{on_a_system, settings, silent, until};
 use duramen::actors::partition::{PartitionApi, PartitionState, ProduceError};
 use duramen::log::disk::sim::{CrashMode, DiskCall, Errno, Fault, SimDisk};
 use duramen::model::{Durability, Offset, Record, Timestamp};
-use duramen::node::Node;
+use duramen::node::{Node, Surroundings};
 use duramen::ops::settings::Settings;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +37,11 @@ async fn values(node: &Node) -> Vec<String> {
 }
 
 async fn node_on(disk: &SimDisk, settings: &Settings) -> Node {
-    let node = Node::start_on(settings, Arc::new(disk.clone()), silent()).unwrap();
+    let node = {
+        let surroundings =
+            Surroundings { disk: Arc::new(disk.clone()), ..Surroundings::of(silent()) };
+        Node::start_with(settings, surroundings).unwrap()
+    };
     node.ready().await;
     node
 }

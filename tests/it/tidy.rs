@@ -6,17 +6,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may name. `ARCHITECTURE.md` draws it.
-const BORDERS: [(&str, &[&str]); 10] = [
+const BORDERS: [(&str, &[&str]); 11] = [
     ("model", &[]),
     ("log", &["model"]),
     ("raft", &["model"]),
+    ("observe", &["model"]),
     ("wire", &["model"]),
-    ("ops", &["model"]),
-    ("supervision", &["model"]),
-    ("actors", &["model", "log", "raft", "supervision"]),
-    ("frontends", &["model", "wire", "actors"]),
-    ("node", &["model", "log", "raft", "ops", "supervision", "actors", "frontends"]),
-    ("cli", &["model", "log", "wire", "ops", "actors", "node"]),
+    ("ops", &["model", "observe"]),
+    ("supervision", &["model", "observe"]),
+    ("actors", &["model", "observe", "log", "raft", "supervision"]),
+    ("frontends", &["model", "observe", "wire", "actors"]),
+    ("node", &["model", "observe", "log", "raft", "ops", "supervision", "actors", "frontends"]),
+    ("cli", &["model", "observe", "log", "wire", "ops", "actors", "node"]),
 ];
 
 /// External crates that only some rooms may name.

@@ -5,17 +5,18 @@
 //! behind the back of its successor.
 
 use super::LogActor;
+use super::jobs::{self, AppendJob, Job, Jobs, Report, Sent, Tended};
 use super::plan::LogPlan;
 use crate::actors::published::Phase;
 use crate::actors::raft::{Flushed, Kept, LogReady, Refusal};
 use crate::log::{Entry, Log, LogError, Placed, Synced, Written, stable};
-use crate::model::{Disposition, Durability, RaftIndex, with_causes};
+use crate::model::{Disposition, Durability, with_causes};
+use crate::observe::{self, Recorder, Scope};
 use crate::raft::{HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, TermRuns};
 use crate::supervision::{FenceError, FencePass, Line, Seat};
-use actix::Message;
 use slog::{info, warn};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 /// How long the thread is idle before it prepares blocks for later appends.
@@ -30,72 +31,15 @@ const PREPARE_FROM_BYTES: u64 = 64 << 10;
 /// What one turn of idle work may write.
 const PREPARE_BYTES: u64 = 1 << 20;
 
-/// What the thread is asked to do.
-#[derive(Debug)]
-pub(super) enum Job {
-    Append(AppendJob),
-    Wait(Duration),
-    AwaitSpace { needed_bytes: u64 },
-    Tend,
-}
-
-#[derive(Debug)]
-pub(super) struct AppendJob {
-    pub number: u64,
-    pub hard_state: Option<HardState>,
-    pub entries: Vec<Entry>,
-}
-
-/// What the thread tells its actor.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub enum Report {
-    /// The log is open.
-    Recovered(Box<LogReady>),
-    /// An append is done, or was refused.
-    Flushed(Flushed),
-    /// A wait is over.
-    WaitOver,
-    /// There is room on the disk again.
-    SpaceReturned,
-    /// Housekeeping is done.
-    Tended(Tended),
-    /// The log cannot go on.
-    Failed {
-        /// Why.
-        reason: String,
-        /// What follows.
-        disposition: Disposition,
-    },
-}
-
-/// What housekeeping did.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct Tended {
-    /// The oldest entry that the log still has.
-    pub first_index: RaftIndex,
-}
-
-/// The way to the thread. Bounded by construction: of each kind of job one is under way at a time.
-#[derive(Debug)]
-pub(super) struct Jobs(Sender<Job>);
-
-impl Jobs {
-    pub fn send(&self, job: Job) {
-        // A thread that is gone has reported why; the report ends the actor.
-        let _ = self.0.send(job);
-    }
-}
-
 /// Starts a thread for this generation of the log actor.
 pub(super) fn start(plan: Arc<LogPlan>, seat: &Seat<LogActor>, reports: Line<LogActor>) -> Jobs {
-    let (sender, jobs) = channel();
+    let recorder = plan.flush_recorder(seat.recorder());
+    let (sender, jobs) = jobs::line(Arc::clone(&recorder));
     let generation = seat.generation();
     let thread_plan = Arc::clone(&plan);
     let failed = reports.clone();
     let body = move || {
-        let run = || FlushThread::run(&thread_plan, generation, &reports, &jobs);
+        let run = || FlushThread::run(&thread_plan, generation, &reports, &jobs, &recorder);
         let ended = crate::supervision::contain(run).unwrap_or_else(|exit| {
             let reason = format!("flush thread {exit}");
             Err(Stop { reason, disposition: Disposition::RebuildActor })
@@ -111,7 +55,7 @@ pub(super) fn start(plan: Arc<LogPlan>, seat: &Seat<LogActor>, reports: Line<Log
         // A factory that panics counts as a crash, with backoff: threads may be available later.
         Err(error) => panic!("cannot start the flush thread: {error}"),
     }
-    Jobs(sender)
+    sender
 }
 
 /// Why the thread ends before its actor does.
@@ -141,6 +85,7 @@ struct FlushThread<'a> {
     plan: &'a LogPlan,
     pass: FencePass,
     reports: &'a Line<LogActor>,
+    recorder: &'a Recorder,
     log: Log,
     /// Since when something is written and not synced, where the level is `interval`.
     dirty_since: Option<Duration>,
@@ -153,10 +98,12 @@ impl<'a> FlushThread<'a> {
         plan: &'a LogPlan,
         generation: u64,
         reports: &'a Line<LogActor>,
-        jobs: &Receiver<Job>,
+        jobs: &Receiver<Sent>,
+        recorder: &'a Recorder,
     ) -> Result<(), Stop> {
+        let _scope = observe::enter(Scope::of_actor(recorder.path()));
         let pass = plan.fence.advance(generation, plan.fence_wait)?;
-        let mut thread = Self::recover(plan, pass.clone(), reports)?;
+        let mut thread = Self::recover(plan, pass.clone(), reports, recorder)?;
         thread.serve(jobs)?;
         let _fenced = pass.enter()?;
         Ok(thread.log.close()?)
@@ -166,6 +113,7 @@ impl<'a> FlushThread<'a> {
         plan: &'a LogPlan,
         pass: FencePass,
         reports: &'a Line<LogActor>,
+        recorder: &'a Recorder,
     ) -> Result<Self, Stop> {
         let fenced = pass.enter()?;
         plan.published.enter(Phase::Recovering { done_bytes: 0, total_bytes: 0 });
@@ -193,10 +141,18 @@ impl<'a> FlushThread<'a> {
             terms: TermRuns::recovered(recovered.terms, recovered.last_index),
             next_offset: recovered.next_offset,
         })));
-        Ok(Self { plan, pass, reports, log, dirty_since: None, awaiting_free_bytes: None })
+        Ok(Self {
+            plan,
+            pass,
+            reports,
+            recorder,
+            log,
+            dirty_since: None,
+            awaiting_free_bytes: None,
+        })
     }
 
-    fn serve(&mut self, jobs: &Receiver<Job>) -> Result<(), Stop> {
+    fn serve(&mut self, jobs: &Receiver<Sent>) -> Result<(), Stop> {
         let mut prepared = false;
         loop {
             let sync_in = self.sync_due_in();
@@ -209,11 +165,7 @@ impl<'a> FlushThread<'a> {
                 (None, Some(sync_in)) => Some(sync_in),
                 (None, None) => (!prepared).then_some(IDLE),
             };
-            let received = match wait {
-                Some(wait) => jobs.recv_timeout(wait),
-                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match received {
+            match jobs::next(jobs, wait) {
                 Ok(job) => {
                     prepared = false;
                     self.take(job, jobs)?;
@@ -252,15 +204,17 @@ impl<'a> FlushThread<'a> {
         }
     }
 
-    fn take(&mut self, job: Job, jobs: &Receiver<Job>) -> Result<(), Stop> {
-        match job {
+    fn take(&mut self, sent: Sent, jobs: &Receiver<Sent>) -> Result<(), Stop> {
+        let recorder = self.recorder;
+        let _handled = sent.begin(recorder);
+        match sent.job {
             Job::Append(append) => self.append(append),
             Job::Wait(wait) => match jobs.recv_timeout(wait) {
                 // An append is what was waited for. Anything else must not swallow the answer.
-                Ok(job @ Job::Append(_)) => self.take(job, jobs),
-                Ok(job) => {
+                Ok(sent @ Sent { job: Job::Append(_), .. }) => self.take(sent, jobs),
+                Ok(sent) => {
                     self.reports.complete(Report::WaitOver);
-                    self.take(job, jobs)
+                    self.take(sent, jobs)
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.reports.complete(Report::WaitOver);

@@ -3,18 +3,22 @@
 //! back it passes on to the raft actor. It decides nothing but who must act on an error.
 
 mod flush;
+mod jobs;
 mod plan;
 
-pub use flush::{Report, Tended};
+pub use jobs::{Report, Tended};
 pub use plan::{LogPlan, LogPlanParts};
 
 use super::raft::{LogReady, Persisted, RaftActor, SpaceReturned, WaitOver};
 use crate::log::Entry;
 use crate::model::Disposition;
+use crate::observe::{Mail, MailLoad};
 use crate::raft::HardState;
 use crate::supervision::{Backoff, ChildSpec, Line, Restart, Seat};
+use crate::{mail, receives};
 use actix::prelude::*;
-use flush::{AppendJob, Job, Jobs};
+use jobs::{AppendJob, Job, Jobs};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +46,7 @@ pub struct Attach {
 }
 
 /// Makes a hard state and entries durable, in this order. Answered by [`Persisted`].
-#[derive(Debug, Message)]
+#[derive(Message)]
 #[rtype(result = "()")]
 pub struct Append {
     /// Given back in the answer.
@@ -90,7 +94,7 @@ pub struct LogActor {
 impl LogActor {
     /// The factory: starts the flush thread, which begins with recovery.
     pub fn new(context: &mut Context<Self>, seat: Seat<Self>, plan: Arc<LogPlan>) -> Self {
-        let jobs = flush::start(Arc::clone(&plan), &seat, Line::new(context.address()));
+        let jobs = flush::start(Arc::clone(&plan), &seat, seat.line(context));
         Self { seat, plan, jobs: Some(jobs), raft: None, ready: None, tending: false }
     }
 
@@ -112,6 +116,32 @@ impl LogActor {
 
 impl Actor for LogActor {
     type Context = Context<Self>;
+}
+
+receives!(LogActor: Attach, Append, WaitAwhile, AwaitSpace, Tend, Report);
+mail!(Attach, WaitAwhile, AwaitSpace, Tend);
+
+impl Mail for Append {
+    const NAME: &'static str = "Append";
+
+    fn load(&self) -> MailLoad {
+        MailLoad { items: self.entries.len() as u32, bytes: bytes_of(&self.entries) }
+    }
+}
+
+impl fmt::Debug for Append {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, hard_state, entries } = self;
+        write!(f, "Append(number {number}, {} entries, {}B", entries.len(), bytes_of(entries))?;
+        if let Some(last) = entries.last() {
+            write!(f, ", to term {} index {}", last.term.0, last.index.0)?;
+        }
+        f.write_str(if hard_state.is_some() { ", vote)" } else { ")" })
+    }
+}
+
+fn bytes_of(entries: &[Entry]) -> u64 {
+    entries.iter().map(|entry| entry.payload.len_bytes()).sum()
 }
 
 impl Handler<Attach> for LogActor {

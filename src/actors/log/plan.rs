@@ -4,10 +4,11 @@ use crate::actors::published::Published;
 use crate::log::LogOptions;
 use crate::log::disk::Disk;
 use crate::model::{Clock, Durability};
+use crate::observe::Recorder;
 use crate::supervision::Fence;
 use slog::Logger;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct LogPlan {
     pub published: Arc<Published>,
     /// Diagnostics.
     pub logger: Logger,
+    /// Of the flush thread, over all its lives.
+    recorder: OnceLock<Arc<Recorder>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -75,8 +78,14 @@ impl LogPlan {
             fence_wait: Duration::from_secs(5),
             published,
             logger,
+            recorder: OnceLock::new(),
             threads: Mutex::default(),
         }
+    }
+
+    /// What records the flush thread's jobs: it lies below its actor's.
+    pub(super) fn flush_recorder(&self, above: &Recorder) -> Arc<Recorder> {
+        Arc::clone(self.recorder.get_or_init(|| above.below("flush")))
     }
 
     /// Remembers a flush thread, so that a stop can wait for it; forgets those that ended.

@@ -8,6 +8,7 @@ mod trees;
 
 use super::*;
 use crate::model::{Disposition, SystemClock};
+use crate::observe::Hub;
 use actix::{Actor, ActorContext, Context, Handler, Message, System};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +50,7 @@ impl Actor for Adder {
     }
 }
 
+#[derive(Debug)]
 enum Ask {
     Add(u64, Reply<u64>),
     /// Answers never, yet keeps the reply.
@@ -67,6 +69,9 @@ enum Ask {
 impl Message for Ask {
     type Result = ();
 }
+
+crate::mail!(Ask);
+crate::receives!(Adder: Ask);
 
 impl Handler<Ask> for Adder {
     type Result = ();
@@ -136,7 +141,8 @@ fn plan(name: &'static str, strategy: Strategy, restarts_max: u32) -> Supervisor
 
 fn root(plan: SupervisorSpec) -> Supervisor {
     let logger = slog::Logger::root(slog::Discard, slog::o!());
-    Supervisor::new(plan, Environment { clock: Arc::new(SystemClock::new()), seed: 7, logger })
+    let hub = Hub::new(logger.clone(), None, 16);
+    Supervisor::new(plan, Environment { clock: Arc::new(SystemClock::new()), seed: 7, logger, hub })
 }
 
 /// A running tree and everything that has happened in it.

@@ -6,15 +6,24 @@
 //! the log actor → `Persisted` → committed → published → answered. One flush is in flight at a
 //! time, so a producer waits for at most the flush in hand and its own.
 
+mod messages;
+
+use messages::Pump;
+pub use messages::{
+    Body, Flushed, Kept, LogReady, Persisted, Propose, Refusal, SpaceReturned, WaitOver,
+};
+
 use super::gather::{Gather, GatherOptions, Verdict};
 use super::log::{Append, Attach, AwaitSpace, LogActor, Tended, WaitAwhile};
 use super::partition::{Ack, AckSender, ProduceError};
 use super::published::{Phase, Published};
-use crate::log::batch::{BatchBuilder, BatchLimits, ValidBatches};
+use crate::log::batch::{BatchBuilder, BatchLimits};
 use crate::log::{Entry, EntryPayload, Placed};
-use crate::model::{Disposition, Durability, Offset, RaftIndex, Record, Timestamp};
-use crate::raft::{Effects, Handle, HardState, PartitionRaft, RaftError, Recovered, TermRuns};
-use crate::supervision::{ActorRef, Backoff, ChildSpec, Line, Permit, Restart, Seat};
+use crate::model::{Disposition, Durability, RaftIndex, Timestamp};
+use crate::observe::{Answer, Mail, Receipt};
+use crate::raft::{Effects, Handle, HardState, PartitionRaft, RaftError, Recovered};
+use crate::receives;
+use crate::supervision::{ActorRef, Backoff, ChildSpec, Permit, Receives, Restart, Seat};
 use actix::prelude::*;
 use slog::{Drain, Level, LevelFilter, Logger, debug, info, o, warn};
 use std::collections::VecDeque;
@@ -38,94 +47,13 @@ pub fn spec() -> ChildSpec {
 /// The raft id of the only voter of a group of one.
 const LONE_VOTER: u64 = 1;
 
-/// What a producer wants appended, already checked.
-#[derive(Debug)]
-pub enum Body {
-    /// Records that share a batch with those of other producers.
-    Records(Vec<Record>),
-    /// Whole batches, kept as they are.
-    Batches(ValidBatches),
-}
-
-/// A request to append.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Propose {
-    /// What to append.
-    pub body: Body,
-    /// About how many bytes it holds.
-    pub bytes: usize,
-    /// Where the answer goes.
-    pub answer: AckSender,
-    /// Held until the answer is sent.
-    pub permit: Permit,
-}
-
-/// From the log actor: the log is recovered.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct LogReady {
-    /// The vote file.
-    pub hard_state: Option<HardState>,
-    /// Terms of the entries in the log.
-    pub terms: TermRuns,
-    /// Where the next record goes.
-    pub next_offset: Offset,
-}
-
-/// From the log actor: an [`Append`] is done, or was refused.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Persisted(pub Flushed);
-
-/// The outcome of one [`Append`].
-#[derive(Debug)]
-pub struct Flushed {
-    /// The number of the append.
-    pub number: u64,
-    /// Where its entries are, or why nothing of them was kept.
-    pub outcome: Result<Kept, Refusal>,
-}
-
-/// Why nothing of an append was kept.
-#[derive(Debug)]
-pub struct Refusal {
-    /// The reason, for people.
-    pub reason: String,
-    /// Set where the disk was full: the room that was missing.
-    pub needed_bytes: Option<u64>,
-}
-
-/// What a done append tells.
-#[derive(Debug)]
-pub struct Kept {
-    /// How safe the entries are. Only a synced log can say [`Durability::Fsync`].
-    pub durability: Durability,
-    /// Where each entry's records are.
-    pub entries: Vec<Placed>,
-}
-
-/// From the log actor: the wait asked for is over.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct WaitOver;
-
-/// From the log actor: the disk has room again.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct SpaceReturned;
-
-/// To itself: the mailbox is drained, see what is pending.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct Pump;
-
 /// A proposal that waits to become part of an entry.
 #[derive(Debug)]
 struct Pending {
     body: Body,
     bytes: usize,
     answer: AckSender,
+    receipt: Receipt,
     _permit: Permit,
 }
 
@@ -133,6 +61,7 @@ struct Pending {
 #[derive(Debug)]
 struct Asker {
     answer: AckSender,
+    receipt: Receipt,
     /// Offset of its first record within the entry.
     relative: u32,
     records: u32,
@@ -231,7 +160,7 @@ impl RaftActor {
     fn queue_pump(&mut self, context: &mut Context<Self>) {
         if !self.pump_queued {
             self.pump_queued = true;
-            context.notify(Pump);
+            self.seat.notify(context, Pump);
         }
     }
 
@@ -273,7 +202,8 @@ impl RaftActor {
             if bytes > 0 && bytes + next.bytes > self.options.entry_bytes_max {
                 break;
             }
-            let Some(Pending { body, bytes: size, answer, _permit }) = self.pending.pop_front()
+            let Some(Pending { body, bytes: size, answer, receipt, _permit }) =
+                self.pending.pop_front()
             else {
                 break;
             };
@@ -299,7 +229,7 @@ impl RaftActor {
                     facts
                 }
             };
-            askers.push(Asker { answer, relative, records, timestamp, _permit });
+            askers.push(Asker { answer, receipt, relative, records, timestamp, _permit });
             relative += records;
         }
         batches.extend(self.builder.finish());
@@ -347,6 +277,7 @@ impl RaftActor {
             self.published.commit(base.plus(u64::from(records)));
             let entry = self.in_flight.pop_front().expect("an entry lands after it was sent");
             assert_eq!(entry.index, index, "entries land in order");
+            self.on_record(Answer::Ok, entry.askers.iter().map(|asker| asker.receipt));
             for asker in entry.askers {
                 asker.answer.send(Ok(Ack {
                     base_offset: base.plus(u64::from(asker.relative)),
@@ -356,6 +287,12 @@ impl RaftActor {
                 }));
             }
         }
+    }
+
+    fn on_record(&self, answer: Answer, receipts: impl IntoIterator<Item = Receipt>) {
+        let now = self.seat.clock().monotonic();
+        let answers = receipts.into_iter().map(|receipt| (receipt, answer));
+        self.seat.recorder().answered(now, answers);
     }
 
     /// Nothing of the append in hand was kept: those who asked are told so, and the state machine
@@ -368,7 +305,9 @@ impl RaftActor {
         };
         let lost = self.in_flight.drain(..).flat_map(|entry| entry.askers);
         let proposed = self.proposed.drain(..).flat_map(|(_, askers)| askers);
-        for asker in lost.chain(proposed) {
+        let lost: Vec<Asker> = lost.chain(proposed).collect();
+        self.on_record(Answer::Refused, lost.iter().map(|asker| asker.receipt));
+        for asker in lost {
             asker.answer.send(Err(told.clone()));
         }
         self.landed.clear();
@@ -394,6 +333,7 @@ impl RaftActor {
 
     fn refuse_pending(&mut self, error: &ProduceError) {
         self.pending_bytes = 0;
+        self.on_record(Answer::Refused, self.pending.iter().map(|pending| pending.receipt));
         for pending in self.pending.drain(..) {
             pending.answer.send(Err(error.clone()));
         }
@@ -411,10 +351,9 @@ impl RaftActor {
     }
 
     /// The log actor lives and dies with this one: a refusal means that both are on their way out.
-    fn tell_log<M>(&self, message: M)
+    fn tell_log<M: Mail>(&self, message: M)
     where
-        M: Message<Result = ()> + Send + std::fmt::Debug + 'static,
-        LogActor: actix::Handler<M>,
+        LogActor: Receives<M>,
     {
         if let Err(refused) = self.log.complete(message) {
             debug!(self.seat.logger(), "the log actor is not there"; "refused" => %refused);
@@ -443,9 +382,11 @@ impl Actor for RaftActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        self.tell_log(Attach { to: Line::new(context.address()) });
+        self.tell_log(Attach { to: self.seat.line(context) });
     }
 }
+
+receives!(RaftActor: Propose, Pump, LogReady, Persisted, WaitOver, SpaceReturned, Tended);
 
 impl actix::Handler<Propose> for RaftActor {
     type Result = ();
@@ -453,11 +394,18 @@ impl actix::Handler<Propose> for RaftActor {
     fn handle(&mut self, message: Propose, context: &mut Self::Context) {
         let Propose { body, bytes, answer, permit } = message;
         if let Some(reason) = &self.full {
+            self.on_record(Answer::Refused, [Receipt::of_current()]);
             answer.send(Err(ProduceError::DiskFull { message: reason.clone() }));
             return;
         }
         self.pending_bytes += bytes;
-        self.pending.push_back(Pending { body, bytes, answer, _permit: permit });
+        self.pending.push_back(Pending {
+            body,
+            bytes,
+            answer,
+            receipt: Receipt::of_current(),
+            _permit: permit,
+        });
         self.queue_pump(context);
     }
 }

@@ -1,0 +1,172 @@
+//! What goes in and out of the flush thread: jobs, each stamped like a message between actors, and
+//! reports.
+
+use crate::actors::raft::{Flushed, LogReady};
+use crate::log::Entry;
+use crate::mail;
+use crate::model::{Disposition, RaftIndex};
+use crate::observe::{Handled, MailLoad, Mishap, Recorder, Stamp};
+use crate::raft::HardState;
+use actix::Message;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+/// What the thread is asked to do.
+#[derive(Debug)]
+pub(in crate::actors::log) enum Job {
+    Append(AppendJob),
+    Wait(Duration),
+    AwaitSpace { needed_bytes: u64 },
+    Tend,
+}
+
+pub(in crate::actors::log) struct AppendJob {
+    pub number: u64,
+    pub hard_state: Option<HardState>,
+    pub entries: Vec<Entry>,
+}
+
+/// What the thread tells its actor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum Report {
+    /// The log is open.
+    Recovered(Box<LogReady>),
+    /// An append is done, or was refused.
+    Flushed(Flushed),
+    /// A wait is over.
+    WaitOver,
+    /// There is room on the disk again.
+    SpaceReturned,
+    /// Housekeeping is done.
+    Tended(Tended),
+    /// The log cannot go on.
+    Failed {
+        /// Why.
+        reason: String,
+        /// What follows.
+        disposition: Disposition,
+    },
+}
+
+/// What housekeeping did.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Tended {
+    /// The oldest entry that the log still has.
+    pub first_index: RaftIndex,
+}
+
+impl fmt::Debug for AppendJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, entries, .. } = self;
+        write!(f, "number {number}, {} entries, {}B", entries.len(), super::bytes_of(entries))
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Recovered(ready) => write!(f, "Recovered(next offset {})", ready.next_offset),
+            Self::Flushed(Flushed { number, outcome: Ok(kept) }) => {
+                write!(f, "Flushed(number {number}, {} entries, ", kept.entries.len())?;
+                write!(f, "{})", kept.durability)
+            }
+            Self::Flushed(Flushed { number, outcome: Err(refusal) }) => {
+                write!(f, "Flushed(number {number}, refused: {})", refusal.reason)
+            }
+            Self::WaitOver => f.write_str("WaitOver"),
+            Self::SpaceReturned => f.write_str("SpaceReturned"),
+            Self::Tended(tended) => tended.fmt(f),
+            Self::Failed { reason, .. } => write!(f, "Failed({reason})"),
+        }
+    }
+}
+
+mail!(Report, Tended);
+
+impl Job {
+    /// The name in the flush thread's record.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Append(_) => "Write",
+            Self::Wait(_) => "Wait",
+            Self::AwaitSpace { .. } => "AwaitSpace",
+            Self::Tend => "Tend",
+        }
+    }
+
+    fn load(&self) -> MailLoad {
+        match self {
+            Self::Append(append) => MailLoad {
+                items: append.entries.len() as u32,
+                bytes: super::bytes_of(&append.entries),
+            },
+            Self::Wait(_) | Self::AwaitSpace { .. } | Self::Tend => MailLoad::default(),
+        }
+    }
+}
+
+/// A job on its way.
+#[derive(Debug)]
+pub(super) struct Sent {
+    stamp: Stamp,
+    pub job: Job,
+}
+
+impl Sent {
+    /// Puts the job on record as begun, until the guard is dropped.
+    ///
+    /// # Panics
+    /// Where a test planned it.
+    pub fn begin<'a>(&self, recorder: &'a Recorder) -> Handled<'a> {
+        recorder.left();
+        let name = self.job.name();
+        let show = || format!("{:?}", self.job);
+        let handled = recorder.begin(&self.stamp, name, self.job.load(), show);
+        match recorder.mishap(name) {
+            Some(Mishap::Panic(text)) => panic!("{text}"),
+            Some(Mishap::Delay(time)) => std::thread::sleep(time),
+            // A job that is lost would hang its actor: as bad as a panic, and less clear.
+            Some(Mishap::Drop) | None => {}
+        }
+        handled
+    }
+}
+
+/// The way to the thread. Bounded by construction: of each kind of job one is under way at a time.
+#[derive(Debug)]
+pub(in crate::actors::log) struct Jobs {
+    sender: Sender<Sent>,
+    recorder: Arc<Recorder>,
+}
+
+/// A new way to a thread with this recorder, and its end.
+pub(super) fn line(recorder: Arc<Recorder>) -> (Jobs, Receiver<Sent>) {
+    let (sender, jobs) = channel();
+    (Jobs { sender, recorder }, jobs)
+}
+
+impl Jobs {
+    pub fn send(&self, job: Job) {
+        let stamp = Stamp::now(&**self.recorder.clock());
+        self.recorder.sent();
+        // A thread that is gone has reported why; the report ends the actor.
+        if self.sender.send(Sent { stamp, job }).is_err() {
+            self.recorder.left();
+        }
+    }
+}
+
+/// Waits for the next job, at most so long.
+pub(super) fn next(
+    jobs: &Receiver<Sent>,
+    wait: Option<Duration>,
+) -> Result<Sent, RecvTimeoutError> {
+    match wait {
+        Some(wait) => jobs.recv_timeout(wait),
+        None => jobs.recv().map_err(|RecvError| RecvTimeoutError::Disconnected),
+    }
+}

@@ -1,0 +1,286 @@
+//! A node's recorders, and where handled messages are told to whoever looks: the log at level
+//! trace, and taps.
+//!
+//! A tap never slows the node: what does not fit its queue is dropped and counted.
+
+use super::{Entry, Pattern, Recorder};
+use crate::model::Clock;
+use slog::{Drain, Logger, trace};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Counts how often it changed who looks at what: what is remembered of an older count is stale.
+#[derive(Debug, Default)]
+pub struct Attention(AtomicU64);
+
+impl Attention {
+    /// Who looks at what has changed.
+    pub fn changed(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+
+    /// The present count.
+    pub fn epoch(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Who knows which messages are to be logged.
+pub trait MessageFilter: Send + Sync + 'static {
+    /// Whether messages of this name, handled by the actor of this path, are logged.
+    fn wants(&self, path: &str, message: &str) -> bool;
+    /// Changes when the answers do.
+    fn attention(&self) -> Arc<Attention>;
+}
+
+/// A message that was handled, or a request that was answered, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Who handled it.
+    pub path: Arc<str>,
+    /// What is known of it.
+    pub entry: Entry,
+    /// The message's `Debug`; empty where only its answer is told.
+    pub shown: String,
+}
+
+/// What a tap is to be told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TapFilter {
+    /// Of which actors.
+    pub pattern: Pattern,
+    /// Only messages of these names; empty: all.
+    pub messages: Vec<String>,
+    /// Only those whose handling, or answer, took so long.
+    pub slower_than: Duration,
+    /// One of so many; 0 and 1: all.
+    pub sample: u64,
+    /// So many may wait to be fetched.
+    pub queue_len: usize,
+}
+
+impl TapFilter {
+    fn names(&self, message: &str) -> bool {
+        self.messages.is_empty() || self.messages.iter().any(|name| name == message)
+    }
+
+    fn wants(&self, path: &str, message: &str) -> bool {
+        self.names(message) && self.pattern.covers(path)
+    }
+}
+
+struct Line {
+    number: u64,
+    filter: TapFilter,
+    queue: mpsc::Sender<Arc<Seen>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    seen: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// The receiving end of a tap. Dropped, it is closed.
+pub struct Tap {
+    number: u64,
+    queue: mpsc::Receiver<Arc<Seen>>,
+    counts: Arc<Counts>,
+    hub: Arc<Hub>,
+}
+
+impl Tap {
+    /// The next; waits for it.
+    pub async fn next(&mut self) -> Option<Arc<Seen>> {
+        self.queue.recv().await
+    }
+
+    /// How many did not fit the queue.
+    pub fn dropped(&self) -> u64 {
+        self.counts.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tap({})", self.number)
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.hub.lines().retain(|line| line.number != self.number);
+        self.hub.attention.changed();
+    }
+}
+
+/// Where every recorder of a node tells what somebody wants to see.
+pub struct Hub {
+    logger: Logger,
+    filter: Option<Arc<dyn MessageFilter>>,
+    attention: Arc<Attention>,
+    entries_max: usize,
+    recorders: Mutex<BTreeMap<Arc<str>, Weak<Recorder>>>,
+    taps: Mutex<Vec<Line>>,
+    taps_opened: AtomicU64,
+    taps_max: usize,
+    dropped: AtomicU64,
+}
+
+/// As many taps as may be open at once.
+const TAPS_MAX: usize = 16;
+
+/// There are as many taps as there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{max} taps are open already: close one of them")]
+pub struct TooManyTaps {
+    /// The limit.
+    pub max: usize,
+}
+
+impl Hub {
+    /// A hub that logs what the filter wants; without a filter, what the logger's level lets pass.
+    /// Its recorders keep the last `entries_max` messages each.
+    pub fn new(
+        logger: Logger,
+        filter: Option<Arc<dyn MessageFilter>>,
+        entries_max: usize,
+    ) -> Arc<Self> {
+        let attention = filter.as_ref().map_or_else(Arc::default, |filter| filter.attention());
+        Arc::new(Self {
+            logger,
+            filter,
+            attention,
+            entries_max,
+            recorders: Mutex::default(),
+            taps: Mutex::default(),
+            taps_opened: AtomicU64::new(0),
+            taps_max: TAPS_MAX,
+            dropped: AtomicU64::new(0),
+        })
+    }
+
+    /// Opens a tap.
+    ///
+    /// # Errors
+    /// When too many are open.
+    pub fn tap(self: &Arc<Self>, filter: TapFilter) -> Result<Tap, TooManyTaps> {
+        let (sender, queue) = mpsc::channel(filter.queue_len.max(1));
+        let counts = Arc::<Counts>::default();
+        let number = self.taps_opened.fetch_add(1, Ordering::Relaxed);
+        let mut lines = self.lines();
+        if lines.len() >= self.taps_max {
+            return Err(TooManyTaps { max: self.taps_max });
+        }
+        lines.push(Line { number, filter, queue: sender, counts: Arc::clone(&counts) });
+        drop(lines);
+        self.attention.changed();
+        Ok(Tap { number, queue, counts, hub: Arc::clone(self) })
+    }
+
+    /// The recorder of whoever has this path; a new one where there is none.
+    pub fn recorder(self: &Arc<Self>, path: &str, clock: &Arc<dyn Clock>) -> Arc<Recorder> {
+        let mut recorders = self.recorders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = recorders.get(path).and_then(Weak::upgrade) {
+            return known;
+        }
+        recorders.retain(|_, recorder| recorder.strong_count() > 0);
+        let recorder = Recorder::new(path, Arc::clone(clock), Arc::clone(self), self.entries_max);
+        recorders.insert(path.into(), Arc::downgrade(&recorder));
+        recorder
+    }
+
+    /// All recorders that are in use, by path.
+    pub fn recorders(&self) -> Vec<Arc<Recorder>> {
+        let recorders = self.recorders.lock().unwrap_or_else(PoisonError::into_inner);
+        recorders.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// How many taps are open.
+    pub fn taps(&self) -> usize {
+        self.lines().len()
+    }
+
+    /// How many messages did not fit the queue of a tap, since the beginning.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.attention.epoch()
+    }
+
+    /// Whether anybody looks at messages of this name at this actor.
+    pub(super) fn interest(&self, path: &str, message: &str) -> Interest {
+        let log = match &self.filter {
+            Some(filter) => filter.wants(path, message),
+            None => self.logger.is_trace_enabled(),
+        };
+        let tap = self.lines().iter().any(|line| line.filter.wants(path, message));
+        Interest { log, tap }
+    }
+
+    /// Tells everybody who looks.
+    pub(super) fn tell(&self, interest: Interest, seen: Seen) {
+        if interest.log {
+            self.log(&seen);
+        }
+        if !interest.tap {
+            return;
+        }
+        let seen = Arc::new(seen);
+        let took = Duration::from_nanos(seen.entry.took_ns());
+        for line in &*self.lines() {
+            if !line.filter.wants(&seen.path, seen.entry.message) || took < line.filter.slower_than
+            {
+                continue;
+            }
+            let number = line.counts.seen.fetch_add(1, Ordering::Relaxed);
+            if line.filter.sample > 1 && !number.is_multiple_of(line.filter.sample) {
+                continue;
+            }
+            if line.queue.try_send(Arc::clone(&seen)).is_err() {
+                line.counts.dropped.fetch_add(1, Ordering::Relaxed);
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn log(&self, seen: &Seen) {
+        let Entry { id, cause, request, sender, message, .. } = seen.entry;
+        let elapsed_us = seen.entry.took_ns() / 1000;
+        let outcome = seen.entry.outcome_name();
+        trace!(self.logger, "{}", if seen.shown.is_empty() { "answer" } else { "message" };
+            "actor" => &*seen.path, "message" => message, "id" => id.0, "cause" => cause.0,
+            "request" => request, "from" => &*sender.path(), "elapsed_us" => elapsed_us,
+            "outcome" => outcome, "shown" => &seen.shown);
+    }
+
+    fn lines(&self) -> std::sync::MutexGuard<'_, Vec<Line>> {
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hub({} taps)", self.taps())
+    }
+}
+
+/// Who looks at messages of one name at one actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Interest {
+    pub(super) log: bool,
+    pub(super) tap: bool,
+}
+
+impl Interest {
+    pub(super) fn any(self) -> bool {
+        self.log || self.tap
+    }
+}

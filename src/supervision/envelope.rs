@@ -1,0 +1,101 @@
+//! What every message between actors travels in: the one place where it is stamped when it is sent,
+//! and recorded when it is handled.
+
+use super::seat::Child;
+use crate::observe::{IS_ON, Mail, Mishap, Recorder, Stamp};
+use actix::Handler;
+use std::fmt;
+use std::sync::Arc;
+
+/// A message on its way to one actor. Made only by what sends: [`super::ActorRef`],
+/// [`super::Line`], [`super::Seat::notify`]. Opened by what [`receives!`](crate::receives) writes.
+pub struct Envelope<M> {
+    stamp: Stamp,
+    /// The receiver's; `None` in a build that records nothing.
+    recorder: Option<Arc<Recorder>>,
+    /// Taken when it is opened.
+    message: Option<M>,
+}
+
+impl<M: Mail> actix::Message for Envelope<M> {
+    type Result = ();
+}
+
+impl<M: Mail> Envelope<M> {
+    /// Stamps a message that the calling thread sends now.
+    pub(super) fn seal(message: M, recorder: &Arc<Recorder>) -> Self {
+        let stamp = Stamp::now(&**recorder.clock());
+        recorder.sent();
+        let recorder = IS_ON.then(|| Arc::clone(recorder));
+        Self { stamp, recorder, message: Some(message) }
+    }
+
+    /// Lets the actor handle what is inside, on record.
+    pub fn open<A>(mut self, actor: &mut A, context: &mut A::Context)
+    where
+        A: Child + Handler<M, Result = ()>,
+        M: actix::Message<Result = ()>,
+    {
+        let Some(message) = self.message.take() else { return };
+        let Some(recorder) = self.recorder.take() else { return actor.handle(message, context) };
+        recorder.left();
+        let show = || format!("{message:?}");
+        let handled = recorder.begin(&self.stamp, M::NAME, message.load(), show);
+        match recorder.mishap(M::NAME) {
+            None => {}
+            Some(Mishap::Panic(text)) => panic!("{text}"),
+            Some(Mishap::Delay(time)) => std::thread::sleep(time),
+            Some(Mishap::Drop) => return handled.dropped(),
+        }
+        actor.handle(message, context);
+    }
+}
+
+impl<M> Drop for Envelope<M> {
+    /// A mailbox that is dropped with messages in it, or a refusal.
+    fn drop(&mut self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.left();
+        }
+    }
+}
+
+impl<M: fmt::Debug> fmt::Debug for Envelope<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Envelope({:?}, {:?})", self.stamp.id, self.message)
+    }
+}
+
+/// An actor that takes messages `M`, in their envelope.
+pub trait Receives<M: Mail>: Child + Handler<Envelope<M>> {}
+
+impl<A: Child + Handler<Envelope<M>>, M: Mail> Receives<M> for A {}
+
+/// Names the messages, by type, that an actor receives; it handles each as an
+/// [`actix::Handler`] of the bare message.
+#[macro_export]
+macro_rules! receives {
+    ($actor:ty: $($message:ty),+ $(,)?) => {$(
+        impl ::actix::Handler<$crate::supervision::Envelope<$message>> for $actor {
+            type Result = ();
+
+            fn handle(
+                &mut self,
+                envelope: $crate::supervision::Envelope<$message>,
+                context: &mut Self::Context,
+            ) {
+                envelope.open(self, context);
+            }
+        }
+    )+};
+}
+
+/// Gives messages that carry no payload their names: those of their types.
+#[macro_export]
+macro_rules! mail {
+    ($($message:ident),+ $(,)?) => {$(
+        impl $crate::observe::Mail for $message {
+            const NAME: &'static str = stringify!($message);
+        }
+    )+};
+}
