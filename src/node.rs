@@ -9,10 +9,11 @@
 //! └─ frontends                 one-for-one: grpc (shard thread), http (control thread)
 //! ```
 
+use crate::actors::explain::{Explanation, Facts, NoSuch, Subject, explain};
 use crate::actors::frontend::{self, FrontendActor, Serve};
 use crate::actors::gather::GatherOptions;
 use crate::actors::handle::PartitionHandle;
-use crate::actors::housekeeping::{self, HousekeepingActor};
+use crate::actors::housekeeping::{self, HousekeepingActor, Tended};
 use crate::actors::log::{self as log_actor, LogActor, LogPlan, LogPlanParts};
 use crate::actors::partition::{PartitionApi, PartitionState};
 use crate::actors::published::Published;
@@ -26,7 +27,7 @@ use crate::log::LogOptions;
 use crate::log::batch::BatchLimits;
 use crate::log::disk::{Disk, RealDisk};
 use crate::model::{Clock, SystemClock};
-use crate::observe::{Hub, MessageFilter};
+use crate::observe::{Complaints, Hub, MessageFilter};
 use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::ops::logger::LogControl;
 use crate::ops::settings::Settings;
@@ -96,6 +97,7 @@ pub struct Node {
     partition: PartitionHandle,
     log_plan: Arc<LogPlan>,
     hub: Arc<Hub>,
+    explainer: Explainer,
     data_dir: DataDir,
     rpc_addr: SocketAddr,
     http_addr: SocketAddr,
@@ -137,7 +139,8 @@ impl Node {
         );
         let shard = Place::Shard(Shard::new("duramen-shard-0"));
         let partition = Partition::plant(&root, &shard, settings, options, &disk, &clock, &logger);
-        housekeeping_below(&root, partition.log.clone());
+        let (log, handle) = (partition.log.clone(), partition.handle.clone());
+        housekeeping_below(&root, Tended { log, handle });
         let rpc_addr = local_addr(&rpc, settings.rpc.addr);
         let http_addr = local_addr(&http, settings.http.addr);
         let info = Arc::new(NodeInfo {
@@ -150,17 +153,34 @@ impl Node {
             order: Order::Together,
             ..supervisor("frontends", Strategy::OneForOne, Exhausted::Escalate, settings)
         });
-        let seams = Seams { partition: partition.handle.clone(), info, clock, settings };
+        let complaints =
+            Complaints::new(Arc::clone(&clock), logger.new(o!("actor" => "node/frontends")));
+        let seams = Seams {
+            partition: partition.handle.clone(),
+            info,
+            clock: Arc::clone(&clock),
+            complaints: Arc::clone(&complaints),
+            settings,
+        };
         seams.grpc_below(&front, shard, rpc, logger.new(o!("actor" => "node/frontends/grpc")));
         seams.http_below(&front, http, logger.new(o!("actor" => "node/frontends/http")));
         let tree = root.start();
         info!(logger, "listening"; "rpc" => %rpc_addr, "http" => %http_addr);
         let Partition { handle, plan, .. } = partition;
+        let explainer = Explainer {
+            tree: tree.clone(),
+            hub: Arc::clone(&hub),
+            partition: handle.clone(),
+            complaints,
+            clock,
+            hang_after: settings.supervision.hang_after,
+        };
         Ok(Self {
             tree,
             partition: handle,
             log_plan: plan,
             hub,
+            explainer,
             data_dir,
             rpc_addr,
             http_addr,
@@ -201,6 +221,14 @@ impl Node {
     /// The recorders of its actors, and taps on them.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+
+    /// Says why something does not go on. Asks no actor.
+    ///
+    /// # Errors
+    /// When there is nothing of this name.
+    pub fn explain(&self, subject: &Subject) -> Result<Explanation, NoSuch> {
+        self.explainer.explain(subject)
     }
 
     /// Waits until recovery is over and says how it ended: serving, or out of service with a reason.
@@ -271,6 +299,7 @@ impl Partition {
         let supervisor = partitions.supervisor(spec);
         let limits = options.batch;
         let published = Arc::new(Published::default());
+        let told_by = logger.new(o!("actor" => "node/partitions/log/0"));
         let logger = logger.new(o!("actor" => "node/partitions/log/0/log"));
         let plan = Arc::new(LogPlan::new(LogPlanParts {
             disk: Arc::clone(disk),
@@ -305,7 +334,8 @@ impl Partition {
             })
         };
         let durability = settings.log.durability;
-        let handle = PartitionHandle::new(raft, published, Arc::clone(clock), limits, durability);
+        let clock = Arc::clone(clock);
+        let handle = PartitionHandle::new(raft, published, clock, limits, durability, told_by);
         Self { handle, log, plan }
     }
 }
@@ -315,6 +345,7 @@ struct Seams<'a> {
     partition: PartitionHandle,
     info: Arc<NodeInfo>,
     clock: Arc<dyn Clock>,
+    complaints: Arc<Complaints>,
     settings: &'a Settings,
 }
 
@@ -333,6 +364,7 @@ impl Seams<'_> {
         let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
         let clock = Arc::clone(&self.clock);
         let counters = Arc::new(ConnectionCounters::default());
+        let complaints = Arc::clone(&self.complaints);
         let serve = Serve::new(move |draining| {
             let frontend = GrpcFrontend {
                 partition: partition.clone(),
@@ -342,6 +374,7 @@ impl Seams<'_> {
                 readiness: Arc::new(NodeReadiness(partition.clone())),
                 health: HealthSwitch::default(),
                 counters: Arc::clone(&counters),
+                complaints: Arc::clone(&complaints),
                 logger: logger.clone(),
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
@@ -363,6 +396,7 @@ impl Seams<'_> {
         let clock = Arc::clone(&self.clock);
         let readiness: Arc<dyn Readiness> = Arc::new(NodeReadiness(self.partition.clone()));
         let counters = Arc::new(ConnectionCounters::default());
+        let complaints = Arc::clone(&self.complaints);
         let serve = Serve::new(move |draining| {
             let frontend = HttpFrontend {
                 partition: partition.clone(),
@@ -371,6 +405,7 @@ impl Seams<'_> {
                 clock: Arc::clone(&clock),
                 limits: limits.clone(),
                 counters: Arc::clone(&counters),
+                complaints: Arc::clone(&complaints),
                 logger: logger.clone(),
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
@@ -378,6 +413,34 @@ impl Seams<'_> {
         let spec = frontend::spec("http", self.settings.shutdown.grace + FAREWELL);
         let place = Place::Control;
         let _ = front.child(spec, place, move |_, seat| FrontendActor::new(seat, serve.clone()));
+    }
+}
+
+/// Gathers what explanations are made of.
+#[derive(Debug, Clone)]
+struct Explainer {
+    tree: TreeHandle,
+    hub: Arc<Hub>,
+    partition: PartitionHandle,
+    complaints: Arc<Complaints>,
+    clock: Arc<dyn Clock>,
+    hang_after: Duration,
+}
+
+impl Explainer {
+    fn explain(&self, subject: &Subject) -> Result<Explanation, NoSuch> {
+        let recorders = self.hub.recorders();
+        let readings =
+            recorders.iter().map(|known| (known.path_text().to_string(), known.reading()));
+        let facts = Facts {
+            now: self.clock.monotonic(),
+            tree: self.tree.status(),
+            readings: readings.collect(),
+            partitions: vec![self.partition.facts()],
+            complaints: self.complaints.list(),
+            hang_after: self.hang_after,
+        };
+        explain(subject, &facts)
     }
 }
 
@@ -428,9 +491,9 @@ impl Readiness for NodeReadiness {
     }
 }
 
-fn housekeeping_below(root: &Supervisor, log: ActorRef<LogActor>) {
+fn housekeeping_below(root: &Supervisor, tended: Tended) {
     let _ = root.child(housekeeping::spec(), Place::Control, move |_, seat| {
-        HousekeepingActor::new(seat, vec![log.clone()], HOUSEKEEPING_INTERVAL)
+        HousekeepingActor::new(seat, vec![tended.clone()], HOUSEKEEPING_INTERVAL)
     });
 }
 

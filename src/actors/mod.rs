@@ -13,4 +13,5 @@ pub mod log;
 pub mod partition;
 pub mod published;
 pub mod raft;
+pub mod readers;
 pub mod readiness;

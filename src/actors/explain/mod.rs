@@ -1,4 +1,17 @@
 //! Why something does not go on: one sentence, from a closed list of reasons.
+//!
+//! Pure: [`Facts`] in, an [`Explanation`] out. Whoever waits says so where it waits
+//! ([`crate::observe::Wait`], [`crate::actors::readers`], the tree's states); nothing is guessed.
+
+mod facts;
+mod reason;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+pub use facts::{Facts, PartitionFacts};
+pub use reason::Reason;
+pub use rules::{CLIENT_STUCK, SLOW_FLUSH, explain};
 
 use std::time::Duration;
 
@@ -18,8 +31,8 @@ pub enum Subject {
 pub struct Explanation {
     /// The path of what is explained.
     pub subject: String,
-    /// The reason's code, from the closed list.
-    pub reason: &'static str,
+    /// The reason, from the closed list.
+    pub reason: Reason,
     /// What it waits for, in one sentence.
     pub sentence: String,
     /// For how long.
@@ -30,4 +43,25 @@ pub struct Explanation {
     pub advice: String,
     /// What else is worth knowing, the worst first.
     pub also: Vec<Explanation>,
+}
+
+/// There is nothing of this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoSuch {
+    /// No path is this or ends with it.
+    #[error("there is no {what} {name}; `duramen ps` lists what there is")]
+    Unknown {
+        /// What was looked for.
+        what: &'static str,
+        /// Under which name.
+        name: String,
+    },
+    /// Several paths end with it.
+    #[error("{name} could be {}; give more of the path", candidates.join(" or "))]
+    Ambiguous {
+        /// What was given.
+        name: String,
+        /// What it could be.
+        candidates: Vec<String>,
+    },
 }

@@ -49,6 +49,11 @@ impl Refusal {
         self.retry_after
     }
 
+    /// What is wrong with the request, where the client is to blame and not the time.
+    pub fn mistake(&self) -> Option<&str> {
+        matches!(self.code, Code::InvalidArgument | Code::NotFound).then_some(&self.message)
+    }
+
     /// The refusal as a field of a stream's response.
     pub fn into_pb(self) -> pb::Error {
         let retry_after_ms = self
