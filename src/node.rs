@@ -76,6 +76,8 @@ pub enum NodeError {
 pub struct Surroundings {
     /// Where the log is.
     pub disk: Arc<dyn Disk>,
+    /// Decides on every wait, and stamps records.
+    pub clock: Arc<dyn Clock>,
     /// Where diagnostics go.
     pub logger: Logger,
     /// What decides which of them, where that can be changed while the node runs.
@@ -83,9 +85,10 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// The machine's disk, and a logger whose level is its own affair.
+    /// The machine's disk and clock, and a logger whose level is its own affair.
     pub fn of(logger: Logger) -> Self {
-        Self { disk: Arc::new(RealDisk), logger, log_control: None }
+        let (disk, clock) = (Arc::new(RealDisk), Arc::new(SystemClock::new()));
+        Self { disk, clock, logger, log_control: None }
     }
 }
 
@@ -119,13 +122,12 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub fn start_with(settings: &Settings, surroundings: Surroundings) -> Result<Self, NodeError> {
-        let Surroundings { disk, logger, log_control } = surroundings;
+        let Surroundings { disk, clock, logger, log_control } = surroundings;
         let options = log_options(settings);
         options.validate()?;
         let data_dir = DataDir::open(&settings.data_dir)?;
         let rpc = listen(settings.rpc.addr, "gRPC")?;
         let http = listen(settings.http.addr, "HTTP")?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let filter = log_control.clone().map(|control| Arc::new(control) as Arc<dyn MessageFilter>);
         let hub = Hub::new(logger.clone(), filter, RECORDER_MESSAGES);
         let root = Supervisor::new(

@@ -64,11 +64,9 @@ fn node(facts: &Facts) -> Explanation {
         let under_way: usize = facts.partitions.iter().map(|known| known.in_flight).sum();
         let readers: usize = facts.partitions.iter().map(|known| known.readers.len()).sum();
         return Explanation {
-            sentence: format!(
-                "all is well: {under_way} requests are under way, {} are open",
-                plural(readers, "reader")
-            ),
+            sentence: format!("all is well: requests under way: {under_way}, readers: {readers}"),
             since: facts.tree.uptime,
+            next: "nothing, until a request comes or a part fails".into(),
             also: found,
             ..said(&path, Reason::Serving)
         };
@@ -80,26 +78,23 @@ fn node(facts: &Facts) -> Explanation {
 
 fn partition(known: &PartitionFacts, facts: &Facts) -> Explanation {
     let path = known.path();
-    let mut also: Vec<Explanation> = readers_stuck(known, facts);
-    let found = facts.tree.find(&path.into()).and_then(|place| of_state(place, facts));
-    let found = found
-        .or_else(|| places_below(known, facts))
-        .or_else(|| handlers(known, facts))
-        .or_else(|| disk(known, facts))
-        .or_else(|| overload(known, facts));
-    let slow = slow_lately(known, facts);
-    let found = match found {
-        Some(worst) => {
-            also.extend(slow.filter(|slow| slow.reason != worst.reason));
-            worst
-        }
-        None => match slow {
-            Some(slow) => slow,
-            None if !also.is_empty() => also.remove(0),
-            None => working(known, facts),
-        },
-    };
-    Explanation { also, ..found }
+    // In the order of cause and effect: a crash explains a flush that does not end, and that a
+    // full house.
+    let place = facts.tree.find(&path.into());
+    let down =
+        place.and_then(|place| of_state(place, facts)).or_else(|| places_below(known, facts));
+    let trouble = [handlers(known, facts), disk(known, facts), overload(known, facts)];
+    let mut found: Vec<Explanation> =
+        down.into_iter().chain(trouble.into_iter().flatten()).collect();
+    if found.iter().all(|other| other.reason != Reason::SlowFlush) {
+        found.extend(slow_lately(known, facts));
+    }
+    found.extend(readers_stuck(known, facts));
+    if found.is_empty() {
+        return working(known, facts);
+    }
+    let first = found.remove(0);
+    Explanation { also: found, ..first }
 }
 
 /// What a place's state alone explains; `None` where it runs.
@@ -170,7 +165,7 @@ fn disk(known: &PartitionFacts, facts: &Facts) -> Option<Explanation> {
     let path = known.path();
     let (wait, since) = known.flush;
     let waited = facts.now.saturating_sub(since);
-    let waiting = plural(known.in_flight, "request");
+    let waiting = waiting("request", known.in_flight);
     if known.is_full {
         let needs = match wait {
             Wait::Space { free_bytes } => {
@@ -203,7 +198,7 @@ fn disk(known: &PartitionFacts, facts: &Facts) -> Option<Explanation> {
         }),
         Wait::Write | Wait::Sync if waited >= SLOW_FLUSH => Some(Explanation {
             sentence: format!(
-                "the disk has not finished {} for {}; {waiting} wait for it",
+                "the disk has not finished {} for {}; {waiting} for it",
                 if wait == Wait::Sync { "a flush" } else { "a write" },
                 time(waited)
             ),
@@ -225,8 +220,7 @@ fn overload(known: &PartitionFacts, facts: &Facts) -> Option<Explanation> {
     let PartitionFacts { in_flight, in_flight_max, .. } = known;
     Some(Explanation {
         sentence: format!(
-            "it refuses requests: {in_flight} of {in_flight_max} that may be under way were, \
-             and waited for the disk"
+            "it refuses requests: {in_flight} of the {in_flight_max} that may be under way are"
         ),
         since: Some(facts.now.saturating_sub(last)),
         next: "it takes the next request as soon as one is answered; refused clients were told \
@@ -290,16 +284,16 @@ fn readers_stuck(known: &PartitionFacts, facts: &Facts) -> Vec<Explanation> {
 fn working(known: &PartitionFacts, facts: &Facts) -> Explanation {
     let path = known.path();
     let since = |at: Duration| Some(facts.now.saturating_sub(at));
-    let requests = plural(known.in_flight, "request");
+    let requests = waiting("request", known.in_flight);
     match (known.flush, known.entry) {
         ((Wait::Write | Wait::Sync, at), _) => Explanation {
-            sentence: format!("a flush is under way, {requests} wait for it or the next"),
+            sentence: format!("a flush is under way; {requests} for it or the next"),
             since: since(at),
             next: "they are acknowledged when the disk has stored them".into(),
             ..said(path, Reason::Flushing)
         },
         (_, (Wait::Gather, at)) if known.in_flight > 0 => Explanation {
-            sentence: format!("{requests} wait a moment for others to share their flush"),
+            sentence: format!("{requests} a moment for others to share their flush"),
             since: since(at),
             next: "a flush begins within a millisecond".into(),
             ..said(path, Reason::Gathering)
@@ -320,7 +314,7 @@ fn working(known: &PartitionFacts, facts: &Facts) -> Explanation {
             ..said(path, Reason::Idle)
         },
         _ => Explanation {
-            sentence: format!("it serves: {requests} are under way"),
+            sentence: format!("it serves; {requests} to become part of a flush"),
             next: "they are acknowledged when the disk has stored them".into(),
             ..said(path, Reason::Serving)
         },
@@ -364,16 +358,16 @@ fn actor(path: &str, facts: &Facts) -> Explanation {
             ..said(path, Reason::Idle)
         };
     };
-    let waiting = plural(reading.mailbox as usize, "message");
+    let waiting = waiting("message", reading.mailbox as usize);
     match reading.handling {
         Some((message, id, since_ns)) => Explanation {
-            sentence: format!("it handles {message} (message {}); {waiting} wait", id.0),
+            sentence: format!("it handles {message} (message {}); {waiting}", id.0),
             since: Some(facts.now.saturating_sub(Duration::from_nanos(since_ns))),
             next: "it takes the next message when it is done".into(),
             ..said(path, Reason::Handling)
         },
         None if reading.mailbox > 0 => Explanation {
-            sentence: format!("{waiting} wait for it: its thread is busy with others"),
+            sentence: format!("{waiting} for it: its thread is busy with others"),
             next: "it is run when its thread comes to it".into(),
             ..said(path, Reason::Handling)
         },
@@ -448,6 +442,11 @@ fn said(subject: &str, reason: Reason) -> Explanation {
 
 fn plural(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+/// How many wait: "1 request waits", "7 requests wait".
+fn waiting(noun: &str, count: usize) -> String {
+    format!("{} wait{}", plural(count, noun), if count == 1 { "s" } else { "" })
 }
 
 /// A time as people say it.

@@ -178,7 +178,7 @@ fn a_full_house_refuses_for_a_while_and_is_told_for_five_seconds() {
     facts.partitions[0].in_flight = 64;
     let told = of_partition(&facts);
     assert_eq!(told.reason, Reason::Overloaded);
-    assert!(told.sentence.contains("64 of 64"), "{}", told.sentence);
+    assert!(told.sentence.contains("64 of the 64"), "{}", told.sentence);
     facts.partitions[0].overloaded_at = Some(ago(6000));
     assert_ne!(of_partition(&facts).reason, Reason::Overloaded);
 }
