@@ -155,7 +155,8 @@ fn quarantine_is_worse_than_anything_and_says_how_to_release() {
     let told = of_node(&facts);
     assert_eq!(told.reason, Reason::Quarantined);
     assert!(told.advice.ends_with("duramen actor release node/partitions/log/0"), "{told:?}");
-    assert_eq!(told.also[0].reason, Reason::BadClient);
+    let also: Vec<Reason> = told.also.iter().map(|other| other.reason).collect();
+    assert_eq!(also, [Reason::Overloaded, Reason::BadClient]);
 }
 
 #[test]
