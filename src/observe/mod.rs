@@ -13,6 +13,8 @@ mod pattern;
 mod recorder;
 mod scope;
 mod tap;
+#[cfg(all(test, feature = "observe"))]
+mod tests;
 mod wait;
 
 pub use call::{Call, TraceContext};
