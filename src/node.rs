@@ -9,11 +9,14 @@
 //! └─ frontends                 one-for-one: grpc (shard thread), http (control thread)
 //! ```
 
+mod inside;
+
 use crate::actors::frontend::{self, FrontendActor, Serve};
 use crate::actors::gather::GatherOptions;
 use crate::actors::handle::PartitionHandle;
 use crate::actors::housekeeping::{self, HousekeepingActor};
 use crate::actors::log::{self as log_actor, LogActor, LogPlan, LogPlanParts};
+use crate::actors::observer::{LogLevelControl, ObserveApi, Observer};
 use crate::actors::partition::{PartitionApi, PartitionState};
 use crate::actors::published::Published;
 use crate::actors::raft::{self as raft_actor, RaftActor, RaftOptions};
@@ -34,6 +37,7 @@ use crate::supervision::{
     ActorRef, Admission, Environment, Exhausted, Intensity, Order, Place, Shard, Strategy,
     Supervisor, SupervisorSpec, TreeHandle,
 };
+use inside::{ByState, CrashDirectory, OwnLogger};
 use slog::{Logger, info, o, warn};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -96,6 +100,7 @@ pub struct Node {
     partition: PartitionHandle,
     log_plan: Arc<LogPlan>,
     hub: Arc<Hub>,
+    observer: Arc<dyn ObserveApi>,
     data_dir: DataDir,
     rpc_addr: SocketAddr,
     http_addr: SocketAddr,
@@ -150,7 +155,26 @@ impl Node {
             order: Order::Together,
             ..supervisor("frontends", Strategy::OneForOne, Exhausted::Escalate, settings)
         });
-        let seams = Seams { partition: partition.handle.clone(), info, clock, settings };
+        let observer: Arc<dyn ObserveApi> = Arc::new(Observer {
+            tree: root.handle(),
+            hub: Arc::clone(&hub),
+            clock: Arc::clone(&clock),
+            log_levels: log_control
+                .map(|control| Arc::new(OwnLogger(control)) as Arc<dyn LogLevelControl>),
+            crashes: Arc::new(CrashDirectory(settings.data_dir.join("crash"))),
+            explainer: Arc::new(ByState {
+                tree: root.handle(),
+                partition: partition.handle.clone(),
+            }),
+            logger: logger.new(o!("actor" => "node")),
+        });
+        let seams = Seams {
+            partition: partition.handle.clone(),
+            info,
+            clock,
+            observer: Arc::clone(&observer),
+            settings,
+        };
         seams.grpc_below(&front, shard, rpc, logger.new(o!("actor" => "node/frontends/grpc")));
         seams.http_below(&front, http, logger.new(o!("actor" => "node/frontends/http")));
         let tree = root.start();
@@ -161,6 +185,7 @@ impl Node {
             partition: handle,
             log_plan: plan,
             hub,
+            observer,
             data_dir,
             rpc_addr,
             http_addr,
@@ -201,6 +226,11 @@ impl Node {
     /// The recorders of its actors, and taps on them.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+
+    /// What its front ends show of its inside, and what they let an operator do.
+    pub fn observer(&self) -> &Arc<dyn ObserveApi> {
+        &self.observer
     }
 
     /// Waits until recovery is over and says how it ended: serving, or out of service with a reason.
@@ -315,6 +345,7 @@ struct Seams<'a> {
     partition: PartitionHandle,
     info: Arc<NodeInfo>,
     clock: Arc<dyn Clock>,
+    observer: Arc<dyn ObserveApi>,
     settings: &'a Settings,
 }
 
@@ -331,7 +362,7 @@ impl Seams<'_> {
             ..RpcLimits::default()
         };
         let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
-        let clock = Arc::clone(&self.clock);
+        let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
         let counters = Arc::new(ConnectionCounters::default());
         let serve = Serve::new(move |draining| {
             let frontend = GrpcFrontend {
@@ -342,6 +373,7 @@ impl Seams<'_> {
                 readiness: Arc::new(NodeReadiness(partition.clone())),
                 health: HealthSwitch::default(),
                 counters: Arc::clone(&counters),
+                observer: Some(Arc::clone(&observer)),
                 logger: logger.clone(),
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
@@ -360,7 +392,7 @@ impl Seams<'_> {
             ..HttpLimits::default()
         };
         let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
-        let clock = Arc::clone(&self.clock);
+        let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
         let readiness: Arc<dyn Readiness> = Arc::new(NodeReadiness(self.partition.clone()));
         let counters = Arc::new(ConnectionCounters::default());
         let serve = Serve::new(move |draining| {
@@ -371,6 +403,7 @@ impl Seams<'_> {
                 clock: Arc::clone(&clock),
                 limits: limits.clone(),
                 counters: Arc::clone(&counters),
+                observer: Some(Arc::clone(&observer)),
                 logger: logger.clone(),
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))

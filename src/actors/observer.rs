@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// Everything a front end may see of the inside of a node, and do to it. Callable from any thread.
-pub trait ObserveApi: Send + Sync + 'static {
+pub trait ObserveApi: fmt::Debug + Send + Sync + 'static {
     /// The places that a pattern covers, or all; parents before their children.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Serves the HTTP port on the current thread's runtime, from a bound socket to the last goodbye.
 
-use super::{book, error, health, records};
+use super::{book, error, health, observe, records};
+use crate::actors::observer::ObserveApi;
 use crate::actors::partition::PartitionApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
 use crate::frontends::drain::Drain;
@@ -74,6 +75,8 @@ pub struct HttpFrontend<P> {
     pub limits: HttpLimits,
     /// Counts connections.
     pub counters: Arc<ConnectionCounters>,
+    /// The inside of the node; without it the port shows only records.
+    pub observer: Option<Arc<dyn ObserveApi>>,
     /// Where it tells what happens.
     pub logger: Logger,
 }
@@ -85,6 +88,7 @@ pub struct App<P> {
     pub readiness: Arc<dyn Readiness>,
     pub clock: Arc<dyn Clock>,
     pub limits: HttpLimits,
+    pub observer: Option<Arc<dyn ObserveApi>>,
     pub drain: Drain,
 }
 
@@ -111,6 +115,7 @@ impl<P: PartitionApi> HttpFrontend<P> {
             readiness: self.readiness,
             clock: self.clock,
             limits: self.limits,
+            observer: self.observer,
             drain: drain.clone(),
         });
         let logger = self.logger;
@@ -133,6 +138,8 @@ fn router<P: PartitionApi>(app: App<P>) -> Router {
         .route("/", any(book::handle::<P>))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz::<P>))
+        .route("/observe/tree", get(observe::tree::<P>))
+        .route("/observe/explain", get(observe::explain::<P>))
         .route(
             "/v1/topics/{topic}/records",
             get(records::read::<P>).post(records::append::<P>).fallback(error::method_not_allowed),

@@ -80,6 +80,7 @@ impl HttpServer {
             clock: Arc::new(ManualClock::at(Timestamp(NOW_MS))),
             limits,
             counters: Arc::clone(&counters),
+            observer: None,
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));
