@@ -177,7 +177,7 @@ pub trait Explainer: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObserveError {
     /// No such place.
-    #[error("there is no {path} in the tree{}; `duramen ps` lists what there is", mean(nearest))]
+    #[error("there is no {path} in the tree{}", mean(nearest))]
     UnknownPlace {
         /// What was asked for.
         path: String,
@@ -211,7 +211,7 @@ pub enum ObserveError {
     #[error("this node's log levels are the affair of the program that it runs in")]
     ForeignLogger,
     /// There is no crash report of this name, or none at all.
-    #[error("there is no crash report {name}; `duramen crash list` lists what there is")]
+    #[error("there is no crash report {name}")]
     UnknownCrash {
         /// What was asked for.
         name: String,
