@@ -9,12 +9,14 @@
 //! └─ frontends                 one-for-one: grpc (shard thread), http (control thread)
 //! ```
 
-use crate::actors::explain::{Explanation, Facts, NoSuch, Subject, explain};
+mod inside;
+
 use crate::actors::frontend::{self, FrontendActor, Serve};
 use crate::actors::gather::GatherOptions;
 use crate::actors::handle::PartitionHandle;
 use crate::actors::housekeeping::{self, HousekeepingActor, Tended};
 use crate::actors::log::{self as log_actor, LogActor, LogPlan, LogPlanParts};
+use crate::actors::observer::{LogLevelControl, ObserveApi, Observer};
 use crate::actors::partition::{PartitionApi, PartitionState};
 use crate::actors::published::Published;
 use crate::actors::raft::{self as raft_actor, RaftActor, RaftOptions};
@@ -35,6 +37,7 @@ use crate::supervision::{
     ActorRef, Admission, Environment, Exhausted, Intensity, Order, Place, Shard, Strategy,
     Supervisor, SupervisorSpec, TreeHandle,
 };
+use inside::{ByFacts, CrashDirectory, OwnLogger};
 use slog::{Logger, info, o, warn};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -100,7 +103,7 @@ pub struct Node {
     partition: PartitionHandle,
     log_plan: Arc<LogPlan>,
     hub: Arc<Hub>,
-    explainer: Explainer,
+    observer: Arc<dyn ObserveApi>,
     data_dir: DataDir,
     rpc_addr: SocketAddr,
     http_addr: SocketAddr,
@@ -157,11 +160,29 @@ impl Node {
         });
         let complaints =
             Complaints::new(Arc::clone(&clock), logger.new(o!("actor" => "node/frontends")));
+        let observer: Arc<dyn ObserveApi> = Arc::new(Observer {
+            tree: root.handle(),
+            hub: Arc::clone(&hub),
+            clock: Arc::clone(&clock),
+            log_levels: log_control
+                .map(|control| Arc::new(OwnLogger(control)) as Arc<dyn LogLevelControl>),
+            crashes: Arc::new(CrashDirectory(settings.data_dir.join("crash"))),
+            explainer: Arc::new(ByFacts {
+                tree: root.handle(),
+                hub: Arc::clone(&hub),
+                partition: partition.handle.clone(),
+                complaints: Arc::clone(&complaints),
+                clock: Arc::clone(&clock),
+                hang_after: settings.supervision.hang_after,
+            }),
+            logger: logger.new(o!("actor" => "node")),
+        });
         let seams = Seams {
             partition: partition.handle.clone(),
             info,
-            clock: Arc::clone(&clock),
-            complaints: Arc::clone(&complaints),
+            clock,
+            complaints,
+            observer: Arc::clone(&observer),
             settings,
         };
         seams.grpc_below(&front, shard, rpc, logger.new(o!("actor" => "node/frontends/grpc")));
@@ -169,20 +190,12 @@ impl Node {
         let tree = root.start();
         info!(logger, "listening"; "rpc" => %rpc_addr, "http" => %http_addr);
         let Partition { handle, plan, .. } = partition;
-        let explainer = Explainer {
-            tree: tree.clone(),
-            hub: Arc::clone(&hub),
-            partition: handle.clone(),
-            complaints,
-            clock,
-            hang_after: settings.supervision.hang_after,
-        };
         Ok(Self {
             tree,
             partition: handle,
             log_plan: plan,
             hub,
-            explainer,
+            observer,
             data_dir,
             rpc_addr,
             http_addr,
@@ -225,12 +238,9 @@ impl Node {
         &self.hub
     }
 
-    /// Says why something does not go on. Asks no actor.
-    ///
-    /// # Errors
-    /// When there is nothing of this name.
-    pub fn explain(&self, subject: &Subject) -> Result<Explanation, NoSuch> {
-        self.explainer.explain(subject)
+    /// What its front ends show of its inside, and what they let an operator do.
+    pub fn observer(&self) -> &Arc<dyn ObserveApi> {
+        &self.observer
     }
 
     /// Waits until recovery is over and says how it ended: serving, or out of service with a reason.
@@ -348,6 +358,7 @@ struct Seams<'a> {
     info: Arc<NodeInfo>,
     clock: Arc<dyn Clock>,
     complaints: Arc<Complaints>,
+    observer: Arc<dyn ObserveApi>,
     settings: &'a Settings,
 }
 
@@ -364,7 +375,7 @@ impl Seams<'_> {
             ..RpcLimits::default()
         };
         let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
-        let clock = Arc::clone(&self.clock);
+        let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
         let counters = Arc::new(ConnectionCounters::default());
         let complaints = Arc::clone(&self.complaints);
         let serve = Serve::new(move |draining| {
@@ -377,6 +388,7 @@ impl Seams<'_> {
                 health: HealthSwitch::default(),
                 counters: Arc::clone(&counters),
                 complaints: Arc::clone(&complaints),
+                observer: Some(Arc::clone(&observer)),
                 logger: logger.clone(),
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
@@ -395,7 +407,7 @@ impl Seams<'_> {
             ..HttpLimits::default()
         };
         let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
-        let clock = Arc::clone(&self.clock);
+        let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
         let readiness: Arc<dyn Readiness> = Arc::new(NodeReadiness(self.partition.clone()));
         let counters = Arc::new(ConnectionCounters::default());
         let complaints = Arc::clone(&self.complaints);
@@ -408,6 +420,7 @@ impl Seams<'_> {
                 limits: limits.clone(),
                 counters: Arc::clone(&counters),
                 complaints: Arc::clone(&complaints),
+                observer: Some(Arc::clone(&observer)),
                 logger: logger.clone(),
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
@@ -415,34 +428,6 @@ impl Seams<'_> {
         let spec = frontend::spec("http", self.settings.shutdown.grace + FAREWELL);
         let place = Place::Control;
         let _ = front.child(spec, place, move |_, seat| FrontendActor::new(seat, serve.clone()));
-    }
-}
-
-/// Gathers what explanations are made of.
-#[derive(Debug, Clone)]
-struct Explainer {
-    tree: TreeHandle,
-    hub: Arc<Hub>,
-    partition: PartitionHandle,
-    complaints: Arc<Complaints>,
-    clock: Arc<dyn Clock>,
-    hang_after: Duration,
-}
-
-impl Explainer {
-    fn explain(&self, subject: &Subject) -> Result<Explanation, NoSuch> {
-        let recorders = self.hub.recorders();
-        let readings =
-            recorders.iter().map(|known| (known.path_text().to_string(), known.reading()));
-        let facts = Facts {
-            now: self.clock.monotonic(),
-            tree: self.tree.status(),
-            readings: readings.collect(),
-            partitions: vec![self.partition.facts()],
-            complaints: self.complaints.list(),
-            hang_after: self.hang_after,
-        };
-        explain(subject, &facts)
     }
 }
 

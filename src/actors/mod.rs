@@ -10,6 +10,7 @@ pub mod gather;
 pub mod handle;
 pub mod housekeeping;
 pub mod log;
+pub mod observer;
 pub mod partition;
 pub mod published;
 pub mod raft;

@@ -86,7 +86,7 @@ impl Story {
 
     /// All that is told of the node, the worst first.
     fn told(&self) -> Vec<Explanation> {
-        let mut worst = self.node.explain(&Subject::Node).unwrap();
+        let mut worst = self.node.observer().explain(Subject::Node).unwrap();
         let also = std::mem::take(&mut worst.also);
         std::iter::once(worst).chain(also).collect()
     }

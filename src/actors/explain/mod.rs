@@ -22,7 +22,7 @@ pub enum Subject {
     Node,
     /// A partition, as `log/0`.
     Partition(String),
-    /// An actor, a supervisor or a worker, by its path or an unambiguous tail of it.
+    /// An actor, a supervisor or a worker, by its path.
     Actor(String),
 }
 
@@ -43,25 +43,4 @@ pub struct Explanation {
     pub advice: String,
     /// What else is worth knowing, the worst first.
     pub also: Vec<Explanation>,
-}
-
-/// There is nothing of this name.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoSuch {
-    /// No path is this or ends with it.
-    #[error("there is no {what} {name}; `duramen ps` lists what there is")]
-    Unknown {
-        /// What was looked for.
-        what: &'static str,
-        /// Under which name.
-        name: String,
-    },
-    /// Several paths end with it.
-    #[error("{name} could be {}; give more of the path", candidates.join(" or "))]
-    Ambiguous {
-        /// What was given.
-        name: String,
-        /// What it could be.
-        candidates: Vec<String>,
-    },
 }

@@ -2,7 +2,7 @@
 //! applies is the reason; for the node the worst of its parts.
 
 use super::super::readers::ReaderWait;
-use super::{Explanation, Facts, NoSuch, PartitionFacts, Reason, Subject};
+use super::{Explanation, Facts, PartitionFacts, Reason, Subject};
 use crate::observe::{Complaint, Wait};
 use crate::supervision::{Kind, State, TreeStatus};
 use std::time::Duration;
@@ -20,22 +20,17 @@ const COMPLAINT_RECENT: Duration = Duration::from_secs(60);
 /// Of a kind of finding so many are told.
 const ALSO_MAX: usize = 5;
 
-/// Explains one thing.
-///
-/// # Errors
-/// When there is nothing of this name, or more than one.
-pub fn explain(subject: &Subject, facts: &Facts) -> Result<Explanation, NoSuch> {
+/// Explains one thing; `None` where there is no such thing.
+pub fn explain(subject: &Subject, facts: &Facts) -> Option<Explanation> {
     match subject {
-        Subject::Node => Ok(node(facts)),
+        Subject::Node => Some(node(facts)),
         Subject::Partition(name) => {
-            let found = facts.partitions.iter().find(|known| known.name() == name);
-            let found =
-                found.ok_or_else(|| NoSuch::Unknown { what: "partition", name: name.clone() })?;
-            Ok(partition(found, facts))
+            let found = facts.partitions.iter().find(|known| known.name() == name)?;
+            Some(partition(found, facts))
         }
-        Subject::Actor(name) => {
-            let path = find(name, facts)?;
-            Ok(actor(&path, facts))
+        Subject::Actor(path) => {
+            let is_known = facts.tree.find(&path.as_str().into()).is_some();
+            (is_known || facts.reading(path).is_some()).then(|| actor(path, facts))
         }
     }
 }
@@ -399,25 +394,6 @@ fn supervisor(place: &TreeStatus, facts: &Facts) -> Explanation {
             let worst = below.remove(0);
             Explanation { also: below, ..worst }
         }
-    }
-}
-
-/// Finds a place or a worker by its path, or by a tail of it that only one has.
-fn find(name: &str, facts: &Facts) -> Result<String, NoSuch> {
-    let mut known: Vec<String> = facts.readings.iter().map(|(path, _)| path.clone()).collect();
-    places(&facts.tree, &mut |place| known.push(place.path.to_string()));
-    known.sort_unstable();
-    known.dedup();
-    if known.iter().any(|path| path == name) {
-        return Ok(name.to_owned());
-    }
-    let tail = format!("/{name}");
-    let mut candidates: Vec<String> =
-        known.into_iter().filter(|path| path.ends_with(&tail)).collect();
-    match candidates.len() {
-        0 => Err(NoSuch::Unknown { what: "actor", name: name.to_owned() }),
-        1 => Ok(candidates.remove(0)),
-        _ => Err(NoSuch::Ambiguous { name: name.to_owned(), candidates }),
     }
 }
 

@@ -4,6 +4,8 @@ use super::dispatch::{Caller, Dispatch};
 use super::fetch::FetchLimits;
 use super::log::{DuramenLog, Proposer};
 use super::log_v1::LogV1;
+use super::observe::ObserveService;
+use crate::actors::observer::ObserveApi;
 use crate::actors::partition::PartitionApi;
 use crate::actors::readiness::{Condition, NodeInfo, Readiness};
 use crate::frontends::drain::Drain;
@@ -121,6 +123,8 @@ pub struct GrpcFrontend<P> {
     pub counters: Arc<ConnectionCounters>,
     /// Where clients' mistakes are noted.
     pub complaints: Arc<Complaints>,
+    /// The inside of the node; without it the port shows only records.
+    pub observer: Option<Arc<dyn ObserveApi>>,
     /// Where it tells what happens.
     pub logger: Logger,
 }
@@ -193,10 +197,18 @@ impl<P: PartitionApi> GrpcFrontend<P> {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let proven = "the descriptors are built into the program, and a test decodes them";
-        Dispatch::new(book, duramen)
+        let dispatch = Dispatch::new(book, duramen)
             .with(HealthServer::new(health))
             .with(reflection().build_v1().expect(proven))
-            .with(reflection().build_v1alpha().expect(proven))
+            .with(reflection().build_v1alpha().expect(proven));
+        let Some(observer) = &self.observer else { return dispatch };
+        dispatch.with(pb::duramen::v1::observe_server::ObserveServer::new(ObserveService {
+            observer: Arc::clone(observer),
+            node: Arc::clone(&self.node),
+            clock: Arc::clone(&self.clock),
+            wait_max: limits.request_deadline,
+            drain: drain.clone(),
+        }))
     }
 }
 

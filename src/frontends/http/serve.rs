@@ -1,7 +1,8 @@
 //! Serves the HTTP port on the current thread's runtime, from a bound socket to the last goodbye.
 
 use super::error::Mistake;
-use super::{book, error, health, records};
+use super::{book, error, health, observe, records};
+use crate::actors::observer::ObserveApi;
 use crate::actors::partition::PartitionApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
 use crate::frontends::drain::Drain;
@@ -83,6 +84,8 @@ pub struct HttpFrontend<P> {
     pub counters: Arc<ConnectionCounters>,
     /// Where clients' mistakes are noted.
     pub complaints: Arc<Complaints>,
+    /// The inside of the node; without it the port shows only records.
+    pub observer: Option<Arc<dyn ObserveApi>>,
     /// Where it tells what happens.
     pub logger: Logger,
 }
@@ -94,6 +97,7 @@ pub struct App<P> {
     pub readiness: Arc<dyn Readiness>,
     pub clock: Arc<dyn Clock>,
     pub limits: HttpLimits,
+    pub observer: Option<Arc<dyn ObserveApi>>,
     pub drain: Drain,
 }
 
@@ -120,6 +124,7 @@ impl<P: PartitionApi> HttpFrontend<P> {
             readiness: self.readiness,
             clock: self.clock,
             limits: self.limits,
+            observer: self.observer,
             drain: drain.clone(),
         });
         let (logger, complaints) = (self.logger, self.complaints);
@@ -143,6 +148,8 @@ fn router<P: PartitionApi>(app: App<P>) -> Router {
         .route("/", any(book::handle::<P>))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz::<P>))
+        .route("/observe/tree", get(observe::tree::<P>))
+        .route("/observe/explain", get(observe::explain::<P>))
         .route(
             "/v1/topics/{topic}/records",
             get(records::read::<P>).post(records::append::<P>).fallback(error::method_not_allowed),

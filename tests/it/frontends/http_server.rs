@@ -85,6 +85,7 @@ impl HttpServer {
                 Arc::new(ManualClock::at(Timestamp(NOW_MS))),
                 slog::Logger::root(slog::Discard, slog::o!()),
             ),
+            observer: None,
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));
