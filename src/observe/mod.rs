@@ -6,6 +6,7 @@
 //! exists to measure what seeing costs.
 
 mod call;
+mod crash;
 mod message;
 mod path;
 mod pattern;
@@ -14,6 +15,10 @@ mod scope;
 mod tap;
 
 pub use call::{Call, TraceContext};
+pub use crash::{
+    CrashEvent, CrashReason, CrashReport, CrashSink, Frames, InHand, PastExit, REPORT_EXITS_MAX,
+    REPORT_MESSAGES_MAX, REPORT_RECORDERS_MAX, RecorderDump,
+};
 pub use message::{Mail, MailLoad, MessageId, Stamp};
 pub use path::PathId;
 pub use pattern::Pattern;

@@ -25,10 +25,7 @@ pub fn stamped(clock: Arc<dyn Clock>) -> slog::OwnedKV<impl slog::SendSyncRefUnw
 
 /// A time as RFC 3339 in UTC with milliseconds; the bare number where no calendar reaches.
 pub fn rfc3339(time: Timestamp) -> String {
-    match jiff::Timestamp::from_millisecond(time.0) {
-        Ok(time) => format!("{time:.3}"),
-        Err(_) => time.to_string(),
-    }
+    time.rfc3339()
 }
 
 /// One JSON object a line: `ts`, `level`, `msg`, then the values.
