@@ -201,7 +201,7 @@ impl CrashSink for CrashStore {
         let mut state = self.state();
         let is_full = state.queue.len() >= QUEUE_MAX;
         if state.lately.len() >= PATHS_MAX {
-            state.lately.retain(|_, lately| !lately.is_over(now) || lately.suppressed > 0);
+            state.lately.retain(|_, lately| !lately.is_over(now));
         }
         let has_place = state.lately.len() < PATHS_MAX;
         let key = (Box::<str>::from(path), event);
