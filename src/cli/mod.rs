@@ -6,6 +6,7 @@
 pub mod bench;
 mod config;
 mod consume;
+mod crash;
 mod describe;
 mod exit;
 mod produce;
@@ -50,6 +51,8 @@ enum Command {
     Consume(consume::ConsumeArgs),
     /// Show the state of a log on a running node.
     Describe(describe::DescribeArgs),
+    /// Look at reports of crashes, with a node or without.
+    Crash(crash::CrashArgs),
     /// Look at a log's files without a node.
     Segment(segment::SegmentArgs),
     /// Show or check settings.
@@ -82,6 +85,7 @@ pub fn run() -> ExitCode {
         Some(Command::Produce(args)) => produce::run(args),
         Some(Command::Consume(args)) => consume::run(args),
         Some(Command::Describe(args)) => describe::run(&args),
+        Some(Command::Crash(args)) => crash::run(&args),
         Some(Command::Segment(args)) => segment::run(args),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Bench(args)) => bench::run(args).map_err(Failure::from),
