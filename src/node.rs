@@ -29,7 +29,8 @@ use crate::log::LogOptions;
 use crate::log::batch::BatchLimits;
 use crate::log::disk::{Disk, RealDisk};
 use crate::model::{Clock, SystemClock};
-use crate::observe::{Complaints, Hub, MessageFilter};
+use crate::observe::{Complaints, CrashSink, Hub, MessageFilter};
+use crate::ops::crash::CrashStore;
 use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::ops::logger::LogControl;
 use crate::ops::settings::Settings;
@@ -48,8 +49,6 @@ use std::time::Duration;
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 /// What a front end may take beyond the grace of its clients, to close what is left.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Messages that an actor's recorder keeps.
-const RECORDER_MESSAGES: usize = 256;
 /// An entry takes no further proposal beyond this many bytes.
 const ENTRY_BYTES_MAX: usize = 8 << 20;
 
@@ -104,6 +103,7 @@ pub struct Node {
     log_plan: Arc<LogPlan>,
     hub: Arc<Hub>,
     observer: Arc<dyn ObserveApi>,
+    crashes: Arc<CrashStore>,
     data_dir: DataDir,
     rpc_addr: SocketAddr,
     http_addr: SocketAddr,
@@ -132,7 +132,8 @@ impl Node {
         let rpc = listen(settings.rpc.addr, "gRPC")?;
         let http = listen(settings.http.addr, "HTTP")?;
         let filter = log_control.clone().map(|control| Arc::new(control) as Arc<dyn MessageFilter>);
-        let hub = Hub::new(logger.clone(), filter, RECORDER_MESSAGES);
+        let hub = Hub::new(logger.clone(), filter, settings.recorder.messages_max as usize);
+        let crashes = CrashStore::new(settings, logger.clone());
         let root = Supervisor::new(
             supervisor("node", Strategy::OneForOne, Exhausted::Escalate, settings),
             Environment {
@@ -140,6 +141,7 @@ impl Node {
                 seed: clock.wall().0.unsigned_abs(),
                 logger: logger.clone(),
                 hub: Arc::clone(&hub),
+                crashes: Some(Arc::clone(&crashes) as Arc<dyn CrashSink>),
             },
         );
         let shard = Place::Shard(Shard::new("duramen-shard-0"));
@@ -166,7 +168,7 @@ impl Node {
             clock: Arc::clone(&clock),
             log_levels: log_control
                 .map(|control| Arc::new(OwnLogger(control)) as Arc<dyn LogLevelControl>),
-            crashes: Arc::new(CrashDirectory(settings.data_dir.join("crash"))),
+            crashes: Arc::new(CrashDirectory(crashes.directory().to_owned())),
             explainer: Arc::new(ByFacts {
                 tree: root.handle(),
                 hub: Arc::clone(&hub),
@@ -196,6 +198,7 @@ impl Node {
             log_plan: plan,
             hub,
             observer,
+            crashes,
             data_dir,
             rpc_addr,
             http_addr,
@@ -243,6 +246,11 @@ impl Node {
         &self.observer
     }
 
+    /// Where reports of crashes go.
+    pub fn crashes(&self) -> &Arc<CrashStore> {
+        &self.crashes
+    }
+
     /// Waits until recovery is over and says how it ended: serving, or out of service with a reason.
     pub async fn ready(&self) -> PartitionState {
         loop {
@@ -279,6 +287,14 @@ impl Node {
         };
         if tokio::time::timeout(grace, closed).await.is_err() {
             warn!(self.logger, "the log was not closed in time; it will be recovered");
+        }
+        let reported = async {
+            while !self.crashes.is_idle() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        if tokio::time::timeout(FAREWELL, reported).await.is_err() {
+            warn!(self.logger, "the last crash report was not written in time");
         }
     }
 }

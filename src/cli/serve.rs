@@ -43,7 +43,7 @@ pub struct ServeArgs {
     /// How safe a record is when it is acknowledged: fsync, interval or os [default: fsync].
     #[arg(long, value_name = "LEVEL")]
     durability: Option<String>,
-    /// Which lines are logged, as in info,partitions/*/log:trace [default: info].
+    /// Which lines are logged, as in info,partitions/*/log:trace,*/Append:debug [default: info].
     #[arg(long, value_name = "SPEC")]
     log: Option<String>,
     /// What a log line looks like: auto, text, json or logfmt [default: auto].
@@ -83,6 +83,8 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
         return dry_run(&loaded);
     }
     let (logger, handle) = logger::start(&loaded.settings.logger, Arc::new(SystemClock::new()));
+    // The one logger of this process: nobody else can have been before.
+    handle.control().install_for_libraries(logger.clone());
     first_lines(&logger, &loaded);
     raise_open_files(&logger);
     let reloader = Reloader::new(flags, args.config, loaded);

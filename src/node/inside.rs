@@ -4,19 +4,14 @@
 use crate::actors::explain::{Explanation, Facts, Subject, explain};
 use crate::actors::handle::PartitionHandle;
 use crate::actors::observer::{CrashStore, CrashSummary, Explainer, LogLevelControl};
-use crate::model::Clock;
+use crate::model::{Clock, with_causes};
 use crate::observe::{Complaints, Hub};
+use crate::ops::crash::{self, CrashFileError};
 use crate::ops::logger::{LevelSpec, LogControl};
 use crate::supervision::TreeHandle;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Crash reports listed at most.
-const CRASHES_MAX: usize = 1000;
-/// The longest crash report that is read.
-const CRASH_BYTES_MAX: u64 = 16 << 20;
 
 /// The node's own logger.
 pub(super) struct OwnLogger(pub LogControl);
@@ -38,55 +33,22 @@ impl LogLevelControl for OwnLogger {
     }
 }
 
-/// The directory of crash reports. A report's name is that of its file without `.json`; names
-/// begin with their time, so that the greatest is the newest.
+/// The directory of crash reports.
 pub(super) struct CrashDirectory(pub PathBuf);
 
 impl CrashStore for CrashDirectory {
     fn list(&self) -> Result<Vec<CrashSummary>, String> {
-        let entries = match std::fs::read_dir(&self.0) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(self.told(&error)),
-        };
-        let mut found = Vec::new();
-        for entry in entries.take(CRASHES_MAX) {
-            let entry = entry.map_err(|error| self.told(&error))?;
-            let file = entry.file_name();
-            let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".json")) else {
-                continue;
-            };
-            // One that is removed meanwhile is none.
-            let Ok(facts) = entry.metadata() else { continue };
-            found.push(CrashSummary { name: name.into(), bytes: facts.len() });
-        }
-        found.sort_unstable_by(|a, b| b.name.cmp(&a.name));
-        Ok(found)
+        let found = crash::list(&self.0).map_err(|error| with_causes(&error))?;
+        let newest_first = found.into_iter().rev();
+        Ok(newest_first.map(|one| CrashSummary { name: one.name, bytes: one.bytes }).collect())
     }
 
-    #[allow(clippy::disallowed_methods, reason = "reports are files of operators, not of the log")]
     fn read(&self, name: &str) -> Result<Option<String>, String> {
-        // A name is one step of a path and nothing else.
-        if Path::new(name).file_name() != Some(name.as_ref()) {
-            return Ok(None);
+        match crash::read(&self.0, name) {
+            Ok(text) => Ok(Some(text)),
+            Err(CrashFileError::NotAName { .. } | CrashFileError::Missing { .. }) => Ok(None),
+            Err(error) => Err(with_causes(&error)),
         }
-        let path = self.0.join(format!("{name}.json"));
-        match std::fs::metadata(&path) {
-            Ok(facts) if facts.len() > CRASH_BYTES_MAX => {
-                let bytes = facts.len();
-                return Err(format!("{} has {bytes} bytes", path.display()));
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.told(&error)),
-        }
-        std::fs::read_to_string(&path).map(Some).map_err(|error| self.told(&error))
-    }
-}
-
-impl CrashDirectory {
-    fn told(&self, error: &io::Error) -> String {
-        format!("{}: {error}", self.0.display())
     }
 }
 
@@ -114,29 +76,5 @@ impl Explainer for ByFacts {
             hang_after: self.hang_after,
         };
         explain(subject, &facts)
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "tests use real files")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn crash_reports_are_listed_from_the_newest_and_read_by_name_only() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = CrashDirectory(directory.path().join("crash"));
-        assert_eq!(store.list(), Ok(Vec::new()), "no directory yet");
-        std::fs::create_dir(&store.0).unwrap();
-        for (file, text) in [("2026-a.json", "{}"), ("2027-b.json", "[1]"), ("notes.txt", "")] {
-            std::fs::write(store.0.join(file), text).unwrap();
-        }
-        std::fs::write(directory.path().join("secret.json"), "{}").unwrap();
-        let names: Vec<_> = store.list().unwrap().into_iter().map(|crash| crash.name).collect();
-        assert_eq!(names, ["2027-b", "2026-a"]);
-        assert_eq!(store.read("2027-b"), Ok(Some("[1]".into())));
-        for name in ["../secret", "..", "", "/etc/passwd", "nothing", "a/b"] {
-            assert_eq!(store.read(name), Ok(None), "{name}");
-        }
     }
 }

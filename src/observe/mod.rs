@@ -7,6 +7,7 @@
 
 mod call;
 mod complaints;
+mod crash;
 mod message;
 mod path;
 mod pattern;
@@ -19,6 +20,10 @@ mod wait;
 
 pub use call::{Call, TraceContext};
 pub use complaints::{Complaint, Complaints};
+pub use crash::{
+    CrashEvent, CrashReason, CrashReport, CrashSink, Frames, InHand, PastExit, REPORT_EXITS_MAX,
+    REPORT_MESSAGES_MAX, REPORT_RECORDERS_MAX, RecorderDump,
+};
 pub use message::{Mail, MailLoad, MessageId, Stamp};
 pub use path::PathId;
 pub use pattern::Pattern;

@@ -50,6 +50,10 @@ pub struct Settings {
     pub shutdown: ShutdownSettings,
     /// Diagnostics on standard error.
     pub logger: LoggerSettings,
+    /// What is kept of messages that were handled.
+    pub recorder: RecorderSettings,
+    /// Reports of crashes.
+    pub crash: CrashSettings,
 }
 
 /// Who this node is.
@@ -150,6 +154,22 @@ pub struct LoggerSettings {
     pub format: LogFormat,
 }
 
+/// What is kept of messages that were handled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecorderSettings {
+    /// Messages kept for each actor.
+    pub messages_max: u32,
+}
+
+/// Reports of crashes, in the data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrashSettings {
+    /// Reports kept; the oldest go first.
+    pub reports_max: u32,
+    /// Bytes of reports kept; the oldest go first.
+    pub bytes_max: ByteSize,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -163,6 +183,8 @@ impl Default for Settings {
             supervision: SupervisionSettings::default(),
             shutdown: ShutdownSettings { grace: Duration::from_secs(10) },
             logger: LoggerSettings { spec: LevelSpec::default(), format: LogFormat::Auto },
+            recorder: RecorderSettings { messages_max: 256 },
+            crash: CrashSettings { reports_max: 50, bytes_max: ByteSize::mib(16) },
         }
     }
 }

@@ -10,7 +10,7 @@ use super::run::{Inbox, Input};
 use super::seat::{Child, Seat};
 use super::slot::{Account, Live, Slot, locked, run_as};
 use super::{ActorRef, ChildSpec, ExitReason};
-use crate::observe::{self, Scope};
+use crate::observe::{self, Reading, Recorder, Scope};
 use actix::dev::ContextFut;
 use actix::fut::{ActorStreamExt, wrap_stream};
 use actix::{ActorContext, AsyncContext, Context};
@@ -46,12 +46,32 @@ pub(super) enum Order {
 pub(super) struct Notes {
     pub(super) account: Arc<Account>,
     reason: Mutex<Option<ExitReason>>,
+    last: Mutex<Option<LastReading>>,
+}
+
+/// What was at an actor when its life ended: its end clears it all away.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LastReading {
+    pub(super) reading: Reading,
+    pub(super) in_flight: usize,
 }
 
 impl Notes {
     /// Writes down why the life ends, unless that is known.
     pub(super) fn settle(&self, reason: ExitReason) {
         locked(&self.reason).get_or_insert(reason);
+    }
+
+    /// Writes down what is at the actor now, unless that was done before.
+    pub(super) fn witness(&self, recorder: &Recorder) {
+        locked(&self.last).get_or_insert_with(|| LastReading {
+            reading: recorder.reading(),
+            in_flight: self.account.in_flight(),
+        });
+    }
+
+    pub(super) fn last(&self) -> Option<LastReading> {
+        locked(&self.last).clone()
     }
 
     fn reason(&self) -> ExitReason {
@@ -126,7 +146,11 @@ impl<A: Child> Runner for Typed<A> {
             None => Arc::default(),
             Some((shard, _)) => shard.polls(),
         };
-        let notes = Arc::new(Notes { account: Account::open(), reason: Mutex::new(None) });
+        let notes = Arc::new(Notes {
+            account: Account::open(),
+            reason: Mutex::new(None),
+            last: Mutex::new(None),
+        });
         let pulse = Arc::new(Pulse { thread_polls: polls, ..Pulse::default() });
         let (orders, obeyed) = mpsc::unbounded_channel();
         let (kill, killed) = oneshot::channel();
@@ -282,6 +306,7 @@ impl<A: Child> Life<'_, A> {
     /// not called: its state may be half changed.
     fn bury(&mut self, reason: ExitReason) -> ExitReason {
         let Some(mut actor) = self.actor.take() else { return reason };
+        self.notice.notes.witness(&self.notice.slot.vitals.recorder);
         let dropped = contain(|| {
             if reason.is_crash() {
                 actor.ctx().terminate();

@@ -3,6 +3,7 @@
 
 mod carry;
 mod commands;
+mod crash;
 
 use super::exit::contain;
 use super::life::{Hold, Order, Runner};
@@ -16,6 +17,7 @@ use super::{
     TreeError,
 };
 use crate::model::Timestamp;
+use crate::observe::PastExit;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -91,6 +93,8 @@ struct Node {
     vitals: Arc<Vitals>,
     /// Since when it is quarantined by its own policy or its parent's.
     quarantined_at: Timestamp,
+    /// Its last exits, the oldest first.
+    exits: VecDeque<PastExit>,
     body: Body,
 }
 

@@ -151,6 +151,7 @@ impl Tree {
             // From here on it can reach nobody, nobody waits for it, and nobody reaches it.
             let why = if id == culprit { reason.clone() } else { ExitReason::Abandoned };
             hold.notes.settle(why);
+            hold.notes.witness(&node.vitals.recorder);
             hold.notes.account.end();
             runner.retract(hold.generation);
             if let Some(kill) = hold.kill.take() {
@@ -198,7 +199,7 @@ impl Tree {
             return;
         }
         *ended = generation;
-        *life = None;
+        let last = life.take().and_then(|(hold, _)| hold.notes.last());
         {
             let mut facts = vitals.facts();
             facts.started_at = None;
@@ -207,6 +208,8 @@ impl Tree {
         vitals.set_account(None);
         log_exit(&self.shared.environment.logger, &vitals.path, generation, &reason);
         let parent = *parent;
+        self.remember_exit(id, generation, &reason);
+        self.report_exit(id, generation, &reason, last);
         self.emit(id, EventKind::Exited { reason: reason.clone() });
         self.decide(parent, |policy, now| policy.exited(id, generation, &reason, chance, now));
     }
@@ -225,6 +228,7 @@ impl Tree {
                 node.vitals.facts().state = State::Quarantined { reason, since };
             }
         }
+        self.report_quarantine(id, &reason);
         self.emit(id, EventKind::Quarantined { reason });
     }
 
@@ -258,6 +262,7 @@ impl Tree {
             facts.started_at = None;
             facts.last_exit = Some(reason.clone());
         }
+        self.remember_exit(id, generation, &reason);
         self.emit(id, EventKind::Exited { reason: reason.clone() });
         match parent {
             Some(parent) => {

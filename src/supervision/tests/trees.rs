@@ -260,7 +260,8 @@ fn a_tree_whose_own_task_dies_says_so() {
         let clock = Arc::new(Mine::default());
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let hub = Hub::new(logger.clone(), None, 16);
-        let environment = Environment { clock: Arc::clone(&clock) as _, seed: 7, logger, hub };
+        let clock_too = Arc::clone(&clock) as _;
+        let environment = Environment { clock: clock_too, seed: 7, logger, hub, crashes: None };
         let root = Supervisor::new(plan("node", Strategy::OneForOne, 9), environment);
         let actor = root.child(spec("a"), Place::Control, adder());
         let seen = Seen::start(&root).await;
