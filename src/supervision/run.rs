@@ -169,6 +169,7 @@ impl Drop for LastWord {
 impl Tree {
     pub(super) fn new(shared: Arc<Shared>, inbox: mpsc::UnboundedReceiver<Input>) -> Self {
         let watch = ControlWatch::start(shared.environment.logger.clone());
+        *locked(&shared.watchdog) = watch.trace();
         Self {
             chance: shared.environment.seed,
             shared,
