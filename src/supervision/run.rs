@@ -312,7 +312,8 @@ impl Tree {
                 View::Restarting { until } => State::Restarting { until },
                 View::Quarantined { reason } => State::Quarantined { reason, since },
                 View::Stopped if policy.is_down() => match &mine {
-                    State::Running | State::Starting => State::Stopped,
+                    // One that is starting and down has not begun: its children's turn is to come.
+                    State::Running => State::Stopped,
                     other => other.clone(),
                 },
                 View::Stopped => State::Stopped,

@@ -81,7 +81,7 @@ impl ControlThread {
     pub(super) fn end(mut self, grace: Option<Duration>, patience: Duration) -> bool {
         if let (Some(end), Some(grace)) = (self.end.take(), grace) {
             // A thread that has ended by itself needs no telling.
-            drop(end.send(grace));
+            end.send(grace).ok();
         }
         let is_over = eventually(patience, || self.thread.is_finished().then_some(())).is_some();
         // A panic on that thread has been printed; the test goes on to see what is left.

@@ -90,14 +90,14 @@ impl TestNodeBuilder {
             .expect("a test needs a directory for temporary files");
         settings.data_dir = directory.path().join("data");
         let story = Story::begin(seed);
-        Kept { directory, settings, sim_disk, logger, seed, patience, story }.start()
+        Kept { _directory: directory, settings, sim_disk, logger, seed, patience, story }.start()
     }
 }
 
 /// What outlives the lives of a node under test.
 #[derive(Debug)]
 struct Kept {
-    directory: TempDir,
+    _directory: TempDir,
     settings: Settings,
     sim_disk: Option<SimDisk>,
     logger: Logger,
