@@ -8,5 +8,6 @@ mod bad_days;
 mod fault_domains;
 mod frontends;
 mod harness;
+mod panic_storm;
 mod real_input;
 mod tidy;

@@ -24,6 +24,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(50);
 pub(super) struct Shared {
     address: String,
     plan: LoadPlan,
+    /// Tells this load's records from those of others.
+    run: u64,
     pub(super) stop: AtomicBool,
     /// Nobody wants the ledger.
     pub(super) is_abandoned: AtomicBool,
@@ -35,9 +37,11 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(address: String, plan: LoadPlan) -> Self {
+        static RUNS: AtomicU64 = AtomicU64::new(1);
         Self {
             address,
             plan,
+            run: RUNS.fetch_add(1, Ordering::Relaxed),
             stop: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
@@ -55,6 +59,12 @@ impl Shared {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes what a consumer met.
+    fn stumble(&self, kind: String) {
+        *self.ledger().consumer_errors.entry(kind).or_default() += 1;
+        self.errors.fetch_add(1, Ordering::AcqRel);
+    }
+
     fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
@@ -67,8 +77,11 @@ impl Shared {
 /// Runs all clients to their end, then reads everything back.
 pub(super) async fn run(shared: Arc<Shared>, patience: Duration) -> Ledger {
     let (goal, goals) = watch::channel(None);
+    let Ok(begin) = tokio::time::timeout(patience, end_of_log(&shared)).await else {
+        panic!("the log's end was not told in {patience:?}: {:?}", shared.ledger().consumer_errors)
+    };
     let consumers: Vec<_> = (0..shared.plan.consumers)
-        .map(|_| tokio::spawn(consume(Arc::clone(&shared), goals.clone())))
+        .map(|_| tokio::spawn(consume(Arc::clone(&shared), begin, goals.clone())))
         .collect();
     let producers: Vec<_> = (0..shared.plan.producers)
         .map(|number| tokio::spawn(produce(Arc::clone(&shared), number as u32)))
@@ -80,23 +93,48 @@ pub(super) async fn run(shared: Arc<Shared>, patience: Duration) -> Ledger {
         return Ledger::default();
     }
     let read = async {
-        let (found, digest) = read_back(&shared).await;
-        goal.send_replace(Some(found.len() as u64));
+        let mut found = Vec::new();
+        let all = read_back(&shared, begin, &mut found).await;
+        goal.send_replace(Some(all.next));
         let mut misread = Vec::new();
         for (number, consumer) in consumers.into_iter().enumerate() {
-            if consumer.await.expect("a consumer ends by itself") != digest {
+            let consumer = consumer.await.expect("a consumer ends by itself");
+            // One that was faster than the reading back has met later records of others as well.
+            let is_same = consumer.next != all.next || consumer.digest == all.digest;
+            if !is_same || consumer.gap.is_some() {
                 misread.push(number);
             }
         }
-        (found, misread)
+        (found, all, misread)
     };
     let read = tokio::time::timeout(2 * patience, read).await;
     let mut ledger = std::mem::take(&mut *shared.ledger());
-    let Ok((found, misread)) = read else {
-        panic!("the log was not read to its end in {:?}: {:?}", 2 * patience, ledger.errors)
+    let Ok((found, all, misread)) = read else {
+        panic!(
+            "the log was not read to its end in {:?}: {:?}",
+            2 * patience,
+            ledger.consumer_errors
+        )
     };
+    ledger.others = all.next - begin - found.len() as u64;
+    ledger.gap = all.gap;
     (ledger.found, ledger.misread) = (found, misread);
     ledger
+}
+
+/// Where the log ends now. Asks until it is told.
+async fn end_of_log(shared: &Shared) -> u64 {
+    loop {
+        let described = async { shared.connect().await?.describe("log").await };
+        match described.await {
+            Ok(status) => match status.partitions.first() {
+                Some(partition) => return partition.high_watermark,
+                None => shared.stumble("describe names no partition".into()),
+            },
+            Err(error) => shared.stumble(kind_of(&error)),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 async fn produce(shared: Arc<Shared>, producer: u32) {
@@ -107,7 +145,7 @@ async fn produce(shared: Arc<Shared>, producer: u32) {
     while !shared.is_stopping() {
         let names: Vec<Name> =
             (number..number + u64::from(shared.plan.records)).map(|n| (producer, n)).collect();
-        let body = encode(&mut builder, &names, shared.plan.value_bytes, now);
+        let body = encode(&mut builder, shared.run, &names, shared.plan.value_bytes, now);
         let sent = async {
             let client = match &mut client {
                 Some(client) => client,
@@ -150,19 +188,21 @@ async fn produce(shared: Arc<Shared>, producer: u32) {
     }
 }
 
-/// Follows the log until the goal is known and reached; gives back the digest of what it read.
-async fn consume(shared: Arc<Shared>, mut goals: watch::Receiver<Option<u64>>) -> u64 {
-    let mut reader = Reader::default();
+/// Follows the log until the goal is known and reached; gives back how far it came and what it read.
+async fn consume(
+    shared: Arc<Shared>,
+    begin: u64,
+    mut goals: watch::Receiver<Option<u64>>,
+) -> Reader {
+    let mut reader = Reader::at(begin);
     loop {
         let (next, mut goal) = (reader.next, goals.clone());
         tokio::select! {
-            () = reached(&mut goals, next) => return reader.digest,
+            () = reached(&mut goals, next) => return reader,
             followed = follow(&shared, &mut reader, &mut goal) => match followed {
-                Ok(()) => return reader.digest,
+                Ok(()) => return reader,
                 Err(error) => {
-                    let kind = kind_of(&error);
-                    *shared.ledger().consumer_errors.entry(kind).or_default() += 1;
-                    shared.errors.fetch_add(1, Ordering::AcqRel);
+                    shared.stumble(kind_of(&error));
                     tokio::time::sleep(pause_after(&error)).await;
                 }
             }
@@ -190,7 +230,7 @@ async fn follow(
             () = reached(goals, next) => return Ok(()),
             chunk = chunks.next() => match chunk? {
                 Some(chunk) => {
-                    let read = reader.take(chunk.batches, |_| {});
+                    let read = reader.take(chunk.batches, |_, _| {});
                     shared.consumed.fetch_add(read, Ordering::AcqRel);
                 }
                 None => return Err(ended()),
@@ -199,14 +239,14 @@ async fn follow(
     }
 }
 
-/// Everything there is, by offset, and its digest. Tries until it has it.
-async fn read_back(shared: &Shared) -> (Vec<Option<Name>>, u64) {
-    let (mut found, mut reader) = (Vec::new(), Reader::default());
+/// Reads everything from `begin` on, and keeps this load's own. Tries until it has it.
+async fn read_back(shared: &Shared, begin: u64, found: &mut Vec<(u64, Name)>) -> Reader {
+    let mut reader = Reader::at(begin);
     loop {
-        match read_on(shared, &mut reader, &mut found).await {
-            Ok(()) => return (found, reader.digest),
+        match read_on(shared, &mut reader, found).await {
+            Ok(()) => return reader,
             Err(error) => {
-                *shared.ledger().consumer_errors.entry(kind_of(&error)).or_default() += 1;
+                shared.stumble(kind_of(&error));
                 tokio::time::sleep(pause_after(&error)).await;
             }
         }
@@ -216,13 +256,15 @@ async fn read_back(shared: &Shared) -> (Vec<Option<Name>>, u64) {
 async fn read_on(
     shared: &Shared,
     reader: &mut Reader,
-    found: &mut Vec<Option<Name>>,
+    found: &mut Vec<(u64, Name)>,
 ) -> Result<(), ClientError> {
     let mut client = shared.connect().await?;
     let options = fetch_from(reader.next, false);
     let mut chunks = client.fetch(&Target::topic("log"), options).await?;
     while let Some(chunk) = chunks.next().await? {
-        reader.take(chunk.batches, |value| found.push(name_of(value)));
+        reader.take(chunk.batches, |offset, value| {
+            found.extend(name_of(value, shared.run).map(|name| (offset, name)));
+        });
     }
     Ok(())
 }
@@ -237,24 +279,32 @@ fn fetch_from(next: u64, follow: bool) -> FetchOptions {
 struct Reader {
     next: u64,
     digest: u64,
+    /// The first offset that was passed over, or could not be read.
+    gap: Option<u64>,
 }
 
 impl Reader {
+    fn at(next: u64) -> Self {
+        Self { next, ..Self::default() }
+    }
+
     /// Takes whole batches. Records that were read before are passed over. Returns how many were
     /// new.
-    fn take(&mut self, batches: Bytes, mut on_value: impl FnMut(&[u8])) -> u64 {
+    fn take(&mut self, batches: Bytes, mut on_record: impl FnMut(u64, &[u8])) -> u64 {
         let first = self.next;
         for item in batch::records(batches, BatchLimits::default()) {
             let Ok((offset, record)) = item else {
-                // Told by a digest that cannot be that of the log.
-                self.digest = !self.digest;
+                self.gap.get_or_insert(self.next);
                 break;
             };
             if offset.0 < self.next {
                 continue;
             }
+            if offset.0 > self.next {
+                self.gap.get_or_insert(self.next);
+            }
             let value = record.value.as_deref().unwrap_or_default();
-            on_value(value);
+            on_record(offset.0, value);
             let seen = (offset.0 << 32) ^ u64::from(crc32c::crc32c(value));
             self.digest = self.digest.wrapping_mul(0x0000_0100_0000_01B3) ^ seen;
             self.next = offset.0 + 1;
@@ -263,9 +313,15 @@ impl Reader {
     }
 }
 
-fn encode(builder: &mut BatchBuilder, names: &[Name], value_bytes: usize, now: Timestamp) -> Bytes {
+fn encode(
+    builder: &mut BatchBuilder,
+    run: u64,
+    names: &[Name],
+    value_bytes: usize,
+    now: Timestamp,
+) -> Bytes {
     for (producer, number) in names {
-        let mut value = format!("{producer}:{number}:").into_bytes();
+        let mut value = format!("{run}:{producer}:{number}:").into_bytes();
         value.resize(value.len().max(value_bytes), b'.');
         let none = std::iter::empty::<(&str, Option<&[u8]>)>();
         let pushed = builder.push_parts(None, Some(&value), none, now);
@@ -275,8 +331,11 @@ fn encode(builder: &mut BatchBuilder, names: &[Name], value_bytes: usize, now: T
     batch.stamped(Offset(0), 0).into_bytes()
 }
 
-fn name_of(value: &[u8]) -> Option<Name> {
+fn name_of(value: &[u8], run: u64) -> Option<Name> {
     let mut parts = std::str::from_utf8(value).ok()?.split(':');
+    if parts.next()?.parse() != Ok(run) {
+        return None;
+    }
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 

@@ -51,8 +51,8 @@ pub enum Violation {
         /// Where it is.
         offset: u64,
     },
-    /// An offset of the log holds nothing, or nothing that was sent.
-    Foreign {
+    /// There is nothing at an offset of the log.
+    Gap {
         /// Which.
         offset: u64,
     },
@@ -83,7 +83,7 @@ impl fmt::Display for Violation {
                 f,
                 "record {producer}:{number} is at {offset}, though \"nothing was done\" was said"
             ),
-            Self::Foreign { offset } => write!(f, "offset {offset} holds nothing that was sent"),
+            Self::Gap { offset } => write!(f, "there is nothing at offset {offset}"),
             Self::Misread { consumer } => write!(f, "consumer {consumer} read something else"),
         }
     }
@@ -100,8 +100,12 @@ pub struct Ledger {
     pub(super) unknown: u64,
     pub(super) errors: BTreeMap<String, u64>,
     pub(super) consumer_errors: BTreeMap<String, u64>,
-    /// What the log holds, from offset 0; `None`: nothing that was sent.
-    pub(super) found: Vec<Option<Name>>,
+    /// What the log holds of this load, in order.
+    pub(super) found: Vec<(u64, Name)>,
+    /// How many records it holds that others appended meanwhile.
+    pub(super) others: u64,
+    /// The first offset at which there is nothing.
+    pub(super) gap: Option<u64>,
     /// The consumers whose digest differs from that of the log.
     pub(super) misread: Vec<usize>,
 }
@@ -122,9 +126,14 @@ impl Ledger {
         self.unknown
     }
 
-    /// How many records the log holds.
+    /// How many of its records the log holds.
     pub fn stored(&self) -> u64 {
         self.found.len() as u64
+    }
+
+    /// How many records the log holds that others appended since the load began.
+    pub fn others(&self) -> u64 {
+        self.others
     }
 
     /// What producers were told in place of acknowledgements, and how often: the kind of error,
@@ -143,12 +152,8 @@ impl Ledger {
         let mut violations = Vec::new();
         let mut places: HashMap<Name, u64> = HashMap::with_capacity(self.found.len());
         let mut newest: HashMap<u32, u64> = HashMap::new();
-        for (offset, name) in self.found.iter().enumerate() {
-            let offset = offset as u64;
-            let Some(name @ (producer, number)) = *name else {
-                violations.push(Violation::Foreign { offset });
-                continue;
-            };
+        violations.extend(self.gap.map(|offset| Violation::Gap { offset }));
+        for &(offset, name @ (producer, number)) in &self.found {
             if let Some(other) = places.insert(name, offset) {
                 violations.push(Violation::Twice { producer, number, offsets: (other, offset) });
             }
@@ -196,7 +201,7 @@ mod tests {
         Ledger {
             acknowledged: vec![((0, 0), 0), ((1, 0), 1), ((0, 1), 2)],
             refused: vec![(1, 1)],
-            found: vec![Some((0, 0)), Some((1, 0)), Some((0, 1)), Some((1, 2))],
+            found: vec![(0, (0, 0)), (1, (1, 0)), (2, (0, 1)), (3, (1, 2))],
             ..Ledger::default()
         }
     }
@@ -219,17 +224,17 @@ mod tests {
         assert!(lost.contains("0:2") && lost.contains("not there"), "{lost}");
         let moved = only(|ledger| ledger.acknowledged[1].1 = 7);
         assert!(moved.contains("at offset 7; it is at 1"), "{moved}");
-        let twice = only(|ledger| ledger.found.push(Some((1, 2))));
+        let twice = only(|ledger| ledger.found.push((4, (1, 2))));
         assert!(twice.contains("3 and 4"), "{twice}");
         let behind = only(|ledger| {
             ledger.refused.clear();
-            ledger.found.push(Some((1, 1)));
+            ledger.found.push((4, (1, 1)));
         });
         assert!(behind.contains("behind a later"), "{behind}");
-        let refused = only(|ledger| ledger.found[3] = Some((1, 1)));
+        let refused = only(|ledger| ledger.found[3] = (3, (1, 1)));
         assert!(refused.contains("nothing was done"), "{refused}");
-        let foreign = only(|ledger| ledger.found[3] = None);
-        assert!(foreign.contains("offset 3"), "{foreign}");
+        let gap = only(|ledger| ledger.gap = Some(9));
+        assert!(gap.contains("nothing at offset 9"), "{gap}");
         let misread = only(|ledger| ledger.misread.push(5));
         assert!(misread.contains("consumer 5"), "{misread}");
     }
