@@ -29,6 +29,7 @@
 //! When a test panics while a node of its thread lives, the seed and the last messages of all its
 //! nodes are printed, in the order in which they were sent.
 
+mod builder;
 mod chance;
 mod control;
 mod history;
@@ -36,15 +37,18 @@ mod leaks;
 mod load;
 mod machine;
 mod node;
+mod stopped;
 mod story;
 mod wait;
 
 #[cfg(test)]
 mod tests;
 
+pub use builder::TestNodeBuilder;
 pub use chance::{Chance, SEED_VARIABLE, seed};
 pub use history::{Mark, What};
 pub use leaks::Leak;
 pub use load::{Ledger, Load, LoadPlan, Violation};
-pub use node::{Stopped, TestNode, TestNodeBuilder};
+pub use node::TestNode;
+pub use stopped::Stopped;
 pub use wait::{block_on, runtime, until};

@@ -1,147 +1,47 @@
 //! A node under test: started, looked at, hurt, stopped, started again.
 
-use super::chance::seed;
+use super::builder::{Kept, TestNodeBuilder};
 use super::control::{ControlThread, Handles};
 use super::history::{Line, Mark, What};
-use super::leaks::{Leak, Remains};
+use super::leaks::Remains;
 use super::load::{Load, LoadPlan};
 use super::machine::Machine;
-use super::story::{self, Story};
-use super::wait::{PATIENCE, block_on, eventually, until_or};
+use super::stopped::Stopped;
+use super::story;
+use super::wait::{block_on, until_or};
 use crate::actors::handle::PartitionHandle;
 use crate::actors::partition::{Ack, PartitionApi, PartitionState, ProduceError, ReadError};
+use crate::log::disk::SimDisk;
 use crate::log::disk::sim::CrashMode;
-use crate::log::disk::{Disk, RealDisk, SimDisk};
 use crate::model::{Offset, Record, Timestamp};
-use crate::node::{NodeError, Surroundings};
 use crate::observe::{Entry, Hub, Mishap, Outcome, Recorder};
 use crate::ops::settings::Settings;
 use crate::supervision::{
     ActorPath, Event, ExitReason, Fault, Kind, State, TreeError, TreeHandle, TreeStatus,
 };
-use slog::{Logger, o};
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
 
 /// Events that a failure shows.
 const EVENTS_SHOWN: usize = 40;
 
-/// What a node under test is to be like.
+/// One life of a node.
 #[derive(Debug)]
-pub struct TestNodeBuilder {
-    settings: Settings,
-    sim_disk: Option<SimDisk>,
-    logger: Logger,
-    seed: u64,
-    patience: Duration,
-}
-
-impl TestNodeBuilder {
-    /// Changes its settings. Ports and the data directory are the harness's to choose.
-    #[must_use]
-    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(&mut self.settings);
-        self
-    }
-
-    /// Keeps the log on this simulated disk, not on the machine's.
-    #[must_use]
-    pub fn sim_disk(self, disk: &SimDisk) -> Self {
-        Self { sim_disk: Some(disk.clone()), ..self }
-    }
-
-    /// Sends its diagnostics there; by default they are discarded.
-    #[must_use]
-    pub fn logger(self, logger: Logger) -> Self {
-        Self { logger, ..self }
-    }
-
-    /// Decides what is left to chance. By default [`seed`] does.
-    #[must_use]
-    pub fn seed(self, seed: u64) -> Self {
-        Self { seed, ..self }
-    }
-
-    /// How long conditions may take to come true: half a minute by default.
-    #[must_use]
-    pub fn patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
-    }
-
-    /// Starts the node and waits until recovery is over, however that ended.
-    ///
-    /// # Panics
-    /// When it does not start.
-    pub fn start(self) -> TestNode {
-        self.try_start().unwrap_or_else(|error| panic!("the node does not start: {error}"))
-    }
-
-    /// As [`TestNodeBuilder::start`].
-    ///
-    /// # Errors
-    /// Why the node does not start.
-    pub fn try_start(self) -> Result<TestNode, NodeError> {
-        let Self { mut settings, sim_disk, logger, seed, patience } = self;
-        let directory = TempDir::with_prefix("duramen-test-")
-            .expect("a test needs a directory for temporary files");
-        settings.data_dir = directory.path().join("data");
-        let story = Story::begin(seed);
-        Kept { _directory: directory, settings, sim_disk, logger, seed, patience, story }.start()
-    }
-}
-
-/// What outlives the lives of a node under test.
-#[derive(Debug)]
-struct Kept {
-    _directory: TempDir,
-    settings: Settings,
-    sim_disk: Option<SimDisk>,
-    logger: Logger,
-    seed: u64,
-    patience: Duration,
-    story: Arc<Story>,
-}
-
-impl Kept {
-    fn start(self) -> Result<TestNode, NodeError> {
-        let disk: Arc<dyn Disk> = match &self.sim_disk {
-            Some(disk) => Arc::new(disk.clone()),
-            None => Arc::new(RealDisk),
-        };
-        let machine = Machine::new(disk);
-        let surroundings = Surroundings {
-            disk: Arc::new(machine.clone()),
-            seed: Some(self.seed),
-            ..Surroundings::of(self.logger.clone())
-        };
-        let (thread, handles) = ControlThread::start(self.settings.clone(), surroundings)?;
-        self.story.lives(&handles.hub);
-        let node = TestNode { live: Some(Life { thread, handles, machine }), kept: Some(self) };
-        node.until("recovery is over", |node| {
-            let state = node.log().describe().state;
-            !matches!(state, PartitionState::Recovering | PartitionState::Restarting)
-        });
-        Ok(node)
-    }
-}
-
-#[derive(Debug)]
-struct Life {
-    thread: ControlThread,
-    handles: Handles,
-    machine: Machine,
+pub(super) struct Life {
+    pub(super) thread: ControlThread,
+    pub(super) handles: Handles,
+    pub(super) machine: Machine,
 }
 
 /// A running node. Dropped, it is stopped without further checks; while the test panics its
 /// messages are printed.
 pub struct TestNode {
     /// `None` only while it is being stopped.
-    live: Option<Life>,
-    kept: Option<Kept>,
+    pub(super) live: Option<Life>,
+    pub(super) kept: Option<Kept>,
 }
 
 impl TestNode {
@@ -155,17 +55,7 @@ impl TestNode {
 
     /// A node to be described.
     pub fn builder() -> TestNodeBuilder {
-        let mut settings = Settings::default();
-        settings.rpc.addr = (Ipv4Addr::LOCALHOST, 0).into();
-        settings.http.addr = (Ipv4Addr::LOCALHOST, 0).into();
-        settings.shutdown.grace = Duration::from_secs(2);
-        TestNodeBuilder {
-            settings,
-            sim_disk: None,
-            logger: Logger::root(slog::Discard, o!()),
-            seed: seed(),
-            patience: PATIENCE,
-        }
+        TestNodeBuilder::new()
     }
 
     /// Where gRPC is served.
@@ -568,71 +458,6 @@ impl Drop for TestNode {
 impl fmt::Debug for TestNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TestNode({})", self.rpc_addr())
-    }
-}
-
-/// A node that has ended. Its directory, or its disk, is still there.
-#[derive(Debug)]
-pub struct Stopped {
-    kept: Option<Kept>,
-    remains: Remains,
-}
-
-impl Stopped {
-    /// What it left behind in this process: actors, threads, files, sockets. Waits a while for the
-    /// last of it to go.
-    pub fn leaks(&self) -> Vec<Leak> {
-        let patience = self.kept().patience;
-        let gone = eventually(patience, || self.remains.look().is_empty().then_some(()));
-        if gone.is_some() { Vec::new() } else { self.remains.look() }
-    }
-
-    /// Checks that it left nothing behind.
-    ///
-    /// # Panics
-    /// When it did; the text tells what.
-    pub fn assert_nothing_left(&self) {
-        let leaks = self.leaks();
-        let told: String = leaks.iter().map(|leak| format!("  {leak}\n")).collect();
-        assert!(leaks.is_empty(), "the node stopped and left behind:\n{told}");
-    }
-
-    /// Its data directory.
-    pub fn data_dir(&self) -> &Path {
-        &self.kept().settings.data_dir
-    }
-
-    /// Puts another disk in its place, as one that was damaged meanwhile.
-    pub fn sim_disk(&mut self, disk: SimDisk) {
-        if let Some(kept) = &mut self.kept {
-            kept.sim_disk = Some(disk);
-        }
-    }
-
-    /// Starts it again, on other ports, from what is stored.
-    ///
-    /// # Panics
-    /// When it does not start.
-    pub fn start(self) -> TestNode {
-        self.try_start().unwrap_or_else(|error| panic!("the node does not start: {error}"))
-    }
-
-    /// As [`Stopped::start`].
-    ///
-    /// # Errors
-    /// Why it does not start.
-    pub fn try_start(mut self) -> Result<TestNode, NodeError> {
-        self.kept.take().expect("started once").start()
-    }
-
-    fn kept(&self) -> &Kept {
-        self.kept.as_ref().expect("a node that is started again is consumed")
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        story::tell_if_panicking();
     }
 }
 

@@ -78,8 +78,27 @@ fn a_crash_loses_nothing_acknowledged_and_closes_nothing_in_order() {
     let ledger = load.finish();
     let stopped = node.crash();
     stopped.assert_nothing_left();
+    assert!(!was_closed(&stopped), "a process that is killed closes nothing");
     let node = stopped.start();
     assert_eq!(node.values().unwrap().len() as u64, ledger.stored());
+    assert!(was_closed(&node.stop()), "a stop in order does");
+}
+
+/// What recovery says of the files; it works on a copy.
+fn was_closed(stopped: &Stopped) -> bool {
+    use crate::log::disk::RealDisk;
+    use crate::log::{Log, LogOptions};
+    use crate::model::SystemClock;
+    use std::sync::Arc;
+    let copy = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(stopped.data_dir().join("partitions/log/0")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    let (disk, clock) = (Arc::new(RealDisk), Arc::new(SystemClock::new()));
+    let (options, mut progress) = (LogOptions::default(), |_, _| {});
+    let (_, recovered) = Log::open(disk, clock, copy.path(), options, &mut progress).unwrap();
+    recovered.clean
 }
 
 #[test]
