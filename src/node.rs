@@ -35,14 +35,15 @@ use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::ops::logger::LogControl;
 use crate::ops::settings::Settings;
 use crate::supervision::{
-    ActorRef, Admission, Environment, Exhausted, Intensity, Order, Place, Shard, Strategy,
-    Supervisor, SupervisorSpec, TreeHandle,
+    ActorRef, Admission, Environment, Exhausted, Intensity, Order, Place, Shard, ShardThreads,
+    Strategy, Supervisor, SupervisorSpec, TreeHandle,
 };
 use inside::{ByFacts, CrashDirectory, OwnLogger};
 use slog::{Logger, info, o, warn};
+use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How often retention and checkpoints are looked after.
@@ -84,13 +85,15 @@ pub struct Surroundings {
     pub logger: Logger,
     /// What decides which of them, where that can be changed while the node runs.
     pub log_control: Option<LogControl>,
+    /// Decides what is left to chance; `None`: the time of the start does.
+    pub seed: Option<u64>,
 }
 
 impl Surroundings {
     /// The machine's disk and clock, and a logger whose level is its own affair.
     pub fn of(logger: Logger) -> Self {
         let (disk, clock) = (Arc::new(RealDisk), Arc::new(SystemClock::new()));
-        Self { disk, clock, logger, log_control: None }
+        Self { disk, clock, logger, log_control: None, seed: None }
     }
 }
 
@@ -101,6 +104,7 @@ pub struct Node {
     tree: TreeHandle,
     partition: PartitionHandle,
     log_plan: Arc<LogPlan>,
+    shard_threads: ShardThreads,
     hub: Arc<Hub>,
     observer: Arc<dyn ObserveApi>,
     crashes: Arc<CrashStore>,
@@ -125,7 +129,7 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub fn start_with(settings: &Settings, surroundings: Surroundings) -> Result<Self, NodeError> {
-        let Surroundings { disk, clock, logger, log_control } = surroundings;
+        let Surroundings { disk, clock, logger, log_control, seed } = surroundings;
         let options = log_options(settings);
         options.validate()?;
         let data_dir = DataDir::open(&settings.data_dir)?;
@@ -138,13 +142,15 @@ impl Node {
             supervisor("node", Strategy::OneForOne, Exhausted::Escalate, settings),
             Environment {
                 clock: Arc::clone(&clock),
-                seed: clock.wall().0.unsigned_abs(),
+                seed: seed.unwrap_or_else(|| clock.wall().0.unsigned_abs()),
                 logger: logger.clone(),
                 hub: Arc::clone(&hub),
                 crashes: Some(Arc::clone(&crashes) as Arc<dyn CrashSink>),
             },
         );
-        let shard = Place::Shard(Shard::new("duramen-shard-0"));
+        let shard = Shard::new("duramen-shard-0");
+        let shard_threads = shard.threads();
+        let shard = Place::Shard(shard);
         let partition = Partition::plant(&root, &shard, settings, options, &disk, &clock, &logger);
         let (log, handle) = (partition.log.clone(), partition.handle.clone());
         housekeeping_below(&root, Tended { log, handle });
@@ -196,6 +202,7 @@ impl Node {
             tree,
             partition: handle,
             log_plan: plan,
+            shard_threads,
             hub,
             observer,
             crashes,
@@ -249,6 +256,21 @@ impl Node {
     /// Where reports of crashes go.
     pub fn crashes(&self) -> &Arc<CrashStore> {
         &self.crashes
+    }
+
+    /// The threads of its shard, those that were given up included.
+    pub fn shard_threads(&self) -> ShardThreads {
+        self.shard_threads.clone()
+    }
+
+    /// What is to be gone when the node has stopped and all that it gave out is dropped, by name.
+    pub fn traces(&self) -> Vec<(&'static str, Weak<dyn Any + Send + Sync>)> {
+        let mut traces = self.tree.traces();
+        // Held by the flush threads as well.
+        traces.push(("the log's plan, or a flush thread", Arc::downgrade(&self.log_plan) as _));
+        let published = Arc::downgrade(self.partition.published());
+        traces.push(("what the partition published, or a handle on it", published));
+        traces
     }
 
     /// Waits until recovery is over and says how it ended: serving, or out of service with a reason.

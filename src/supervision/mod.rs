@@ -37,7 +37,7 @@ pub use fence::{Fence, FenceError, FenceGuard, FencePass};
 pub use life::Fault;
 pub use line::Line;
 pub use path::ActorPath;
-pub use place::{Place, Shard};
+pub use place::{Place, Shard, ShardThreads};
 pub use reference::ActorRef;
 pub use reply::{Pending, Reply};
 pub use seat::{Child, Seat};
