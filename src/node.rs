@@ -9,6 +9,8 @@
 //! └─ frontends                 one-for-one: grpc (shard thread), http (control thread)
 //! ```
 
+mod readings;
+
 use crate::actors::frontend::{self, FrontendActor, Serve};
 use crate::actors::gather::GatherOptions;
 use crate::actors::handle::PartitionHandle;
@@ -21,19 +23,21 @@ use crate::actors::readiness::{Condition, NodeInfo, Readiness, SubsystemStatus};
 use crate::frontends::drain::Drain;
 use crate::frontends::grpc::{GrpcFrontend, HealthSwitch, RpcLimits};
 use crate::frontends::http::{HttpFrontend, HttpLimits};
-use crate::frontends::listener::ConnectionCounters;
 use crate::log::LogOptions;
 use crate::log::batch::BatchLimits;
 use crate::log::disk::{Disk, RealDisk};
 use crate::model::{Clock, SystemClock};
-use crate::observe::{Hub, MessageFilter};
+use crate::observe::metrics::Measure;
+use crate::observe::{Hub, Instruments, MessageFilter, Tracer};
 use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::ops::logger::LogControl;
 use crate::ops::settings::Settings;
+use crate::ops::telemetry::{Telemetry, TelemetryError, TelemetryOptions};
 use crate::supervision::{
     ActorRef, Admission, Environment, Exhausted, Intensity, Order, Place, Shard, Strategy,
     Supervisor, SupervisorSpec, TreeHandle,
 };
+use readings::Readings;
 use slog::{Logger, info, o, warn};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -68,6 +72,9 @@ pub enum NodeError {
     /// The log's settings contradict each other.
     #[error(transparent)]
     Options(#[from] crate::log::LogError),
+    /// Metrics and traces cannot be exported.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
 }
 
 /// What a node is started with beside its settings.
@@ -100,6 +107,7 @@ pub struct Node {
     rpc_addr: SocketAddr,
     http_addr: SocketAddr,
     logger: Logger,
+    telemetry: Option<Telemetry>,
 }
 
 impl Node {
@@ -124,6 +132,7 @@ impl Node {
         let rpc = listen(settings.rpc.addr, "gRPC")?;
         let http = listen(settings.http.addr, "HTTP")?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let (instruments, telemetry) = instruments(settings, &data_dir, &clock, &logger)?;
         let filter = log_control.clone().map(|control| Arc::new(control) as Arc<dyn MessageFilter>);
         let hub = Hub::new(logger.clone(), filter, RECORDER_MESSAGES);
         let root = Supervisor::new(
@@ -136,7 +145,7 @@ impl Node {
             },
         );
         let shard = Place::Shard(Shard::new("duramen-shard-0"));
-        let partition = Partition::plant(&root, &shard, settings, options, &disk, &clock, &logger);
+        let partition = Partition::plant(&root, &shard, settings, options, &disk, &clock, &logger, &instruments);
         housekeeping_below(&root, partition.log.clone());
         let rpc_addr = local_addr(&rpc, settings.rpc.addr);
         let http_addr = local_addr(&http, settings.http.addr);
@@ -150,10 +159,23 @@ impl Node {
             order: Order::Together,
             ..supervisor("frontends", Strategy::OneForOne, Exhausted::Escalate, settings)
         });
-        let seams = Seams { partition: partition.handle.clone(), info, clock, settings };
+        let (handle, started_at) = (partition.handle.clone(), clock.wall());
+        let readings = Readings::new(
+            handle.clone(),
+            instruments.clone(),
+            Arc::clone(&hub),
+            log_control,
+            started_at,
+        );
+        if let Some(telemetry) = &telemetry {
+            telemetry.measure(Arc::clone(&readings) as Arc<dyn Measure>);
+        }
+        let readings_of_tree = Arc::clone(&readings);
+        let seams = Seams { partition: handle, info, clock, settings, instruments, readings };
         seams.grpc_below(&front, shard, rpc, logger.new(o!("actor" => "node/frontends/grpc")));
         seams.http_below(&front, http, logger.new(o!("actor" => "node/frontends/http")));
         let tree = root.start();
+        readings_of_tree.started(&tree);
         info!(logger, "listening"; "rpc" => %rpc_addr, "http" => %http_addr);
         let Partition { handle, plan, .. } = partition;
         Ok(Self {
@@ -165,6 +187,7 @@ impl Node {
             rpc_addr,
             http_addr,
             logger,
+            telemetry,
         })
     }
 
@@ -240,7 +263,37 @@ impl Node {
         if tokio::time::timeout(grace, closed).await.is_err() {
             warn!(self.logger, "the log was not closed in time; it will be recovered");
         }
+        if let Some(telemetry) = self.telemetry {
+            telemetry.shutdown(grace.max(FAREWELL)).await;
+        }
     }
+}
+
+/// What is handed to everyone who measures; with an exporter where one is wanted.
+fn instruments(
+    settings: &Settings,
+    data_dir: &DataDir,
+    clock: &Arc<dyn Clock>,
+    logger: &Logger,
+) -> Result<(Instruments, Option<Telemetry>), TelemetryError> {
+    let wanted = &settings.telemetry;
+    let options = TelemetryOptions {
+        otlp_endpoint: wanted.otlp_endpoint.as_ref().map(|url| url.as_str().to_owned()),
+        debug_dir: wanted.debug_dir.clone(),
+        metrics_interval: wanted.metrics_interval,
+        instance: data_dir.node_id().to_owned(),
+    };
+    let metrics = Arc::default();
+    let clock = Arc::clone(clock);
+    if !options.is_wanted() {
+        return Ok((Instruments { metrics, tracer: Arc::new(Tracer::off(clock)) }, None));
+    }
+    let exporter_logger = logger.new(o!("actor" => "node/telemetry"));
+    let telemetry =
+        Telemetry::start(&options, Arc::clone(&metrics), Arc::clone(&clock), exporter_logger)?;
+    let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+    let tracer = Tracer::new(telemetry.sink(), wanted.traces_ratio, seed, clock);
+    Ok((Instruments { metrics, tracer: Arc::new(tracer) }, Some(telemetry)))
 }
 
 /// The one partition of the one topic.
@@ -259,6 +312,7 @@ impl Partition {
         disk: &Arc<dyn Disk>,
         clock: &Arc<dyn Clock>,
         logger: &Logger,
+        instruments: &Instruments,
     ) -> Self {
         let partitions = root.supervisor(supervisor(
             "partitions",
@@ -281,6 +335,7 @@ impl Partition {
             sync_interval: settings.log.sync_interval,
             published: Arc::clone(&published),
             logger,
+            instruments: instruments.clone(),
         }));
         let log = {
             let plan = Arc::clone(&plan);
@@ -293,6 +348,7 @@ impl Partition {
         let raft = {
             let (log, published) = (log.clone(), Arc::clone(&published));
             let options = raft_options(settings);
+            let instruments = instruments.clone();
             let mut spec = raft_actor::spec();
             spec.hang_after = settings.supervision.hang_after;
             spec.admission = Admission {
@@ -301,11 +357,14 @@ impl Partition {
             };
             spec.mailbox_len_max = spec.admission.messages_max;
             supervisor.child(spec, shard.clone(), move |_, seat| {
-                RaftActor::new(seat, log.clone(), Arc::clone(&published), options)
+                let (published, instruments) = (Arc::clone(&published), instruments.clone());
+                RaftActor::new(seat, log.clone(), published, options, instruments)
             })
         };
         let durability = settings.log.durability;
-        let handle = PartitionHandle::new(raft, published, Arc::clone(clock), limits, durability);
+        let (clock, instruments) = (Arc::clone(clock), instruments.clone());
+        let handle =
+            PartitionHandle::new(raft, published, clock, limits, durability, instruments);
         Self { handle, log, plan }
     }
 }
@@ -316,6 +375,8 @@ struct Seams<'a> {
     info: Arc<NodeInfo>,
     clock: Arc<dyn Clock>,
     settings: &'a Settings,
+    instruments: Instruments,
+    readings: Arc<Readings>,
 }
 
 impl Seams<'_> {
@@ -332,7 +393,7 @@ impl Seams<'_> {
         };
         let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
         let clock = Arc::clone(&self.clock);
-        let counters = Arc::new(ConnectionCounters::default());
+        let (counters, instruments) = (Arc::clone(&self.readings.rpc), self.instruments.clone());
         let serve = Serve::new(move |draining| {
             let frontend = GrpcFrontend {
                 partition: partition.clone(),
@@ -342,6 +403,7 @@ impl Seams<'_> {
                 readiness: Arc::new(NodeReadiness(partition.clone())),
                 health: HealthSwitch::default(),
                 counters: Arc::clone(&counters),
+                instruments: instruments.clone(),
                 logger: logger.clone(),
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
@@ -362,7 +424,8 @@ impl Seams<'_> {
         let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
         let clock = Arc::clone(&self.clock);
         let readiness: Arc<dyn Readiness> = Arc::new(NodeReadiness(self.partition.clone()));
-        let counters = Arc::new(ConnectionCounters::default());
+        let (counters, instruments) = (Arc::clone(&self.readings.http), self.instruments.clone());
+        let readings = Arc::clone(&self.readings);
         let serve = Serve::new(move |draining| {
             let frontend = HttpFrontend {
                 partition: partition.clone(),
@@ -371,6 +434,8 @@ impl Seams<'_> {
                 clock: Arc::clone(&clock),
                 limits: limits.clone(),
                 counters: Arc::clone(&counters),
+                instruments: instruments.clone(),
+                measure: Arc::clone(&readings) as Arc<dyn Measure>,
                 logger: logger.clone(),
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))

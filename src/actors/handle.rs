@@ -9,7 +9,9 @@ use super::raft::{Body, Propose, RaftActor};
 use crate::log::batch::{self, BatchError, BatchLimits};
 use crate::log::{LogError, LogView, ReadMode, ReadOutcome};
 use crate::model::{Clock, Durability, Offset, Record, Timestamp, with_causes};
-use crate::supervision::{ActorRef, Refused, State};
+use crate::observe::Instruments;
+use crate::observe::metrics::RefusedFor;
+use crate::supervision::{ActorRef, Load, Refused, State};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +36,7 @@ struct Inner {
     durability: Durability,
     cold_reads: Semaphore,
     refused: AtomicU64,
+    instruments: Instruments,
 }
 
 impl PartitionHandle {
@@ -44,10 +47,20 @@ impl PartitionHandle {
         clock: Arc<dyn Clock>,
         limits: BatchLimits,
         durability: Durability,
+        instruments: Instruments,
     ) -> Self {
         let cold_reads = Semaphore::new(COLD_READS_MAX);
         let refused = AtomicU64::new(0);
-        Self(Arc::new(Inner { raft, published, clock, limits, durability, cold_reads, refused }))
+        Self(Arc::new(Inner {
+            raft,
+            published,
+            clock,
+            limits,
+            durability,
+            cold_reads,
+            refused,
+            instruments,
+        }))
     }
 
     /// What the partition publishes.
@@ -77,6 +90,7 @@ impl PartitionHandle {
 
     fn refuse(&self, refused: Refused) -> ProduceError {
         self.0.refused.fetch_add(1, Ordering::Relaxed);
+        self.0.instruments.metrics.refused(refused_for(&refused)).one();
         let message = refused.to_string();
         match refused {
             Refused::Restarting { retry_after, .. } => {
@@ -134,6 +148,17 @@ impl PartitionHandle {
             }
             _ => ReadError::Io { message },
         }
+    }
+}
+
+fn refused_for(refused: &Refused) -> RefusedFor {
+    match refused {
+        Refused::Overloaded { what: Load::Messages, .. } => RefusedFor::Messages,
+        Refused::Overloaded { what: Load::Bytes, .. } => RefusedFor::Bytes,
+        Refused::Overloaded { what: Load::Mailbox, .. } => RefusedFor::Mailbox,
+        Refused::Restarting { .. } => RefusedFor::Restarting,
+        Refused::Quarantined { .. } => RefusedFor::Quarantined,
+        Refused::Stopped { .. } => RefusedFor::Stopped,
     }
 }
 

@@ -13,6 +13,7 @@ mod progress;
 mod segment;
 mod serve;
 mod stdout;
+mod traced;
 mod version;
 
 pub use exit::{Class, Failure};

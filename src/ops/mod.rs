@@ -1,5 +1,5 @@
 //! Operations: what the person who runs a node touches. Settings, the logger, readiness notices,
-//! the data directory, signals.
+//! the data directory, signals, telemetry.
 //!
 //! Knows the model only. These are edges: files and clocks are the machine's own here.
 
@@ -8,3 +8,4 @@ pub mod logger;
 pub mod notify;
 pub mod settings;
 pub mod signals;
+pub mod telemetry;

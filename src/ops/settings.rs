@@ -19,7 +19,7 @@ mod tests;
 pub use error::{Fault, SettingsError};
 pub use layers::{Flag, Loaded, Origin, Sources};
 pub use sample::sample_file;
-pub use value::{ByteSize, LogFormat, parse_duration, show_duration};
+pub use value::{ByteSize, LogFormat, Url, parse_duration, show_duration};
 
 use crate::model::Durability;
 use crate::ops::logger::LevelSpec;
@@ -50,6 +50,8 @@ pub struct Settings {
     pub shutdown: ShutdownSettings,
     /// Diagnostics on standard error.
     pub logger: LoggerSettings,
+    /// Where metrics and traces go beside `/metrics`.
+    pub telemetry: TelemetrySettings,
 }
 
 /// Who this node is.
@@ -150,6 +152,19 @@ pub struct LoggerSettings {
     pub format: LogFormat,
 }
 
+/// Where metrics and traces go beside `/metrics`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TelemetrySettings {
+    /// An OTLP collector's gRPC address, `http://host:port`; `None`: none.
+    pub otlp_endpoint: Option<Url>,
+    /// Share of the requests without a trace context that are traced, 0 to 1.
+    pub traces_ratio: f64,
+    /// Time between two exports of all metrics.
+    pub metrics_interval: Duration,
+    /// Where files of metrics and traces are written; `None`: nowhere.
+    pub debug_dir: Option<PathBuf>,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -163,6 +178,7 @@ impl Default for Settings {
             supervision: SupervisionSettings::default(),
             shutdown: ShutdownSettings { grace: Duration::from_secs(10) },
             logger: LoggerSettings { spec: LevelSpec::default(), format: LogFormat::Auto },
+            telemetry: TelemetrySettings::default(),
         }
     }
 }
@@ -211,6 +227,17 @@ impl Default for LogSettings {
 impl Default for AdmissionSettings {
     fn default() -> Self {
         Self { messages_max: 8192, bytes_max: ByteSize::mib(64) }
+    }
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: None,
+            traces_ratio: 0.01,
+            metrics_interval: Duration::from_secs(10),
+            debug_dir: None,
+        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! `duramen.v1`: batches, keys, headers, streams with flow control.
 
-use super::acks::{AckStream, Dialect};
+use super::acks::{AckStream, Dialect, Noted};
 use super::deadline;
 use super::fetch::{Fetch, FetchLimits, FetchStream};
 use super::refusal::Refusal;
 use crate::actors::partition::{Ack, PartitionApi, PendingAck, ProduceError};
 use crate::actors::readiness::NodeInfo;
+use crate::frontends::calls::Calls;
 use crate::frontends::drain::Drain;
 use crate::frontends::topic;
 use crate::model::Clock;
+use crate::observe::metrics::Method;
 use crate::wire::convert::record_from_duramen;
 use crate::wire::pb::duramen::v1 as pb;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ pub struct DuramenLog<P> {
     /// The longest that one unary call may wait for its answer.
     pub wait_max: Duration,
     pub drain: Drain,
+    pub calls: Arc<Calls>,
 }
 
 impl<P: PartitionApi> DuramenLog<P> {
@@ -42,10 +45,13 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         &self,
         request: Request<Streaming<pb::ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStream>, Status> {
+        let caller = request.extensions().get().copied().unwrap_or_default();
+        let noted = Noted { calls: Arc::clone(&self.calls), method: Method::Produce, caller };
         let requests = request.into_inner();
         let drain = self.drain.clone();
         let proposer = self.proposer.clone();
-        Ok(Response::new(AckStream::new(proposer, requests, self.outstanding_max, drain)))
+        let answers = AckStream::new(proposer, requests, self.outstanding_max, drain, noted);
+        Ok(Response::new(answers))
     }
 
     async fn produce_once(
@@ -53,9 +59,13 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         request: Request<pb::ProduceRequest>,
     ) -> Result<Response<pb::ProduceResponse>, Status> {
         let time = deadline::at_most(self.wait_max, request.metadata());
+        let call = request.extensions().get().copied().unwrap_or_default();
         let request = request.into_inner();
         let correlation_id = request.correlation_id;
-        let proposed = self.proposer.try_propose(request)?;
+        let proposed = {
+            let _for_it = self.calls.enter(call);
+            self.proposer.try_propose(request)?
+        };
         let ack = deadline::within(time, proposed, || ProduceError::Deadline).await;
         Ok(Response::new(response(correlation_id, ack.map_err(Refusal::from)?)))
     }

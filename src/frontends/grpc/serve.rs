@@ -6,9 +6,13 @@ use super::log::{DuramenLog, Proposer};
 use super::log_v1::LogV1;
 use crate::actors::partition::PartitionApi;
 use crate::actors::readiness::{Condition, NodeInfo, Readiness};
+use crate::frontends::calls::Calls;
+use crate::frontends::counted::Counted;
 use crate::frontends::drain::Drain;
 use crate::frontends::listener::{ConnectionCounters, Listener};
 use crate::model::Clock;
+use crate::observe::Instruments;
+use crate::observe::metrics::{Metrics, Protocol};
 use crate::wire::pb;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -118,6 +122,8 @@ pub struct GrpcFrontend<P> {
     pub health: HealthSwitch,
     /// Counts connections.
     pub counters: Arc<ConnectionCounters>,
+    /// Counts requests and traces them.
+    pub instruments: Instruments,
     /// Where it tells what happens.
     pub logger: Logger,
 }
@@ -140,10 +146,12 @@ impl<P: PartitionApi> GrpcFrontend<P> {
             drain: drain.clone(),
         };
         let (limits, logger) = (Arc::new(self.limits), self.logger);
+        let metrics = self.instruments.metrics;
         let health = follow_readiness(&self.health, &*self.readiness, drain.clone());
         let accepting = listener.run(|stream, peer| {
             let (dispatch, limits) = (dispatch.clone(), Arc::clone(&limits));
             let (drain, logger) = (drain.clone(), logger.clone());
+            let stream = Accepted { stream, metrics: Arc::clone(&metrics) };
             async move {
                 if let Err(error) = serve_connection(stream, dispatch, &limits, drain).await {
                     debug!(logger, "connection ended"; "peer" => %peer, "error" => %error);
@@ -156,6 +164,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
 
     fn dispatch(&self, drain: &Drain) -> Dispatch<LogV1<P>, DuramenLog<P>> {
         let limits = &self.limits;
+        let calls = Arc::new(Calls::new(self.instruments.clone(), "node/frontends/grpc"));
         let book = LogV1 {
             partition: self.partition.clone(),
             node: Arc::clone(&self.node),
@@ -163,6 +172,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
             outstanding_max: limits.outstanding_batches_max,
             wait_max: limits.request_deadline,
             drain: drain.clone(),
+            calls: Arc::clone(&calls),
         };
         let clock = Arc::clone(&self.clock);
         let duramen = DuramenLog {
@@ -175,6 +185,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
             },
             wait_max: limits.request_deadline,
             drain: drain.clone(),
+            calls: Arc::clone(&calls),
         };
         let book = pb::log::v1::log_server::LogServer::new(book)
             .max_decoding_message_size(BOOK_MESSAGE_BYTES_MAX);
@@ -187,7 +198,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let proven = "the descriptors are built into the program, and a test decodes them";
-        Dispatch::new(book, duramen)
+        Dispatch::new(book, duramen, calls)
             .with(HealthServer::new(health))
             .with(reflection().build_v1().expect(proven))
             .with(reflection().build_v1alpha().expect(proven))
@@ -213,8 +224,14 @@ async fn follow_readiness(health: &HealthSwitch, readiness: &dyn Readiness, drai
     }
 }
 
-async fn serve_connection<S>(
+/// A connection, and where its bytes are counted.
+struct Accepted {
     stream: TcpStream,
+    metrics: Arc<Metrics>,
+}
+
+async fn serve_connection<S>(
+    Accepted { stream, metrics }: Accepted,
     service: S,
     limits: &RpcLimits,
     drain: Drain,
@@ -252,6 +269,7 @@ where
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(16 << 10)
         .auto_date_header(false);
+    let stream = Counted::new(stream, metrics, Protocol::Grpc);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut drain = drain.poller();
     let mut told = false;

@@ -1,11 +1,15 @@
 //! Serves the HTTP port on the current thread's runtime, from a bound socket to the last goodbye.
 
-use super::{book, error, health, records};
+use super::{book, error, health, measured, records};
 use crate::actors::partition::PartitionApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
+use crate::frontends::calls::Calls;
+use crate::frontends::counted::Counted;
 use crate::frontends::drain::Drain;
 use crate::frontends::listener::{ConnectionCounters, Listener};
 use crate::model::Clock;
+use crate::observe::Instruments;
+use crate::observe::metrics::{Measure, Metrics, Protocol};
 use axum::Router;
 use axum::routing::{any, get};
 use hyper::server::conn::http1;
@@ -74,6 +78,10 @@ pub struct HttpFrontend<P> {
     pub limits: HttpLimits,
     /// Counts connections.
     pub counters: Arc<ConnectionCounters>,
+    /// Counts requests and traces them.
+    pub instruments: Instruments,
+    /// What `/metrics` shows.
+    pub measure: Arc<dyn Measure>,
     /// Where it tells what happens.
     pub logger: Logger,
 }
@@ -86,6 +94,8 @@ pub struct App<P> {
     pub clock: Arc<dyn Clock>,
     pub limits: HttpLimits,
     pub drain: Drain,
+    pub calls: Arc<Calls>,
+    pub measure: Arc<dyn Measure>,
 }
 
 impl<P: PartitionApi> HttpFrontend<P> {
@@ -105,6 +115,7 @@ impl<P: PartitionApi> HttpFrontend<P> {
             drain: drain.clone(),
         };
         let header_read_max = self.limits.header_read_max;
+        let metrics = Arc::clone(&self.instruments.metrics);
         let router = router(App {
             partition: self.partition,
             node: self.node,
@@ -112,11 +123,14 @@ impl<P: PartitionApi> HttpFrontend<P> {
             clock: self.clock,
             limits: self.limits,
             drain: drain.clone(),
+            calls: Arc::new(Calls::new(self.instruments, "node/frontends/http")),
+            measure: self.measure,
         });
         let logger = self.logger;
         listener
             .run(|stream, peer| {
                 let (router, drain, logger) = (router.clone(), drain.clone(), logger.clone());
+                let stream = Accepted { stream, metrics: Arc::clone(&metrics) };
                 async move {
                     let served = serve_connection(stream, router, header_read_max, drain).await;
                     if let Err(error) = served {
@@ -128,9 +142,17 @@ impl<P: PartitionApi> HttpFrontend<P> {
     }
 }
 
+/// A connection, and where its bytes are counted.
+struct Accepted {
+    stream: TcpStream,
+    metrics: Arc<Metrics>,
+}
+
 fn router<P: PartitionApi>(app: App<P>) -> Router {
+    let note = axum::middleware::from_fn_with_state(Arc::clone(&app.calls), measured::note);
     Router::new()
         .route("/", any(book::handle::<P>))
+        .route("/metrics", get(measured::metrics::<P>))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz::<P>))
         .route(
@@ -138,11 +160,12 @@ fn router<P: PartitionApi>(app: App<P>) -> Router {
             get(records::read::<P>).post(records::append::<P>).fallback(error::method_not_allowed),
         )
         .fallback(error::no_such_path)
+        .layer(note)
         .with_state(Arc::new(app))
 }
 
 async fn serve_connection(
-    stream: TcpStream,
+    Accepted { stream, metrics }: Accepted,
     router: Router,
     header_read_max: Duration,
     drain: Drain,
@@ -156,6 +179,7 @@ async fn serve_connection(
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_read_max);
     let service = TowerToHyperService::new(router);
+    let stream = Counted::new(stream, metrics, Protocol::Http);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut drain = drain.poller();
     let mut told = false;

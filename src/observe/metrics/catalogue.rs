@@ -63,7 +63,7 @@ catalogue! {
     BUILD_INFO = "duramen_build_info" Gauge "1" ["version", "commit"]
         "Always 1; the labels say what was built.";
     START_TIME = "process_start_time_seconds" Gauge "s" []
-        "When the process started, in seconds since 1970 UTC.";
+        "When the node started, in seconds since 1970 UTC.";
     RESIDENT_MEMORY = "process_resident_memory_bytes" Gauge "By" []
         "Memory of the process that is in RAM.";
     CPU_SECONDS = "process_cpu_seconds_total" Counter "s" []

@@ -109,6 +109,21 @@ impl Default for Metrics {
     }
 }
 
+/// Where all metrics of a node can be read at once, from any thread. Asks no actor.
+pub trait Measure: Send + Sync + 'static {
+    /// All metrics at this moment.
+    fn snapshot(&self) -> Snapshot;
+}
+
+/// Of a front end without a node.
+impl Measure for Metrics {
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        self.read(&mut snapshot, "log", "0");
+        snapshot
+    }
+}
+
 impl Metrics {
     /// Requests of this method that were answered so.
     pub fn requests(&self, method: Method, outcome: Outcome) -> &Counter {

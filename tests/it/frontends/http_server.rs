@@ -80,6 +80,8 @@ impl HttpServer {
             clock: Arc::new(ManualClock::at(Timestamp(NOW_MS))),
             limits,
             counters: Arc::clone(&counters),
+            instruments: duramen::observe::Instruments::default(),
+            measure: Arc::<duramen::observe::metrics::Metrics>::default(),
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));

@@ -49,6 +49,7 @@ impl Server {
             readiness: Arc::clone(&readiness) as Arc<dyn Readiness>,
             health: HealthSwitch::default(),
             counters: Arc::clone(&counters),
+            instruments: duramen::observe::Instruments::default(),
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));
