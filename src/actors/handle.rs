@@ -11,7 +11,9 @@ use super::readers::Reader;
 use crate::log::batch::{self, BatchError, BatchLimits};
 use crate::log::{LogError, LogView, ReadMode, ReadOutcome};
 use crate::model::{Clock, Durability, Offset, Record, Timestamp, with_causes};
-use crate::supervision::{ActorRef, Refused, State};
+use crate::observe::Instruments;
+use crate::observe::metrics::RefusedFor;
+use crate::supervision::{ActorRef, Load, Refused, State};
 use bytes::Bytes;
 use slog::{Logger, warn};
 use std::net::SocketAddr;
@@ -42,6 +44,7 @@ struct Inner {
     refused: AtomicU64,
     overload: Mutex<Overload>,
     logger: Logger,
+    instruments: Instruments,
 }
 
 /// When requests were last refused for load, and how many the log has not told of.
@@ -61,6 +64,7 @@ impl PartitionHandle {
         limits: BatchLimits,
         durability: Durability,
         logger: Logger,
+        instruments: Instruments,
     ) -> Self {
         let cold_reads = Semaphore::new(COLD_READS_MAX);
         let refused = AtomicU64::new(0);
@@ -75,6 +79,7 @@ impl PartitionHandle {
             refused,
             overload,
             logger,
+            instruments,
         }))
     }
 
@@ -105,6 +110,7 @@ impl PartitionHandle {
 
     fn refuse(&self, refused: Refused) -> ProduceError {
         self.0.refused.fetch_add(1, Ordering::Relaxed);
+        self.0.instruments.metrics.refused(refused_for(&refused)).one();
         let message = refused.to_string();
         match refused {
             Refused::Restarting { retry_after, .. } => {
@@ -192,6 +198,17 @@ impl PartitionHandle {
             }
             _ => ReadError::Io { message },
         }
+    }
+}
+
+fn refused_for(refused: &Refused) -> RefusedFor {
+    match refused {
+        Refused::Overloaded { what: Load::Messages, .. } => RefusedFor::Messages,
+        Refused::Overloaded { what: Load::Bytes, .. } => RefusedFor::Bytes,
+        Refused::Overloaded { what: Load::Mailbox, .. } => RefusedFor::Mailbox,
+        Refused::Restarting { .. } => RefusedFor::Restarting,
+        Refused::Quarantined { .. } => RefusedFor::Quarantined,
+        Refused::Stopped { .. } => RefusedFor::Stopped,
     }
 }
 

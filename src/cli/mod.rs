@@ -15,6 +15,7 @@ mod progress;
 mod segment;
 mod serve;
 mod stdout;
+mod traced;
 mod version;
 
 pub use exit::{Class, Failure};

@@ -52,6 +52,10 @@ pub struct ServeArgs {
     /// Allow addresses that other machines can reach, without encryption or authentication.
     #[arg(long)]
     insecure_listen: bool,
+    /// Write metrics and traces of every request to files in the system's temporary directory:
+    /// metrics-*.log and traces-*.log.
+    #[arg(long)]
+    debug: bool,
     /// Check settings and data directory, and end; changes nothing, opens no port.
     #[arg(long)]
     dry_run: bool,
@@ -60,6 +64,8 @@ pub struct ServeArgs {
 impl ServeArgs {
     fn flags(&self) -> Vec<Flag> {
         let insecure = self.insecure_listen.then(|| "true".to_owned());
+        let debug_dir = self.debug.then(|| std::env::temp_dir().display().to_string());
+        let debug_ratio = self.debug.then(|| "1".to_owned());
         [
             ("--data-dir", "data_dir", &self.data_dir),
             ("--rpc-addr", "rpc.addr", &self.rpc_addr),
@@ -67,6 +73,8 @@ impl ServeArgs {
             ("--durability", "log.durability", &self.durability),
             ("--log", "logger.spec", &self.log),
             ("--log-format", "logger.format", &self.log_format),
+            ("--debug", "telemetry.debug_dir", &debug_dir),
+            ("--debug", "telemetry.traces_ratio", &debug_ratio),
             ("--insecure-listen", "insecure_listen", &insecure),
         ]
         .into_iter()

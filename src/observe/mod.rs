@@ -1,5 +1,6 @@
 //! What lets an owner see inside: the stamp that every message carries, the recorder that every
-//! actor has, taps on both, and the closed list of reasons for which anything waits.
+//! actor has, taps on both, metrics, spans, and the closed list of reasons for which anything
+//! waits.
 //!
 //! Everything here is cheap when nobody looks: a message costs two readings of the clock and one
 //! uncontended lock. Built without the feature `observe` the recorders keep nothing; that build
@@ -9,10 +10,12 @@ mod call;
 mod complaints;
 mod crash;
 mod message;
+pub mod metrics;
 mod path;
 mod pattern;
 mod recorder;
 mod scope;
+mod span;
 mod tap;
 #[cfg(all(test, feature = "observe"))]
 mod tests;
@@ -31,6 +34,7 @@ pub use recorder::{
     Answer, Entry, Handled, KindStats, Mishap, Outcome, Reading, Receipt, Recorder,
 };
 pub use scope::{Scope, ScopeGuard, current, enter};
+pub use span::{Attribute, Begun, Instruments, SpanKind, SpanRecord, SpanSink, Tracer};
 pub use tap::{Attention, Hub, MessageFilter, Seen, Tap, TapFilter, TooManyTaps};
 pub use wait::{Wait, WaitCell, WaitGuard};
 

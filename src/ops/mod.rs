@@ -1,7 +1,8 @@
 //! Operations: what the person who runs a node touches. Settings, the logger, readiness notices,
-//! the data directory, crash reports, signals.
+//! the data directory, crash reports, telemetry, signals.
 //!
-//! Knows the model, and what is observed. These are edges: files and clocks are the machine's own here.
+//! Knows the model, and what is observed. These are edges: files and clocks are the machine's own
+//! here.
 
 pub mod crash;
 pub mod data_dir;
@@ -9,3 +10,4 @@ pub mod logger;
 pub mod notify;
 pub mod settings;
 pub mod signals;
+pub mod telemetry;

@@ -6,6 +6,7 @@
 
 use super::LogActor;
 use super::jobs::{self, AppendJob, Job, Jobs, Report, Sent, Tended};
+use super::measured::Measured;
 use super::plan::LogPlan;
 use crate::actors::explain::SLOW_FLUSH;
 use crate::actors::published::Phase;
@@ -251,10 +252,13 @@ impl<'a> FlushThread<'a> {
     }
 
     fn append(&mut self, job: AppendJob) -> Result<(), Stop> {
-        let AppendJob { number, hard_state, entries } = job;
+        let AppendJob { number, hard_state, entries, traces } = job;
         let pass = self.pass.clone();
         let _fenced = pass.enter()?;
-        let outcome = match self.write(hard_state.as_ref(), &entries) {
+        let measured = Measured::begin(self.plan);
+        let written = self.write(hard_state.as_ref(), &entries);
+        measured.end(&entries, &traces, &written);
+        let outcome = match written {
             Ok(kept) => Ok(kept),
             // Nothing was kept of the entries, and nobody else has them: a definite refusal.
             Err(error) if error.disposition() == Disposition::TellCaller => Err(refusal(&error)),
@@ -280,6 +284,7 @@ impl<'a> FlushThread<'a> {
         self.waits(Wait::Write);
         let begun = self.plan.clock.monotonic();
         let appended = self.log.append(entries)?;
+        self.plan.instruments.metrics.log.appended_bytes.add(appended.bytes);
         let receipt = match self.plan.durability {
             Durability::Fsync => {
                 self.waits(Wait::Sync);
@@ -313,7 +318,10 @@ impl<'a> FlushThread<'a> {
         let _fenced = pass.enter()?;
         self.waits(Wait::Sync);
         // Their producers were told a weaker level long ago.
-        let _ = self.log.sync()?;
+        let _ = self
+            .log
+            .sync()
+            .inspect_err(|_| self.plan.instruments.metrics.log.flush_failures.one())?;
         Ok(())
     }
 
@@ -339,6 +347,9 @@ impl<'a> FlushThread<'a> {
             warn!(self.plan.logger, "the age of segments cannot be read"; "segments" => unjudged);
         }
         if let Some(removed) = removed.filter(|removed| removed.segments > 0) {
+            let metrics = &self.plan.instruments.metrics.log;
+            metrics.retired_segments.add(u64::from(removed.segments));
+            metrics.retired_bytes.add(removed.bytes);
             info!(self.plan.logger, "retention removed segments"; "segments" => removed.segments,
                 "bytes" => removed.bytes, "log_start" => self.log.view().start().0);
         }

@@ -5,7 +5,7 @@
 //! whether it comes behind messages or instead of them. It also gives a message over the size
 //! limit the code that gRPC's other implementations give it.
 
-use super::dispatch::Caller;
+use super::dispatch::Client;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -41,19 +41,19 @@ pub fn book_offset_out_of_range(offset: u64) -> Status {
 /// Rewrites the status of a reply that has no body, and wraps the body of any other.
 pub fn rewritten(
     reply: http::Response<tonic::body::Body>,
-    caller: &Option<Caller>,
+    client: &Option<Client>,
 ) -> http::Response<ReplyBody> {
     let (mut head, body) = reply.into_parts();
     if head.headers.contains_key(STATUS) {
         rewrite(&mut head.headers);
-        note_mistake(&head.headers, caller.as_ref());
+        note_mistake(&head.headers, client.as_ref());
     }
-    http::Response::from_parts(head, ReplyBody { body, caller: caller.clone() })
+    http::Response::from_parts(head, ReplyBody { body, client: client.clone() })
 }
 
 /// Notes a reply that says that the request made no sense.
-fn note_mistake(trailers: &HeaderMap, caller: Option<&Caller>) {
-    let Some(Caller { peer, complaints }) = caller else { return };
+fn note_mistake(trailers: &HeaderMap, client: Option<&Client>) {
+    let Some(Client { peer, complaints }) = client else { return };
     let code = trailers.get(STATUS).map(|code| Code::from_bytes(code.as_bytes()));
     let is_mistake =
         matches!(code, Some(Code::InvalidArgument | Code::NotFound | Code::Unimplemented));
@@ -81,7 +81,7 @@ fn rewrite(trailers: &mut HeaderMap) {
 #[derive(Debug)]
 pub struct ReplyBody {
     body: tonic::body::Body,
-    caller: Option<Caller>,
+    client: Option<Client>,
 }
 
 impl Body for ReplyBody {
@@ -97,7 +97,7 @@ impl Body for ReplyBody {
             && let Some(trailers) = frame.trailers_mut()
         {
             rewrite(trailers);
-            note_mistake(trailers, self.caller.as_ref());
+            note_mistake(trailers, self.client.as_ref());
         }
         polled
     }

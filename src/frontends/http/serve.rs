@@ -1,14 +1,17 @@
 //! Serves the HTTP port on the current thread's runtime, from a bound socket to the last goodbye.
 
 use super::error::Mistake;
-use super::{book, error, health, observe, records};
+use super::{book, error, health, measured, observe, records};
 use crate::actors::observer::ObserveApi;
 use crate::actors::partition::PartitionApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
+use crate::frontends::calls::Calls;
+use crate::frontends::counted::Counted;
 use crate::frontends::drain::Drain;
 use crate::frontends::listener::{ConnectionCounters, Listener};
 use crate::model::Clock;
-use crate::observe::Complaints;
+use crate::observe::metrics::{Measure, Metrics, Protocol};
+use crate::observe::{Complaints, Instruments};
 use axum::Router;
 use axum::response::Response;
 use axum::routing::{any, get};
@@ -86,6 +89,10 @@ pub struct HttpFrontend<P> {
     pub complaints: Arc<Complaints>,
     /// The inside of the node; without it the port shows only records.
     pub observer: Option<Arc<dyn ObserveApi>>,
+    /// Counts requests and traces them.
+    pub instruments: Instruments,
+    /// What `/metrics` shows.
+    pub measure: Arc<dyn Measure>,
     /// Where it tells what happens.
     pub logger: Logger,
 }
@@ -99,6 +106,8 @@ pub struct App<P> {
     pub limits: HttpLimits,
     pub observer: Option<Arc<dyn ObserveApi>>,
     pub drain: Drain,
+    pub calls: Arc<Calls>,
+    pub measure: Arc<dyn Measure>,
 }
 
 impl<P: PartitionApi> HttpFrontend<P> {
@@ -118,6 +127,7 @@ impl<P: PartitionApi> HttpFrontend<P> {
             drain: drain.clone(),
         };
         let header_read_max = self.limits.header_read_max;
+        let metrics = Arc::clone(&self.instruments.metrics);
         let router = router(App {
             partition: self.partition,
             node: self.node,
@@ -126,12 +136,15 @@ impl<P: PartitionApi> HttpFrontend<P> {
             limits: self.limits,
             observer: self.observer,
             drain: drain.clone(),
+            calls: Arc::new(Calls::new(self.instruments, "node/frontends/http")),
+            measure: self.measure,
         });
         let (logger, complaints) = (self.logger, self.complaints);
         listener
             .run(|stream, peer| {
                 let router = noting(router.clone(), peer, Arc::clone(&complaints));
                 let (drain, logger) = (drain.clone(), logger.clone());
+                let stream = Accepted { stream, metrics: Arc::clone(&metrics) };
                 async move {
                     let served = serve_connection(stream, router, header_read_max, drain).await;
                     if let Err(error) = served {
@@ -143,9 +156,17 @@ impl<P: PartitionApi> HttpFrontend<P> {
     }
 }
 
+/// A connection, and where its bytes are counted.
+struct Accepted {
+    stream: TcpStream,
+    metrics: Arc<Metrics>,
+}
+
 fn router<P: PartitionApi>(app: App<P>) -> Router {
+    let note = axum::middleware::from_fn_with_state(Arc::clone(&app.calls), measured::note);
     Router::new()
         .route("/", any(book::handle::<P>))
+        .route("/metrics", get(measured::metrics::<P>))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz::<P>))
         .route("/observe/tree", get(observe::tree::<P>))
@@ -155,6 +176,7 @@ fn router<P: PartitionApi>(app: App<P>) -> Router {
             get(records::read::<P>).post(records::append::<P>).fallback(error::method_not_allowed),
         )
         .fallback(error::no_such_path)
+        .layer(note)
         .with_state(Arc::new(app))
 }
 
@@ -174,7 +196,7 @@ fn noting(
 }
 
 async fn serve_connection<R>(
-    stream: TcpStream,
+    Accepted { stream, metrics }: Accepted,
     router: R,
     header_read_max: Duration,
     drain: Drain,
@@ -191,6 +213,7 @@ where
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_read_max);
     let service = TowerToHyperService::new(router);
+    let stream = Counted::new(stream, metrics, Protocol::Http);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut drain = drain.poller();
     let mut told = false;

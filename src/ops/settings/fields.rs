@@ -130,7 +130,7 @@ const KIB: ByteSize = ByteSize(1 << 10);
 const GIB: ByteSize = ByteSize(1 << 30);
 
 /// Every setting, by section.
-pub static FIELDS: [Field; 34] = [
+pub static FIELDS: [Field; 38] = [
     field!(
         "data_dir",
         data_dir,
@@ -330,6 +330,31 @@ pub static FIELDS: [Field; 34] = [
         crash.bytes_max,
         ByteSize::mib(1)..=GIB,
         "Bytes of crash reports kept; the oldest are removed first."
+    ),
+    field!(
+        "telemetry.otlp_endpoint",
+        telemetry.otlp_endpoint,
+        "The OpenTelemetry collector that gets metrics and traces (OTLP over gRPC), as in \
+         http://127.0.0.1:4317; none: nobody."
+    ),
+    field!(
+        "telemetry.traces_ratio",
+        telemetry.traces_ratio,
+        0.0..=1.0,
+        "Share of the requests without a trace context that are traced; of those with one the \
+         caller decides."
+    ),
+    field!(
+        "telemetry.metrics_interval",
+        telemetry.metrics_interval,
+        MS * 100..=HOUR,
+        "Time between two exports of all metrics to the collector, or to the debug directory."
+    ),
+    field!(
+        "telemetry.debug_dir",
+        telemetry.debug_dir,
+        "Where metrics-*.log and traces-*.log are written, for a look at both without a collector; \
+         none: nowhere."
     ),
 ];
 

@@ -86,6 +86,8 @@ impl HttpServer {
                 slog::Logger::root(slog::Discard, slog::o!()),
             ),
             observer: None,
+            instruments: duramen::observe::Instruments::default(),
+            measure: Arc::<duramen::observe::metrics::Metrics>::default(),
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));

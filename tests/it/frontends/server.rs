@@ -55,6 +55,7 @@ impl Server {
                 slog::Logger::root(slog::Discard, slog::o!()),
             ),
             observer: None,
+            instruments: duramen::observe::Instruments::default(),
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));
