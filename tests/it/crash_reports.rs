@@ -3,7 +3,7 @@
 
 use crate::harness::binary::run;
 use crate::harness::{client, on_a_system, one_record, settings, silent, until};
-use duramen::actors::partition::{PartitionApi, PartitionState};
+use duramen::actors::partition::PartitionState;
 use duramen::model::SystemClock;
 use duramen::node::{Node, Surroundings};
 use duramen::observe::{CrashSink, Hub, Mishap};
