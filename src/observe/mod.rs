@@ -6,6 +6,7 @@
 //! exists to measure what seeing costs.
 
 mod call;
+mod complaints;
 mod crash;
 mod message;
 mod path;
@@ -13,8 +14,12 @@ mod pattern;
 mod recorder;
 mod scope;
 mod tap;
+#[cfg(all(test, feature = "observe"))]
+mod tests;
+mod wait;
 
 pub use call::{Call, TraceContext};
+pub use complaints::{Complaint, Complaints};
 pub use crash::{
     CrashEvent, CrashReason, CrashReport, CrashSink, Frames, InHand, PastExit, REPORT_EXITS_MAX,
     REPORT_MESSAGES_MAX, REPORT_RECORDERS_MAX, RecorderDump,
@@ -27,6 +32,7 @@ pub use recorder::{
 };
 pub use scope::{Scope, ScopeGuard, current, enter};
 pub use tap::{Attention, Hub, MessageFilter, Seen, Tap, TapFilter, TooManyTaps};
+pub use wait::{Wait, WaitCell, WaitGuard};
 
 /// Whether recorders keep anything.
 pub const IS_ON: bool = cfg!(feature = "observe");

@@ -9,7 +9,7 @@ use super::place::{Place, Shard};
 use super::run::{Inbox, Input};
 use super::seat::{Child, Seat};
 use super::slot::{Account, Live, Slot, locked, run_as};
-use super::{ActorRef, ChildSpec, ExitReason};
+use super::{ActorRef, Admission, ChildSpec, ExitReason, Load};
 use crate::observe::{self, Reading, Recorder, Scope};
 use actix::dev::ContextFut;
 use actix::fut::{ActorStreamExt, wrap_stream};
@@ -33,6 +33,13 @@ pub enum Fault {
     Hang(Duration),
     /// Stops as if by its own will.
     Exit,
+    /// Refuses requests this long as if so much were under way.
+    Fill {
+        /// Which bound is reached. A full mailbox still takes one message at a time.
+        what: Load,
+        /// For how long.
+        time: Duration,
+    },
 }
 
 /// What the tree tells a life. Never more than a stop, one question and what tests inject.
@@ -229,6 +236,11 @@ impl<A: Child> Birth<A> {
         // Moved first, so dropped last: whatever else there is of the life is gone by then.
         let notice = notice;
         let notes = Arc::clone(&notice.notes);
+        let bounds = Bounds {
+            account: Arc::clone(&notes.account),
+            admission: notice.slot.admission,
+            mailbox_len_max,
+        };
         let seat = Seat {
             me: ActorRef::new(Arc::clone(&notice.slot)),
             generation: notice.generation,
@@ -245,7 +257,7 @@ impl<A: Child> Birth<A> {
             let pulse = Arc::clone(&pulse);
             ctx.spawn(
                 wrap_stream::<_, A>(UnboundedReceiverStream::new(orders))
-                    .map(move |order, _, ctx: &mut Context<A>| obey(order, ctx, &pulse))
+                    .map(move |order, _, ctx: &mut Context<A>| obey(order, ctx, &pulse, &bounds))
                     .finish(),
             );
             let actor = factory(&mut ctx, seat);
@@ -271,12 +283,39 @@ impl<A: Child> Birth<A> {
     }
 }
 
-fn obey<A: Child>(order: Order, ctx: &mut Context<A>, pulse: &Pulse) {
+/// What bounds the requests to one life.
+struct Bounds {
+    account: Arc<Account>,
+    admission: Admission,
+    mailbox_len_max: usize,
+}
+
+impl Bounds {
+    fn fill<A: Child>(&self, what: Load, time: Duration, ctx: &mut Context<A>) {
+        let Admission { messages_max, bytes_max } = self.admission;
+        let ballast = match what {
+            Load::Messages => self.account.burden(messages_max, 0),
+            Load::Bytes => self.account.burden(0, bytes_max),
+            Load::Mailbox => {
+                ctx.set_mailbox_capacity(1);
+                self.account.burden(0, 0)
+            }
+        };
+        let mailbox_len_max = self.mailbox_len_max;
+        ctx.run_later(time, move |_, ctx| {
+            ctx.set_mailbox_capacity(mailbox_len_max);
+            drop(ballast);
+        });
+    }
+}
+
+fn obey<A: Child>(order: Order, ctx: &mut Context<A>, pulse: &Pulse, bounds: &Bounds) {
     match order {
         Order::Stop | Order::Suffer(Fault::Exit) => ctx.stop(),
         Order::GiveSign(number) => pulse.answered.store(number, Ordering::Release),
         Order::Suffer(Fault::Panic(text)) => panic!("{text}"),
         Order::Suffer(Fault::Hang(time)) => std::thread::sleep(time),
+        Order::Suffer(Fault::Fill { what, time }) => bounds.fill(what, time, ctx),
     }
 }
 

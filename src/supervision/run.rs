@@ -173,6 +173,7 @@ impl Drop for LastWord {
 impl Tree {
     pub(super) fn new(shared: Arc<Shared>, inbox: mpsc::UnboundedReceiver<Input>) -> Self {
         let watch = ControlWatch::start(shared.environment.logger.clone());
+        *locked(&shared.watchdog) = watch.trace();
         Self {
             chance: shared.environment.seed,
             shared,
@@ -315,7 +316,8 @@ impl Tree {
                 View::Restarting { until } => State::Restarting { until },
                 View::Quarantined { reason } => State::Quarantined { reason, since },
                 View::Stopped if policy.is_down() => match &mine {
-                    State::Running | State::Starting => State::Stopped,
+                    // One that is starting and down has not begun: its children's turn is to come.
+                    State::Running => State::Stopped,
                     other => other.clone(),
                 },
                 View::Stopped => State::Stopped,

@@ -10,5 +10,7 @@ mod fault_domains;
 mod frontends;
 mod harness;
 mod log_lines;
+mod panic_storm;
 mod real_input;
+mod stories;
 mod tidy;

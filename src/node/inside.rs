@@ -1,0 +1,80 @@
+//! What the view of a node's inside is joined with: who decides what is logged, where crash reports
+//! are, and who knows why something waits.
+
+use crate::actors::explain::{Explanation, Facts, Subject, explain};
+use crate::actors::handle::PartitionHandle;
+use crate::actors::observer::{CrashStore, CrashSummary, Explainer, LogLevelControl};
+use crate::model::{Clock, with_causes};
+use crate::observe::{Complaints, Hub};
+use crate::ops::crash::{self, CrashFileError};
+use crate::ops::logger::{LevelSpec, LogControl};
+use crate::supervision::TreeHandle;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The node's own logger.
+pub(super) struct OwnLogger(pub LogControl);
+
+impl LogLevelControl for OwnLogger {
+    fn spec(&self) -> String {
+        self.0.spec().to_string()
+    }
+
+    fn set_spec(&self, spec: &str) -> Result<(), String> {
+        let spec: LevelSpec =
+            spec.parse().map_err(|error: crate::ops::logger::LevelSpecError| error.to_string())?;
+        self.0.set_spec(spec);
+        Ok(())
+    }
+
+    fn dropped(&self) -> u64 {
+        self.0.dropped_count()
+    }
+}
+
+/// The directory of crash reports.
+pub(super) struct CrashDirectory(pub PathBuf);
+
+impl CrashStore for CrashDirectory {
+    fn list(&self) -> Result<Vec<CrashSummary>, String> {
+        let found = crash::list(&self.0).map_err(|error| with_causes(&error))?;
+        let newest_first = found.into_iter().rev();
+        Ok(newest_first.map(|one| CrashSummary { name: one.name, bytes: one.bytes }).collect())
+    }
+
+    fn read(&self, name: &str) -> Result<Option<String>, String> {
+        match crash::read(&self.0, name) {
+            Ok(text) => Ok(Some(text)),
+            Err(CrashFileError::NotAName { .. } | CrashFileError::Missing { .. }) => Ok(None),
+            Err(error) => Err(with_causes(&error)),
+        }
+    }
+}
+
+/// Gathers what explanations are made of.
+pub(super) struct ByFacts {
+    pub tree: TreeHandle,
+    pub hub: Arc<Hub>,
+    pub partition: PartitionHandle,
+    pub complaints: Arc<Complaints>,
+    pub clock: Arc<dyn Clock>,
+    pub hang_after: Duration,
+}
+
+impl Explainer for ByFacts {
+    fn explain(&self, subject: &Subject) -> Option<Explanation> {
+        let recorders = self.hub.recorders();
+        let readings =
+            recorders.iter().map(|known| (known.path_text().to_string(), known.reading()));
+        let facts = Facts {
+            now: self.clock.monotonic(),
+            tree: self.tree.status(),
+            readings: readings.collect(),
+            partitions: vec![self.partition.facts()],
+            complaints: self.complaints.list(),
+            hang_after: self.hang_after,
+        };
+        explain(subject, &facts)
+    }
+}
