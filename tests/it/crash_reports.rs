@@ -169,6 +169,32 @@ fn a_quarantine_has_a_report_with_the_exits_that_led_to_it() {
 }
 
 #[test]
+fn a_panic_of_a_worker_is_told_in_its_actors_report_with_the_way_there() {
+    on_a_system(async {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path());
+        let node = Node::start(&settings, silent()).unwrap();
+        node.ready().await;
+        let worker = "node/partitions/log/0/log/flush";
+        plan(&node, worker, Some("Write"), Mishap::Panic("injected".into()));
+        let mut client = client(&node).await;
+        client.produce_once(one_record("x")).await.unwrap_err();
+        written(&node, 1).await;
+        let reports = reports(directory.path());
+        assert_eq!((reports.len(), &reports[0]["path"]), (1, &"node/partitions/log/0/log".into()));
+        let reason = &reports[0]["reason"];
+        assert!(reason["text"].as_str().unwrap().ends_with("flush thread: injected"), "{reason}");
+        assert!(reason["location"].as_str().unwrap().contains("actors/log/jobs.rs"), "{reason}");
+        assert!(reason["backtrace"].as_array().unwrap().len() > 1);
+        let recorders = reports[0]["recorders"].as_array().unwrap();
+        let flush = recorders.iter().find(|recorder| recorder["path"] == worker).unwrap();
+        let last = flush["messages"].as_array().unwrap().last().unwrap();
+        assert_eq!((&last["message"], &last["outcome"]), (&"Write".into(), &"panicked".into()));
+        node.shutdown(settings.shutdown.grace).await;
+    });
+}
+
+#[test]
 fn a_hang_is_told_with_the_message_that_hangs_and_bystanders_have_no_report() {
     on_a_system(async {
         let directory = tempfile::tempdir().unwrap();

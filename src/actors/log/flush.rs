@@ -41,11 +41,13 @@ pub(super) fn start(plan: Arc<LogPlan>, seat: &Seat<LogActor>, reports: Line<Log
     let (sender, jobs) = jobs::line(Arc::clone(&recorder));
     let generation = seat.generation();
     let thread_plan = Arc::clone(&plan);
-    let failed = reports.clone();
+    let (failed, seat) = (reports.clone(), seat.clone());
     let body = move || {
         let run = || FlushThread::run(&thread_plan, generation, &reports, &jobs, &recorder);
         let ended = crate::supervision::contain(run).unwrap_or_else(|exit| {
             let reason = format!("flush thread {exit}");
+            // The report carries only words; the way to the panic would be lost.
+            seat.worker_died("flush thread", exit);
             Err(Stop { reason, disposition: Disposition::RebuildActor })
         });
         if let Err(Stop { reason, disposition }) = ended {

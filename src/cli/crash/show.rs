@@ -75,7 +75,9 @@ struct Message {
 }
 
 /// Where every contained panic passes: no news.
-const OWN_MACHINERY: [&str; 2] = ["duramen::supervision::exit::", "duramen::supervision::life::"];
+const OWN_MACHINERY: [&str; 2] = ["supervision/exit.rs", "supervision/life.rs"];
+/// Sources of others.
+const FOREIGN: [&str; 2] = ["/.cargo/registry/", "/rustc/"];
 
 /// The report as text, with so many messages of each actor.
 pub fn text(json: &str, messages_max: usize) -> Result<String, serde_json::Error> {
@@ -180,9 +182,12 @@ fn backtrace(frames: &[Frame]) -> String {
     if frames.is_empty() {
         return String::new();
     }
+    // Functions that were inlined go by short names, those of others by ours as parameters.
     let is_ours = |frame: &&Frame| {
-        frame.function.contains("duramen::")
-            && !OWN_MACHINERY.iter().any(|place| frame.function.contains(place))
+        let lies_in = |places: &[&str]| places.iter().any(|place| frame.at.contains(place));
+        let name = frame.function.trim_start_matches('<');
+        let is_known = name.starts_with("duramen::") || !frame.at.is_empty();
+        is_known && !lies_in(&OWN_MACHINERY) && !lies_in(&FOREIGN)
     };
     let mut ours: Vec<&Frame> = frames.iter().filter(is_ours).collect();
     if ours.is_empty() {
@@ -190,7 +195,7 @@ fn backtrace(frames: &[Frame]) -> String {
     }
     let left_out = frames.len() - ours.len();
     let rows: Vec<_> =
-        ours.iter().map(|frame| [frame.function.clone(), frame.at.clone()]).collect();
+        ours.iter().map(|frame| [frame.at.clone(), frame.function.clone()]).collect();
     format!("\nbacktrace: duramen's frames, {left_out} others with --json\n{}", table(&rows, "  "))
 }
 
@@ -212,7 +217,10 @@ mod tests {
             "event": "exit", "generation": 2, "suppressed": 4, "restarts": 1, "mailbox": 7,
             "reason": { "kind": "panic", "text": "panicked at a.rs:1: b\u{1b}[31mad", "backtrace": [
                 { "function": "core::panicking::panic", "at": "" },
-                { "function": "duramen::supervision::exit::install_hook::{{closure}}", "at": "" },
+                { "function": "actix::run<duramen::actors::X>", "at": "" },
+                { "function": "poll<duramen::actors::X>", "at": "/root/.cargo/registry/src/a.rs:1" },
+                { "function": "duramen::supervision::exit::{{closure}}",
+                    "at": "./src/supervision/exit.rs:1" },
                 { "function": "<duramen::actors::X as Handler>::handle", "at": "./src/x.rs:1:2" },
             ] },
             "in_flight": 8, "in_hand": { "message": "Append", "id": 42, "since_ns": 1 },
@@ -237,12 +245,12 @@ mod tests {
             "messages of node/x: the last 2 of 3",
             "10:00:00.001Z  42  -      3        Append   -     12us    70ms     panicked",
             "1 more actors are not in the report",
-            "backtrace: duramen's frames, 2 others",
-            "<duramen::actors::X as Handler>::handle  ./src/x.rs:1:2",
+            "backtrace: duramen's frames, 4 others",
+            "./src/x.rs:1:2  <duramen::actors::X as Handler>::handle",
         ];
         let places: Vec<_> = parts.iter().map(|part| at(part)).collect();
         assert!(places.is_sorted(), "{text}");
-        assert!(!text.contains("install_hook") && !text.contains("core::panicking"), "{text}");
+        assert!(!text.contains("{{closure}}") && !text.contains("core::panicking"), "{text}");
         assert!(!text.contains("  40  "), "{text}");
     }
 

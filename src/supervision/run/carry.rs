@@ -1,6 +1,7 @@
 //! Carrying out decisions, and learning what became of them.
 
 use super::*;
+use std::sync::atomic::Ordering;
 
 impl Tree {
     pub(super) fn carry_out(&mut self, supervisor: u64, decision: Decision) {
@@ -136,9 +137,24 @@ impl Tree {
         self.timers.push(Reverse((on_grid(now, interval), Timer::Look { id, generation })));
     }
 
+    /// Who sits inside a call on a thread: when it stands still, that one holds it up, whoever was
+    /// noticed first.
+    fn sits_on(&self, (shard, thread): &(Arc<Shard>, u64)) -> Option<u64> {
+        let sits = |node: &Node| {
+            let Body::Actor { life: Some((hold, _)), .. } = &node.body else { return false };
+            let on_it = hold.thread.as_ref();
+            on_it.is_some_and(|(other, at)| Arc::ptr_eq(other, shard) && at == thread)
+                && hold.pulse.in_poll.load(Ordering::Acquire)
+        };
+        self.nodes.iter().find(|(_, node)| sits(node)).map(|(id, _)| *id)
+    }
+
     /// Gives up a thread and with it all that lives there.
-    fn abandon(&mut self, (shard, thread): (Arc<Shard>, u64), culprit: u64, reason: ExitReason) {
+    fn abandon(&mut self, (shard, thread): (Arc<Shard>, u64), noticed: u64, reason: ExitReason) {
         shard.abandon(thread);
+        let place = (shard, thread);
+        let culprit = self.sits_on(&place).unwrap_or(noticed);
+        let (shard, thread) = place;
         let mut there: Vec<(u64, u64)> = Vec::new();
         for (&id, node) in &mut self.nodes {
             let Body::Actor { runner, life: Some((hold, _)), .. } = &mut node.body else {
