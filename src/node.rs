@@ -166,6 +166,7 @@ impl Node {
                 tree: root.handle(),
                 partition: partition.handle.clone(),
             }),
+            entrance: root.path().child("frontends").child("grpc"),
             logger: logger.new(o!("actor" => "node")),
         });
         let seams = Seams {

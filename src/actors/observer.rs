@@ -10,7 +10,7 @@ pub use place::{InHand, PlaceKind, PlaceReport, TreeReport};
 use super::explain::{Explanation, Subject};
 use crate::model::{Clock, Disposition};
 use crate::observe::{Hub, Pattern, Tap, TapFilter, TooManyTaps};
-use crate::supervision::{ActorPath, State, TreeError, TreeHandle, TreeStatus};
+use crate::supervision::{ActorPath, Kind, State, TreeError, TreeHandle, TreeStatus};
 use slog::{Logger, info};
 use std::fmt;
 use std::future::Future;
@@ -252,6 +252,8 @@ pub struct Observer {
     pub crashes: Arc<dyn CrashStore>,
     /// Knows why something waits.
     pub explainer: Arc<dyn Explainer>,
+    /// By which operators come in: out of service it could never be released.
+    pub entrance: ActorPath,
     /// Where it is told what operators do.
     pub logger: Logger,
 }
@@ -337,7 +339,7 @@ impl ObserveApi for Observer {
 
     fn act(&self, action: Action, place: String, reason: String) -> Acting {
         let (tree, logger) = (self.tree.clone(), self.logger.clone());
-        let places = self.places();
+        let (places, entrance) = (self.places(), self.entrance.clone());
         Box::pin(async move {
             let paths: Vec<String> = places.iter().map(|place| place.path.clone()).collect();
             let path = resolve::place(&paths, &place)?;
@@ -347,6 +349,12 @@ impl ObserveApi for Observer {
                 return Err(ObserveError::NotNow { message });
             }
             let at = ActorPath::from(path.as_str());
+            if action == Action::Quarantine && entrance.is_within(&at) {
+                let message = format!(
+                    "{path} holds the way by which it would have to be released: restart it"
+                );
+                return Err(ObserveError::NotNow { message });
+            }
             info!(logger, "an operator acts"; "action" => action.name(), "place" => &path,
                 "reason" => &reason);
             match action {
@@ -423,7 +431,8 @@ fn affected(root: &TreeStatus, path: &ActorPath) -> Vec<(String, &'static str)> 
         is_within: bool,
         found: &mut Vec<(String, &'static str)>,
     ) {
-        let is_parent = at.children.iter().any(|child| child.path == *path);
+        let is_it = |child: &TreeStatus| child.kind == Kind::Actor && child.path == *path;
+        let is_parent = at.children.iter().any(is_it);
         if at.path == *path || is_within && at.state != State::Running {
             found.push((at.path.to_string(), place::state_name(&at.state)));
         }
@@ -462,7 +471,6 @@ fn what_next(action: Action, path: &str, affected: &[(String, &'static str)]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervision::Kind;
 
     fn status(path: &str, kind: Kind, state: State, children: Vec<TreeStatus>) -> TreeStatus {
         TreeStatus {
@@ -482,7 +490,8 @@ mod tests {
     #[test]
     fn an_action_tells_of_its_fault_domain_and_of_nobody_else() {
         let actor = |path, state| status(path, Kind::Actor, state, Vec::new());
-        let pair = vec![actor("node/p/log", State::Stopping), actor("node/p/raft", State::Stopping)];
+        let pair =
+            vec![actor("node/p/log", State::Stopping), actor("node/p/raft", State::Stopping)];
         let partition = status("node/p", Kind::Supervisor, State::Running, pair);
         let other = actor("node/other", State::Stopping);
         let root = status("node", Kind::Supervisor, State::Running, vec![partition, other]);

@@ -116,7 +116,8 @@ impl Explainer for ByState {
             Subject::Node => {
                 let root = self.tree.status();
                 let mut also = Vec::new();
-                worst_first(&root, &mut also);
+                not_running(&root, &mut also);
+                also.retain(|told| told.subject != PARTITION.1);
                 let partition = self.partition();
                 if partition.reason != "serving" {
                     also.insert(0, partition);
@@ -140,9 +141,12 @@ impl ByState {
         let path = PARTITION.1;
         let release = || format!("duramen actor release {path}");
         let (reason, sentence, next, advice) = match status.state {
-            PartitionState::Serving if status.reason.is_empty() => {
-                ("serving", "it waits for nothing but requests".into(), String::new(), String::new())
-            }
+            PartitionState::Serving if status.reason.is_empty() => (
+                "serving",
+                "it waits for nothing but requests".into(),
+                String::new(),
+                String::new(),
+            ),
             PartitionState::Serving => (
                 "disk-full",
                 format!("it takes no writes: {}", status.reason),
@@ -176,12 +180,14 @@ impl ByState {
     }
 }
 
-fn worst_first(at: &TreeStatus, found: &mut Vec<Explanation>) {
+/// The places that are not running, without those below them: they share their fate.
+fn not_running(at: &TreeStatus, found: &mut Vec<Explanation>) {
     for child in &at.children {
-        if child.state != State::Running {
+        if child.state == State::Running {
+            not_running(child, found);
+        } else {
             found.push(of_place(child));
         }
-        worst_first(child, found);
     }
 }
 

@@ -8,5 +8,6 @@ mod bad_days;
 mod fault_domains;
 mod frontends;
 mod harness;
+mod observe;
 mod real_input;
 mod tidy;

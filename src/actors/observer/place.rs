@@ -106,11 +106,7 @@ pub fn state_name(state: &State) -> &'static str {
 }
 
 /// All places of a tree and the workers below them. `now` by the clock of the recorders.
-pub fn report(
-    root: &TreeStatus,
-    recorders: &[Arc<Recorder>],
-    now: Duration,
-) -> Vec<PlaceReport> {
+pub fn report(root: &TreeStatus, recorders: &[Arc<Recorder>], now: Duration) -> Vec<PlaceReport> {
     let mut readings: BTreeMap<&str, Reading> =
         recorders.iter().map(|recorder| (&**recorder.path_text(), recorder.reading())).collect();
     let mut places = Vec::new();

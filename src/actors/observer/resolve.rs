@@ -62,9 +62,14 @@ mod tests {
     use super::*;
 
     fn paths() -> Vec<String> {
-        ["node", "node/partitions/log/0", "node/partitions/log/0/raft", "node/partitions/log/1/raft"]
-            .map(String::from)
-            .to_vec()
+        [
+            "node",
+            "node/partitions/log/0",
+            "node/partitions/log/0/raft",
+            "node/partitions/log/1/raft",
+        ]
+        .map(String::from)
+        .to_vec()
     }
 
     #[test]

@@ -52,8 +52,7 @@ pub fn run(args: ExplainArgs) -> Result<(), Failure> {
         What::Partition { name, common } => (Subject::Partition(name), common),
         What::Actor { path, common } => (Subject::Actor(path), common),
     };
-    let told =
-        block_on(async { connect(&node).await?.explain(subject).await.map_err(failed) })?;
+    let told = block_on(async { connect(&node).await?.explain(subject).await.map_err(failed) })?;
     shape.print(&told, as_text)
 }
 

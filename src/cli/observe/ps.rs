@@ -8,6 +8,9 @@ use crate::wire::pb::duramen::v1::{Place, TreeResponse};
 use clap::Args;
 use std::fmt::Write;
 
+/// The last exit that is of no interest.
+const ENDED_IN_ORDER: &str = "ended normally";
+
 /// Arguments of `duramen ps`.
 #[derive(Debug, Args)]
 pub struct PsArgs {
@@ -23,17 +26,24 @@ pub struct PsArgs {
 /// Asks the node and prints what it says.
 pub fn run(args: &PsArgs) -> Result<(), Failure> {
     let pattern = args.pattern.as_deref().unwrap_or_default();
-    let tree = block_on(async {
-        connect(&args.node).await?.tree(pattern).await.map_err(failed)
-    })?;
+    let tree = block_on(async { connect(&args.node).await?.tree(pattern).await.map_err(failed) })?;
     args.shape.print(&tree, as_table)
 }
 
 fn as_table(tree: &TreeResponse) -> String {
     let mut text = headline(tree);
     let heads = [
-        "PLACE", "STATE", "LIFE", "RESTARTS", "UPTIME", "MAILBOX", "IN-FLIGHT", "REFUSED", "MSG/S",
-        "SLOWEST", "HANDLING",
+        "PLACE",
+        "STATE",
+        "LIFE",
+        "RESTARTS",
+        "UPTIME",
+        "MAILBOX",
+        "IN-FLIGHT",
+        "REFUSED",
+        "MSG/S",
+        "SLOWEST",
+        "HANDLING",
     ];
     let mut rows = vec![heads.map(String::from).to_vec()];
     let mut above: Vec<&str> = Vec::new();
@@ -101,14 +111,23 @@ pub fn handling(place: &Place) -> String {
 
 /// What does not fit a table: why something is not in service, and how last lives ended.
 pub fn remarks(text: &mut String, places: &[Place]) {
+    // What shares a fault domain shares the reason: it is told once, of the place on top.
+    let mut told: Vec<(&str, &str)> = Vec::new();
     for place in places.iter().filter(|place| !place.reason.is_empty()) {
+        let of_one_above =
+            |(path, reason): &(&str, &str)| is_below(&place.path, path) && place.reason == *reason;
+        if told.iter().any(of_one_above) {
+            continue;
+        }
+        told.push((&place.path, &place.reason));
         let since = place.since_ms.map(|ms| format!(" since {}", rfc3339(Timestamp(ms))));
         let (path, state, reason) = (&place.path, &place.state, &place.reason);
         let since = since.unwrap_or_default();
         write!(text, "\n{path}: {state}{since}: {reason}\n").expect("a string takes any text");
     }
     for place in places {
-        if let Some(exit) = place.last_exit.as_ref().filter(|_| place.restarts > 0) {
+        let exit = place.last_exit.as_ref().filter(|exit| *exit != ENDED_IN_ORDER);
+        if let Some(exit) = exit.filter(|_| place.restarts > 0) {
             write!(text, "\n{}: its last life {exit}\n", place.path).expect("text");
         }
         if let Some(ms) = place.again_in_ms {
@@ -134,6 +153,7 @@ mod tests {
         let slowest = SlowestMessage { message: "Write".into(), took_us: 1500 };
         let flush = Place { slowest: Some(slowest), ..place("node/partitions/log/0/log/flush") };
         let log = place("node/partitions/log/0/log");
+        let log = Place { reason: partition.reason.clone(), ..log };
         let raft = Place {
             restarts: 1,
             last_exit: Some("panicked at a.rs:1: no".into()),
@@ -146,12 +166,14 @@ mod tests {
     #[test]
     fn places_are_indented_below_those_above_them() {
         let text = as_table(&tree());
-        for line in ["\nnode  ", "\n  partitions", "\n    log/0", "\n      log", "\n        flush"] {
+        for line in ["\nnode  ", "\n  partitions", "\n    log/0", "\n      log", "\n        flush"]
+        {
             assert!(text.contains(line), "{line:?} in\n{text}");
         }
         assert!(text.contains("\n      raft"), "{text}");
         assert!(text.contains("Write 1.50 ms"), "{text}");
         assert!(text.contains("\nnode/partitions/log/0: quarantined: fsync failed\n"), "{text}");
+        assert_eq!(text.matches("fsync failed").count(), 1, "once for its whole domain: {text}");
         assert!(text.contains("/raft: its last life panicked at a.rs:1: no\n"), "{text}");
     }
 

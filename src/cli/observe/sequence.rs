@@ -233,10 +233,7 @@ mod tests {
         vec![
             pump,
             told(id + 1, id, RAFT, LOG, "Append", at + 3),
-            Envelope {
-                handled_ns: 900_000,
-                ..told(id + 2, id + 1, LOG, FLUSH, "Write", at + 6)
-            },
+            Envelope { handled_ns: 900_000, ..told(id + 2, id + 1, LOG, FLUSH, "Write", at + 6) },
             told(id + 3, id + 2, FLUSH, LOG, "Report", at + 900),
             told(id + 4, id + 3, LOG, RAFT, "Persisted", at + 905),
         ]
@@ -303,8 +300,7 @@ mod tests {
     #[test]
     fn an_answer_given_at_once_needs_no_further_message() {
         let propose = told(10, 0, "", RAFT, "Propose", 100);
-        let refused =
-            Envelope { answer: Some("refused".into()), ..answer(&propose, 102) };
+        let refused = Envelope { answer: Some("refused".into()), ..answer(&propose, 102) };
         // Told in the order of a handler that answers before it returns.
         let drawn = first([refused, propose]).unwrap();
         assert!(drawn.ends_with("raft-->>client: refused after 2 µs\n"), "{drawn}");
@@ -316,7 +312,9 @@ mod tests {
         let flush = flush_from(told(11, 10, RAFT, RAFT, "Pump", 102));
         for missing in 0..flush.len() {
             let mut story = vec![propose.clone(), answer(&propose, 1009)];
-            story.extend(flush.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, e)| e.clone()));
+            story.extend(
+                flush.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, e)| e.clone()),
+            );
             assert_eq!(first(story.clone()), None, "without {}", flush[missing].message);
             story.push(flush[missing].clone());
             assert!(first(story).is_some(), "with {} in the end", flush[missing].message);

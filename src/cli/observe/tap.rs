@@ -3,9 +3,7 @@
 
 use super::sequence::Sequencer;
 use super::table::time;
-use super::{
-    Class, Failure, NodeAddress, Shape, block_on, connect, failed, json_line, stdout,
-};
+use super::{Class, Failure, NodeAddress, Shape, block_on, connect, failed, json_line, stdout};
 use crate::model::Timestamp;
 use crate::ops::logger::rfc3339;
 use crate::ops::settings::parse_duration;
@@ -138,7 +136,9 @@ struct Lost(u64);
 impl Lost {
     fn note(&mut self, dropped: u64) {
         if self.0 == 0 && dropped > 0 {
-            eprintln!("warning: messages are dropped, for they are not read in time; narrow the tap");
+            eprintln!(
+                "warning: messages are dropped, for they are not read in time; narrow the tap"
+            );
         }
         self.0 = dropped;
     }

@@ -143,7 +143,8 @@ impl pb::observe_server::Observe for ObserveService {
             }
         };
         let (path, reason) = (checked(path, "path")?, checked(reason, "reason")?);
-        let acting = self.observer.act(action, path, reason).map(|acted| acted.map_err(Refusal::from));
+        let acting =
+            self.observer.act(action, path, reason).map(|acted| acted.map_err(Refusal::from));
         let acted = deadline::within(time, acting, Refusal::action_deadline).await?;
         Ok(Response::new(words::acted(acted)))
     }

@@ -1,7 +1,7 @@
 //! Why a call was refused, once for all: it becomes a call's status or an `error` within a stream.
 
-use crate::actors::partition::{ProduceError, ReadError};
 use crate::actors::observer::ObserveError;
+use crate::actors::partition::{ProduceError, ReadError};
 use crate::frontends::topic::TopicError;
 use crate::wire::pb::duramen::v1 as pb;
 use std::collections::HashMap;

@@ -96,7 +96,8 @@ impl Observer {
     /// # Errors
     /// The text is no specification, the node does not decide that, or is gone.
     pub async fn set_log_levels(&mut self, spec: &str) -> Result<pb::LogLevels, ClientError> {
-        let answered = self.grpc.set_log_levels(pb::SetLogLevelsRequest { spec: spec.into() }).await;
+        let answered =
+            self.grpc.set_log_levels(pb::SetLogLevelsRequest { spec: spec.into() }).await;
         self.read(answered)
     }
 
