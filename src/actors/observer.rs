@@ -16,6 +16,12 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// The tree answers before every state shows what was decided: so often, and with this pause, it
+/// is looked at before it is told how things stand.
+const LOOKS_MAX: u32 = 100;
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Everything a front end may see of the inside of a node, and do to it. Callable from any thread.
 pub trait ObserveApi: fmt::Debug + Send + Sync + 'static {
@@ -363,6 +369,15 @@ impl ObserveApi for Observer {
                 Action::Release => tree.release(&at).await,
             }
             .map_err(|error| refused(error, action))?;
+            for _ in 0..LOOKS_MAX {
+                let status = tree.status();
+                let state = status.find(&at).map(|place| &place.state);
+                let is_out = matches!(state, Some(State::Quarantined { .. }));
+                if action == Action::Restart || is_out == (action == Action::Quarantine) {
+                    break;
+                }
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
             let affected = affected(&tree.status(), &at);
             let next = what_next(action, &path, &affected);
             Ok(Acted { path, affected, next })

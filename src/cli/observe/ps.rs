@@ -14,7 +14,7 @@ const ENDED_IN_ORDER: &str = "ended normally";
 /// Arguments of `duramen ps`.
 #[derive(Debug, Args)]
 pub struct PsArgs {
-    /// Only places that this covers, as in partitions/*/log; a tail of a path is enough.
+    /// Only places that this covers, as in partitions/**/log; a tail of a path is enough.
     #[arg(value_name = "PATH-GLOB")]
     pattern: Option<String>,
     #[command(flatten)]
