@@ -191,6 +191,7 @@ impl Node {
                 clock: Arc::clone(&clock),
                 hang_after: settings.supervision.hang_after,
             }),
+            entrance: root.path().child("frontends").child("grpc"),
             logger: logger.new(o!("actor" => "node")),
         });
         let (handle, started_at) = (partition.handle.clone(), clock.wall());

@@ -10,12 +10,18 @@ pub use place::{InHand, PlaceKind, PlaceReport, TreeReport};
 use super::explain::{Explanation, Subject};
 use crate::model::{Clock, Disposition};
 use crate::observe::{Hub, Pattern, Tap, TapFilter, TooManyTaps};
-use crate::supervision::{ActorPath, State, TreeError, TreeHandle, TreeStatus};
+use crate::supervision::{ActorPath, Kind, State, TreeError, TreeHandle, TreeStatus};
 use slog::{Logger, info};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// The tree answers before every state shows what was decided: so often, and with this pause, it
+/// is looked at before it is told how things stand.
+const LOOKS_MAX: u32 = 100;
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Everything a front end may see of the inside of a node, and do to it. Callable from any thread.
 pub trait ObserveApi: fmt::Debug + Send + Sync + 'static {
@@ -252,6 +258,8 @@ pub struct Observer {
     pub crashes: Arc<dyn CrashStore>,
     /// Knows why something waits.
     pub explainer: Arc<dyn Explainer>,
+    /// By which operators come in: out of service it could never be released.
+    pub entrance: ActorPath,
     /// Where it is told what operators do.
     pub logger: Logger,
 }
@@ -337,7 +345,7 @@ impl ObserveApi for Observer {
 
     fn act(&self, action: Action, place: String, reason: String) -> Acting {
         let (tree, logger) = (self.tree.clone(), self.logger.clone());
-        let places = self.places();
+        let (places, entrance) = (self.places(), self.entrance.clone());
         Box::pin(async move {
             let paths: Vec<String> = places.iter().map(|place| place.path.clone()).collect();
             let path = resolve::place(&paths, &place)?;
@@ -347,6 +355,12 @@ impl ObserveApi for Observer {
                 return Err(ObserveError::NotNow { message });
             }
             let at = ActorPath::from(path.as_str());
+            if action == Action::Quarantine && entrance.is_within(&at) {
+                let message = format!(
+                    "{path} holds the way by which it would have to be released: restart it"
+                );
+                return Err(ObserveError::NotNow { message });
+            }
             info!(logger, "an operator acts"; "action" => action.name(), "place" => &path,
                 "reason" => &reason);
             match action {
@@ -355,6 +369,15 @@ impl ObserveApi for Observer {
                 Action::Release => tree.release(&at).await,
             }
             .map_err(|error| refused(error, action))?;
+            for _ in 0..LOOKS_MAX {
+                let status = tree.status();
+                let state = status.find(&at).map(|place| &place.state);
+                let is_out = matches!(state, Some(State::Quarantined { .. }));
+                if action == Action::Restart || is_out == (action == Action::Quarantine) {
+                    break;
+                }
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
             let affected = affected(&tree.status(), &at);
             let next = what_next(action, &path, &affected);
             Ok(Acted { path, affected, next })
@@ -423,7 +446,8 @@ fn affected(root: &TreeStatus, path: &ActorPath) -> Vec<(String, &'static str)> 
         is_within: bool,
         found: &mut Vec<(String, &'static str)>,
     ) {
-        let is_parent = at.children.iter().any(|child| child.path == *path);
+        let is_it = |child: &TreeStatus| child.kind == Kind::Actor && child.path == *path;
+        let is_parent = at.children.iter().any(is_it);
         if at.path == *path || is_within && at.state != State::Running {
             found.push((at.path.to_string(), place::state_name(&at.state)));
         }
@@ -462,7 +486,6 @@ fn what_next(action: Action, path: &str, affected: &[(String, &'static str)]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervision::Kind;
 
     fn status(path: &str, kind: Kind, state: State, children: Vec<TreeStatus>) -> TreeStatus {
         TreeStatus {

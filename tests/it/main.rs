@@ -10,6 +10,7 @@ mod fault_domains;
 mod frontends;
 mod harness;
 mod log_lines;
+mod observe;
 mod panic_storm;
 mod real_input;
 mod stories;

@@ -22,7 +22,7 @@ enum Verb {
     /// Change it, until the node ends or reloads its settings (SIGHUP).
     Set {
         /// A level, then levels of actors and messages, as in
-        /// info,partitions/*/log:trace,*/Append:debug.
+        /// info,partitions/**/log:trace,*/Append:debug.
         spec: LevelSpec,
         #[command(flatten)]
         common: Common,

@@ -8,10 +8,13 @@ use crate::wire::pb::duramen::v1::{Place, TreeResponse};
 use clap::Args;
 use std::fmt::Write;
 
+/// The last exit that is of no interest.
+const ENDED_IN_ORDER: &str = "ended normally";
+
 /// Arguments of `duramen ps`.
 #[derive(Debug, Args)]
 pub struct PsArgs {
-    /// Only places that this covers, as in partitions/*/log; a tail of a path is enough.
+    /// Only places that this covers, as in partitions/**/log; a tail of a path is enough.
     #[arg(value_name = "PATH-GLOB")]
     pattern: Option<String>,
     #[command(flatten)]
@@ -108,14 +111,23 @@ pub fn handling(place: &Place) -> String {
 
 /// What does not fit a table: why something is not in service, and how last lives ended.
 pub fn remarks(text: &mut String, places: &[Place]) {
+    // What shares a fault domain shares the reason: it is told once, of the place on top.
+    let mut told: Vec<(&str, &str)> = Vec::new();
     for place in places.iter().filter(|place| !place.reason.is_empty()) {
+        let of_one_above =
+            |(path, reason): &(&str, &str)| is_below(&place.path, path) && place.reason == *reason;
+        if told.iter().any(of_one_above) {
+            continue;
+        }
+        told.push((&place.path, &place.reason));
         let since = place.since_ms.map(|ms| format!(" since {}", rfc3339(Timestamp(ms))));
         let (path, state, reason) = (&place.path, &place.state, &place.reason);
         let since = since.unwrap_or_default();
         write!(text, "\n{path}: {state}{since}: {reason}\n").expect("a string takes any text");
     }
     for place in places {
-        if let Some(exit) = place.last_exit.as_ref().filter(|_| place.restarts > 0) {
+        let exit = place.last_exit.as_ref().filter(|exit| *exit != ENDED_IN_ORDER);
+        if let Some(exit) = exit.filter(|_| place.restarts > 0) {
             write!(text, "\n{}: its last life {exit}\n", place.path).expect("text");
         }
         if let Some(ms) = place.again_in_ms {
@@ -141,6 +153,7 @@ mod tests {
         let slowest = SlowestMessage { message: "Write".into(), took_us: 1500 };
         let flush = Place { slowest: Some(slowest), ..place("node/partitions/log/0/log/flush") };
         let log = place("node/partitions/log/0/log");
+        let log = Place { reason: partition.reason.clone(), ..log };
         let raft = Place {
             restarts: 1,
             last_exit: Some("panicked at a.rs:1: no".into()),
@@ -160,6 +173,7 @@ mod tests {
         assert!(text.contains("\n      raft"), "{text}");
         assert!(text.contains("Write 1.50 ms"), "{text}");
         assert!(text.contains("\nnode/partitions/log/0: quarantined: fsync failed\n"), "{text}");
+        assert_eq!(text.matches("fsync failed").count(), 1, "once for its whole domain: {text}");
         assert!(text.contains("/raft: its last life panicked at a.rs:1: no\n"), "{text}");
     }
 

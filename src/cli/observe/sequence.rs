@@ -138,10 +138,13 @@ fn render(request: &Envelope, answer: &Envelope, chain: &[&Envelope], together: 
         let after = step.sent_ns.saturating_sub(request.sent_ns);
         let (waited, took) = (time(step.waited_ns), time(step.handled_ns));
         let load = load(step);
+        // A later arrival can be what set the flush going.
+        let is_another = step.id != request.id && step.message == request.message;
+        let whose = if is_another { " of another request" } else { "" };
         let outcome = if step.outcome == "done" { "took" } else { &step.outcome };
         writeln!(
             text,
-            "    {from}->>{to}: {}{load} at +{}, waited {waited}, {outcome} {took}",
+            "    {from}->>{to}: {}{whose}{load} at +{}, waited {waited}, {outcome} {took}",
             step.message,
             time(after)
         )
@@ -283,6 +286,17 @@ mod tests {
         assert!(drawn.contains("raft->>raft: Pump at +2 µs"), "of the one that joined: {drawn}");
         assert_eq!(drawn.matches("Propose").count(), 1, "the other's arrival is not its story");
         assert!(drawn.contains("1 other request answered together with it"), "{drawn}");
+    }
+
+    #[test]
+    fn a_later_request_that_set_the_flush_going_is_told_as_another_one() {
+        let request = told(10, 0, "", RAFT, "Propose", 100);
+        let later = told(11, 0, "", RAFT, "Propose", 200);
+        let mut story = vec![request.clone(), later];
+        story.extend(flush_from(told(12, 11, RAFT, RAFT, "Pump", 203)));
+        story.push(answer(&request, 1110));
+        let drawn = first(story).unwrap();
+        assert!(drawn.contains("Propose of another request at +100 µs"), "{drawn}");
     }
 
     #[test]

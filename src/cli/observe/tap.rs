@@ -24,7 +24,7 @@ const SEQUENCE_QUEUE: u32 = 32_768;
 A message is told when its handler has returned; a request is told once more when it is answered.
 What is not read in time is dropped and counted: a tap never slows the node.")]
 pub struct TapArgs {
-    /// Of which actors, as in 'partitions/*/log': a tail of a path is enough, and what lies below
+    /// Of which actors, as in 'partitions/**/log': a tail of a path is enough, and what lies below
     /// is covered; '**' is all.
     #[arg(value_name = "PATH-GLOB")]
     pattern: String,

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Arguments of `duramen top`.
 #[derive(Debug, Args)]
 pub struct TopArgs {
-    /// Only places that this covers, as in partitions/*/log; a tail of a path is enough.
+    /// Only places that this covers, as in partitions/**/log; a tail of a path is enough.
     #[arg(value_name = "PATH-GLOB")]
     pattern: Option<String>,
     /// Time between two looks.
