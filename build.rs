@@ -3,7 +3,22 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 2] = ["proto/log/v1/log.proto", "proto/duramen/v1/log.proto"];
+const FILES: [&str; 3] =
+    ["proto/log/v1/log.proto", "proto/duramen/v1/log.proto", "proto/duramen/v1/observe.proto"];
+
+/// Messages that are also shown as JSON, by their field names.
+const SHOWN_AS_JSON: [&str; 10] = [
+    "TreeResponse",
+    "Place",
+    "SlowestMessage",
+    "MessageInHand",
+    "Envelope",
+    "Explanation",
+    "CommandResponse",
+    "AffectedPlace",
+    "LogLevels",
+    "CrashSummary",
+];
 
 #[allow(clippy::disallowed_methods, reason = "a build script writes where Cargo tells it")]
 fn main() -> Result<(), Box<dyn Error>> {
@@ -12,7 +27,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let descriptors = protox::compile(FILES, ["proto"])?;
     std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    let mut builder = tonic_prost_build::configure().bytes(".");
+    for message in SHOWN_AS_JSON {
+        let path = format!(".duramen.v1.{message}");
+        builder = builder.message_attribute(path, "#[derive(serde::Serialize)]");
+    }
+    builder.compile_fds(descriptors)?;
     println!("cargo:rustc-env=DURAMEN_BUILD_COMMIT={}", commit());
     println!("cargo:rustc-env=DURAMEN_BUILD_TARGET={}", std::env::var("TARGET")?);
     println!("cargo:rustc-env=DURAMEN_BUILD_RUSTC={}", rustc_version());

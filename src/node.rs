@@ -9,11 +9,14 @@
 //! └─ frontends                 one-for-one: grpc (shard thread), http (control thread)
 //! ```
 
+mod inside;
+
 use crate::actors::frontend::{self, FrontendActor, Serve};
 use crate::actors::gather::GatherOptions;
 use crate::actors::handle::PartitionHandle;
-use crate::actors::housekeeping::{self, HousekeepingActor};
+use crate::actors::housekeeping::{self, HousekeepingActor, Tended};
 use crate::actors::log::{self as log_actor, LogActor, LogPlan, LogPlanParts};
+use crate::actors::observer::{LogLevelControl, ObserveApi, Observer};
 use crate::actors::partition::{PartitionApi, PartitionState};
 use crate::actors::published::Published;
 use crate::actors::raft::{self as raft_actor, RaftActor, RaftOptions};
@@ -26,7 +29,7 @@ use crate::log::LogOptions;
 use crate::log::batch::BatchLimits;
 use crate::log::disk::{Disk, RealDisk};
 use crate::model::{Clock, SystemClock};
-use crate::observe::{Hub, MessageFilter};
+use crate::observe::{Complaints, Hub, MessageFilter};
 use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::ops::logger::LogControl;
 use crate::ops::settings::Settings;
@@ -34,6 +37,7 @@ use crate::supervision::{
     ActorRef, Admission, Environment, Exhausted, Intensity, Order, Place, Shard, ShardThreads,
     Strategy, Supervisor, SupervisorSpec, TreeHandle,
 };
+use inside::{ByFacts, CrashDirectory, OwnLogger};
 use slog::{Logger, info, o, warn};
 use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
@@ -76,6 +80,8 @@ pub enum NodeError {
 pub struct Surroundings {
     /// Where the log is.
     pub disk: Arc<dyn Disk>,
+    /// Decides on every wait, and stamps records.
+    pub clock: Arc<dyn Clock>,
     /// Where diagnostics go.
     pub logger: Logger,
     /// What decides which of them, where that can be changed while the node runs.
@@ -85,9 +91,10 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// The machine's disk, and a logger whose level is its own affair.
+    /// The machine's disk and clock, and a logger whose level is its own affair.
     pub fn of(logger: Logger) -> Self {
-        Self { disk: Arc::new(RealDisk), logger, log_control: None, seed: None }
+        let (disk, clock) = (Arc::new(RealDisk), Arc::new(SystemClock::new()));
+        Self { disk, clock, logger, log_control: None, seed: None }
     }
 }
 
@@ -100,6 +107,7 @@ pub struct Node {
     log_plan: Arc<LogPlan>,
     shard_threads: ShardThreads,
     hub: Arc<Hub>,
+    observer: Arc<dyn ObserveApi>,
     data_dir: DataDir,
     rpc_addr: SocketAddr,
     http_addr: SocketAddr,
@@ -121,13 +129,12 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub fn start_with(settings: &Settings, surroundings: Surroundings) -> Result<Self, NodeError> {
-        let Surroundings { disk, logger, log_control, seed } = surroundings;
+        let Surroundings { disk, clock, logger, log_control, seed } = surroundings;
         let options = log_options(settings);
         options.validate()?;
         let data_dir = DataDir::open(&settings.data_dir)?;
         let rpc = listen(settings.rpc.addr, "gRPC")?;
         let http = listen(settings.http.addr, "HTTP")?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let filter = log_control.clone().map(|control| Arc::new(control) as Arc<dyn MessageFilter>);
         let hub = Hub::new(logger.clone(), filter, RECORDER_MESSAGES);
         let root = Supervisor::new(
@@ -143,7 +150,8 @@ impl Node {
         let shard_threads = shard.threads();
         let shard = Place::Shard(shard);
         let partition = Partition::plant(&root, &shard, settings, options, &disk, &clock, &logger);
-        housekeeping_below(&root, partition.log.clone());
+        let (log, handle) = (partition.log.clone(), partition.handle.clone());
+        housekeeping_below(&root, Tended { log, handle });
         let rpc_addr = local_addr(&rpc, settings.rpc.addr);
         let http_addr = local_addr(&http, settings.http.addr);
         let info = Arc::new(NodeInfo {
@@ -156,7 +164,33 @@ impl Node {
             order: Order::Together,
             ..supervisor("frontends", Strategy::OneForOne, Exhausted::Escalate, settings)
         });
-        let seams = Seams { partition: partition.handle.clone(), info, clock, settings };
+        let complaints =
+            Complaints::new(Arc::clone(&clock), logger.new(o!("actor" => "node/frontends")));
+        let observer: Arc<dyn ObserveApi> = Arc::new(Observer {
+            tree: root.handle(),
+            hub: Arc::clone(&hub),
+            clock: Arc::clone(&clock),
+            log_levels: log_control
+                .map(|control| Arc::new(OwnLogger(control)) as Arc<dyn LogLevelControl>),
+            crashes: Arc::new(CrashDirectory(settings.data_dir.join("crash"))),
+            explainer: Arc::new(ByFacts {
+                tree: root.handle(),
+                hub: Arc::clone(&hub),
+                partition: partition.handle.clone(),
+                complaints: Arc::clone(&complaints),
+                clock: Arc::clone(&clock),
+                hang_after: settings.supervision.hang_after,
+            }),
+            logger: logger.new(o!("actor" => "node")),
+        });
+        let seams = Seams {
+            partition: partition.handle.clone(),
+            info,
+            clock,
+            complaints,
+            observer: Arc::clone(&observer),
+            settings,
+        };
         seams.grpc_below(&front, shard, rpc, logger.new(o!("actor" => "node/frontends/grpc")));
         seams.http_below(&front, http, logger.new(o!("actor" => "node/frontends/http")));
         let tree = root.start();
@@ -168,6 +202,7 @@ impl Node {
             log_plan: plan,
             shard_threads,
             hub,
+            observer,
             data_dir,
             rpc_addr,
             http_addr,
@@ -223,6 +258,11 @@ impl Node {
         let published = Arc::downgrade(self.partition.published());
         traces.push(("what the partition published, or a handle on it", published));
         traces
+    }
+
+    /// What its front ends show of its inside, and what they let an operator do.
+    pub fn observer(&self) -> &Arc<dyn ObserveApi> {
+        &self.observer
     }
 
     /// Waits until recovery is over and says how it ended: serving, or out of service with a reason.
@@ -293,6 +333,7 @@ impl Partition {
         let supervisor = partitions.supervisor(spec);
         let limits = options.batch;
         let published = Arc::new(Published::default());
+        let told_by = logger.new(o!("actor" => "node/partitions/log/0"));
         let logger = logger.new(o!("actor" => "node/partitions/log/0/log"));
         let plan = Arc::new(LogPlan::new(LogPlanParts {
             disk: Arc::clone(disk),
@@ -327,7 +368,8 @@ impl Partition {
             })
         };
         let durability = settings.log.durability;
-        let handle = PartitionHandle::new(raft, published, Arc::clone(clock), limits, durability);
+        let clock = Arc::clone(clock);
+        let handle = PartitionHandle::new(raft, published, clock, limits, durability, told_by);
         Self { handle, log, plan }
     }
 }
@@ -337,6 +379,8 @@ struct Seams<'a> {
     partition: PartitionHandle,
     info: Arc<NodeInfo>,
     clock: Arc<dyn Clock>,
+    complaints: Arc<Complaints>,
+    observer: Arc<dyn ObserveApi>,
     settings: &'a Settings,
 }
 
@@ -353,8 +397,9 @@ impl Seams<'_> {
             ..RpcLimits::default()
         };
         let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
-        let clock = Arc::clone(&self.clock);
+        let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
         let counters = Arc::new(ConnectionCounters::default());
+        let complaints = Arc::clone(&self.complaints);
         let serve = Serve::new(move |draining| {
             let frontend = GrpcFrontend {
                 partition: partition.clone(),
@@ -364,6 +409,8 @@ impl Seams<'_> {
                 readiness: Arc::new(NodeReadiness(partition.clone())),
                 health: HealthSwitch::default(),
                 counters: Arc::clone(&counters),
+                complaints: Arc::clone(&complaints),
+                observer: Some(Arc::clone(&observer)),
                 logger: logger.clone(),
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
@@ -382,9 +429,10 @@ impl Seams<'_> {
             ..HttpLimits::default()
         };
         let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
-        let clock = Arc::clone(&self.clock);
+        let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
         let readiness: Arc<dyn Readiness> = Arc::new(NodeReadiness(self.partition.clone()));
         let counters = Arc::new(ConnectionCounters::default());
+        let complaints = Arc::clone(&self.complaints);
         let serve = Serve::new(move |draining| {
             let frontend = HttpFrontend {
                 partition: partition.clone(),
@@ -393,6 +441,8 @@ impl Seams<'_> {
                 clock: Arc::clone(&clock),
                 limits: limits.clone(),
                 counters: Arc::clone(&counters),
+                complaints: Arc::clone(&complaints),
+                observer: Some(Arc::clone(&observer)),
                 logger: logger.clone(),
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
@@ -450,9 +500,9 @@ impl Readiness for NodeReadiness {
     }
 }
 
-fn housekeeping_below(root: &Supervisor, log: ActorRef<LogActor>) {
+fn housekeeping_below(root: &Supervisor, tended: Tended) {
     let _ = root.child(housekeeping::spec(), Place::Control, move |_, seat| {
-        HousekeepingActor::new(seat, vec![log.clone()], HOUSEKEEPING_INTERVAL)
+        HousekeepingActor::new(seat, vec![tended.clone()], HOUSEKEEPING_INTERVAL)
     });
 }
 

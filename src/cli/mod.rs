@@ -8,6 +8,7 @@ mod config;
 mod consume;
 mod describe;
 mod exit;
+mod observe;
 mod produce;
 mod progress;
 mod segment;
@@ -50,6 +51,18 @@ enum Command {
     Consume(consume::ConsumeArgs),
     /// Show the state of a log on a running node.
     Describe(describe::DescribeArgs),
+    /// Show every part of a running node: its state, restarts, mailbox and messages.
+    Ps(observe::ps::PsArgs),
+    /// Watch the parts of a running node at work; Ctrl-C ends it.
+    Top(observe::top::TopArgs),
+    /// Print messages of a running node as they are handled.
+    Tap(observe::tap::TapArgs),
+    /// Tell why a node, a partition or an actor waits, and what to do about it.
+    Explain(observe::explain::ExplainArgs),
+    /// Restart a part of a running node, take it out of service or bring it back.
+    Actor(observe::actor::ActorArgs),
+    /// Show or change which lines a running node logs.
+    Log(observe::levels::LogArgs),
     /// Look at a log's files without a node.
     Segment(segment::SegmentArgs),
     /// Show or check settings.
@@ -82,6 +95,12 @@ pub fn run() -> ExitCode {
         Some(Command::Produce(args)) => produce::run(args),
         Some(Command::Consume(args)) => consume::run(args),
         Some(Command::Describe(args)) => describe::run(&args),
+        Some(Command::Ps(args)) => observe::ps::run(&args),
+        Some(Command::Top(args)) => observe::top::run(&args),
+        Some(Command::Tap(args)) => observe::tap::run(&args),
+        Some(Command::Explain(args)) => observe::explain::run(args),
+        Some(Command::Actor(args)) => observe::actor::run(args),
+        Some(Command::Log(args)) => observe::levels::run(args),
         Some(Command::Segment(args)) => segment::run(args),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Bench(args)) => bench::run(args).map_err(Failure::from),

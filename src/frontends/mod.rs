@@ -7,4 +7,5 @@ pub mod drain;
 pub mod grpc;
 pub mod http;
 pub mod listener;
+mod observe;
 mod topic;

@@ -6,14 +6,19 @@
 //! exists to measure what seeing costs.
 
 mod call;
+mod complaints;
 mod message;
 mod path;
 mod pattern;
 mod recorder;
 mod scope;
 mod tap;
+#[cfg(all(test, feature = "observe"))]
+mod tests;
+mod wait;
 
 pub use call::{Call, TraceContext};
+pub use complaints::{Complaint, Complaints};
 pub use message::{Mail, MailLoad, MessageId, Stamp};
 pub use path::PathId;
 pub use pattern::Pattern;
@@ -22,6 +27,7 @@ pub use recorder::{
 };
 pub use scope::{Scope, ScopeGuard, current, enter};
 pub use tap::{Attention, Hub, MessageFilter, Seen, Tap, TapFilter, TooManyTaps};
+pub use wait::{Wait, WaitCell, WaitGuard};
 
 /// Whether recorders keep anything.
 pub const IS_ON: bool = cfg!(feature = "observe");

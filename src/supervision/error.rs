@@ -59,7 +59,8 @@ pub enum Refused {
     },
     /// The actor left service until an operator releases it.
     #[error(
-        "{path} is quarantined: {reason}; nothing was done; mend the cause, then restart the node"
+        "{path} is quarantined: {reason}; nothing was done; mend the cause, then \
+         `duramen actor release {path}`"
     )]
     Quarantined {
         /// Whom the message was for.
@@ -136,7 +137,7 @@ impl AskError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
     /// No such place.
-    #[error("there is no {path} in the tree; `status` lists what there is")]
+    #[error("there is no {path} in the tree; `duramen ps` lists what there is")]
     Unknown {
         /// The path asked for.
         path: ActorPath,

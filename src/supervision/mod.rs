@@ -30,6 +30,7 @@ mod watchdog;
 mod tests;
 
 pub use envelope::{Envelope, Receives};
+pub(crate) use envelope::{mail, receives};
 pub use error::{AskError, Escalation, Load, Refused, TreeError};
 pub use exit::{ExitReason, PanicTrace, contain};
 pub use fence::{Fence, FenceError, FenceGuard, FencePass};

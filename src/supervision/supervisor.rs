@@ -110,6 +110,11 @@ impl Supervisor {
         &self.path
     }
 
+    /// The handle on the tree, also before it is started.
+    pub fn handle(&self) -> TreeHandle {
+        TreeHandle { shared: Arc::clone(&self.shared) }
+    }
+
     /// Starts the whole tree on the current thread's actix system: this is the control thread.
     ///
     /// # Panics
@@ -118,6 +123,6 @@ impl Supervisor {
         install_hook();
         let unread = locked(&self.shared.unread).take().expect("a tree is started once");
         actix_rt::spawn(Tree::new(Arc::clone(&self.shared), unread).run());
-        TreeHandle { shared: Arc::clone(&self.shared) }
+        self.handle()
     }
 }

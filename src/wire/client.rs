@@ -6,6 +6,7 @@
 
 mod error;
 mod fetch;
+mod observe;
 mod produce;
 
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 
 pub use error::{ClientError, Refusal};
 pub use fetch::{Chunk, Chunks, FetchOptions, Position};
+pub use observe::{Observer, Tapped};
 pub use produce::{Ack, Acks, Answer, ProducerSink};
 
 use super::pb::duramen::v1::log_client::LogClient;
@@ -63,6 +65,8 @@ impl Target {
 #[derive(Debug, Clone)]
 pub struct Client {
     address: String,
+    channel: Channel,
+    message_bytes_max: usize,
     grpc: LogClient<Channel>,
 }
 
@@ -83,10 +87,11 @@ impl Client {
             address: address.into(),
             source: Box::new(error),
         })?;
-        let grpc = LogClient::new(channel)
+        let grpc = LogClient::new(channel.clone())
             .max_decoding_message_size(options.message_bytes_max)
             .max_encoding_message_size(options.message_bytes_max);
-        Ok(Self { address: address.into(), grpc })
+        let message_bytes_max = options.message_bytes_max;
+        Ok(Self { address: address.into(), channel, message_bytes_max, grpc })
     }
 
     /// Where the node is.

@@ -10,4 +10,5 @@ mod frontends;
 mod harness;
 mod panic_storm;
 mod real_input;
+mod stories;
 mod tidy;

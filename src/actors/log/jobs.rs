@@ -3,10 +3,10 @@
 
 use crate::actors::raft::{Flushed, LogReady};
 use crate::log::Entry;
-use crate::mail;
 use crate::model::{Disposition, RaftIndex};
 use crate::observe::{Handled, MailLoad, Mishap, Recorder, Stamp};
 use crate::raft::HardState;
+use crate::supervision::mail;
 use actix::Message;
 use std::fmt;
 use std::sync::Arc;

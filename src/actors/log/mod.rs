@@ -11,12 +11,10 @@ pub use plan::{LogPlan, LogPlanParts};
 
 use super::raft::{LogReady, Persisted, RaftActor, SpaceReturned, WaitOver};
 use crate::log::Entry;
-use crate::mail;
 use crate::model::Disposition;
 use crate::observe::{Mail, MailLoad};
 use crate::raft::HardState;
-use crate::receives;
-use crate::supervision::{Backoff, ChildSpec, Line, Restart, Seat};
+use crate::supervision::{Backoff, ChildSpec, Line, Restart, Seat, mail, receives};
 use actix::prelude::*;
 use jobs::{AppendJob, Job, Jobs};
 use std::fmt;

@@ -20,10 +20,9 @@ use super::published::{Phase, Published};
 use crate::log::batch::{BatchBuilder, BatchLimits};
 use crate::log::{Entry, EntryPayload, Placed};
 use crate::model::{Disposition, Durability, RaftIndex, Timestamp};
-use crate::observe::{Answer, Mail, Receipt};
+use crate::observe::{Answer, Mail, Receipt, Wait};
 use crate::raft::{Effects, Handle, HardState, PartitionRaft, RaftError, Recovered};
-use crate::receives;
-use crate::supervision::{ActorRef, Backoff, ChildSpec, Permit, Receives, Restart, Seat};
+use crate::supervision::{ActorRef, Backoff, ChildSpec, Permit, Receives, Restart, Seat, receives};
 use actix::prelude::*;
 use slog::{Drain, Level, LevelFilter, Logger, debug, info, o, warn};
 use std::collections::VecDeque;
@@ -161,6 +160,16 @@ impl RaftActor {
         if !self.pump_queued {
             self.pump_queued = true;
             self.seat.notify(context, Pump);
+        }
+    }
+
+    /// What the next entry waits for.
+    fn waits(&self) -> Wait {
+        match () {
+            () if self.raft.is_none() && self.full.is_none() => Wait::Recovery,
+            () if self.appending.is_some() => Wait::Flush,
+            () if self.wait_asked => Wait::Gather,
+            () => Wait::Work,
         }
     }
 
@@ -416,6 +425,7 @@ impl actix::Handler<Pump> for RaftActor {
     fn handle(&mut self, _: Pump, context: &mut Self::Context) {
         self.pump_queued = false;
         let result = self.pump();
+        self.published.raft_wait().set(self.waits(), &**self.seat.clock());
         self.obey(result, context);
     }
 }

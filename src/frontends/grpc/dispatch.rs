@@ -2,11 +2,13 @@
 //! or a routing table; the others are not on a hot path.
 
 use super::reply::{ReplyBody, rewritten};
+use crate::observe::Complaints;
 use crate::wire::pb::duramen::v1::log_server as duramen;
 use crate::wire::pb::log::v1::log_server as book;
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,6 +26,17 @@ pub struct Dispatch<B: book::Log, D: duramen::Log> {
     book: book::LogServer<B>,
     duramen: duramen::LogServer<D>,
     others: Arc<NamedServices>,
+    /// Whose connection this is, and where its mistakes are noted.
+    caller: Option<Caller>,
+}
+
+/// A client, and where its mistakes are noted.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Who.
+    pub peer: SocketAddr,
+    /// Where.
+    pub complaints: Arc<Complaints>,
 }
 
 impl<B: book::Log, D: duramen::Log> Clone for Dispatch<B, D> {
@@ -32,6 +45,7 @@ impl<B: book::Log, D: duramen::Log> Clone for Dispatch<B, D> {
             book: self.book.clone(),
             duramen: self.duramen.clone(),
             others: Arc::clone(&self.others),
+            caller: self.caller.clone(),
         }
     }
 }
@@ -39,7 +53,13 @@ impl<B: book::Log, D: duramen::Log> Clone for Dispatch<B, D> {
 impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
     /// The two log services.
     pub fn new(book: book::LogServer<B>, duramen: duramen::LogServer<D>) -> Self {
-        Self { book, duramen, others: Arc::default() }
+        Self { book, duramen, others: Arc::default(), caller: None }
+    }
+
+    /// The same services for one client.
+    #[must_use]
+    pub fn of(&self, caller: Caller) -> Self {
+        Self { caller: Some(caller), ..self.clone() }
     }
 
     /// Adds a service that is called now and then.
@@ -61,7 +81,10 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<Call> for Dispatch<B
     type Error = Infallible;
     type Future = Replying;
 
-    fn call(&self, call: Call) -> Replying {
+    fn call(&self, mut call: Call) -> Replying {
+        if let Some(caller) = &self.caller {
+            call.extensions_mut().insert(caller.clone());
+        }
         let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let reply = match service.map(|(name, _)| name) {
             Some(<duramen::LogServer<D> as NamedService>::NAME) => self.duramen.clone().call(call),
@@ -72,7 +95,7 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<Call> for Dispatch<B
             },
             None => unimplemented(),
         };
-        Replying(reply)
+        Replying { reply, caller: self.caller.clone() }
     }
 }
 
@@ -82,12 +105,16 @@ fn unimplemented() -> BoxFuture<Reply, Infallible> {
 }
 
 /// A reply on its way through [`rewritten`].
-pub struct Replying(BoxFuture<Reply, Infallible>);
+pub struct Replying {
+    reply: BoxFuture<Reply, Infallible>,
+    caller: Option<Caller>,
+}
 
 impl Future for Replying {
     type Output = Result<http::Response<ReplyBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map(|reply| reply.map(rewritten))
+        let this = &mut *self;
+        this.reply.as_mut().poll(cx).map(|reply| reply.map(|reply| rewritten(reply, &this.caller)))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::acks::{AckStream, Dialect};
 use super::deadline;
+use super::dispatch::Caller;
 use super::fetch::{Fetch, FetchLimits, FetchStream};
 use super::refusal::Refusal;
 use crate::actors::partition::{Ack, PartitionApi, PendingAck, ProduceError};
@@ -27,10 +28,12 @@ pub struct DuramenLog<P> {
 }
 
 impl<P: PartitionApi> DuramenLog<P> {
-    async fn fetch_from(&self, request: pb::FetchRequest) -> Result<Fetch<P>, Refusal> {
+    async fn fetch_from(&self, request: Request<pb::FetchRequest>) -> Result<Fetch<P>, Refusal> {
+        let peer = request.extensions().get::<Caller>().map(|caller| caller.peer);
+        let request = request.into_inner();
         topic::check(&request.topic, request.partition)?;
         let partition = self.proposer.partition.clone();
-        Fetch::begin(partition, request, self.fetch_limits, self.drain.clone()).await
+        Fetch::begin(partition, request, self.fetch_limits, self.drain.clone(), peer).await
     }
 }
 
@@ -42,9 +45,10 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         &self,
         request: Request<Streaming<pb::ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let requests = request.into_inner();
         let drain = self.drain.clone();
-        let proposer = self.proposer.clone();
+        let proposer = Proposer { caller, ..self.proposer.clone() };
         Ok(Response::new(AckStream::new(proposer, requests, self.outstanding_max, drain)))
     }
 
@@ -66,7 +70,7 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         &self,
         request: Request<pb::FetchRequest>,
     ) -> Result<Response<Self::FetchStream>, Status> {
-        Ok(Response::new(self.fetch_from(request.into_inner()).await?.into_stream()))
+        Ok(Response::new(self.fetch_from(request).await?.into_stream()))
     }
 
     async fn fetch_once(
@@ -74,7 +78,7 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         request: Request<pb::FetchRequest>,
     ) -> Result<Response<pb::FetchResponse>, Status> {
         let time = deadline::at_most(self.wait_max, request.metadata());
-        let mut fetch = self.fetch_from(request.into_inner()).await?;
+        let mut fetch = self.fetch_from(request).await?;
         let found = deadline::within(time, fetch.next(), Refusal::read_deadline).await?;
         Ok(Response::new(found.unwrap_or_else(|| fetch.nothing())))
     }
@@ -113,11 +117,14 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
 pub struct Proposer<P> {
     pub partition: P,
     pub clock: Arc<dyn Clock>,
+    /// Whose mistakes are noted: those within a stream do not show in its status.
+    pub caller: Option<Caller>,
 }
 
 impl<P: Clone> Clone for Proposer<P> {
     fn clone(&self) -> Self {
-        Self { partition: self.partition.clone(), clock: Arc::clone(&self.clock) }
+        let (partition, clock) = (self.partition.clone(), Arc::clone(&self.clock));
+        Self { partition, clock, caller: self.caller.clone() }
     }
 }
 
@@ -168,6 +175,9 @@ impl<P: PartitionApi> Dialect for Proposer<P> {
         Ok(match outcome {
             Ok(ack) => response(correlation_id, ack),
             Err(refusal) => {
+                if let (Some(caller), Some(mistake)) = (&self.caller, refusal.mistake()) {
+                    caller.complaints.note(caller.peer, mistake);
+                }
                 let error = Some(refusal.into_pb());
                 pb::ProduceResponse { correlation_id, error, ..Default::default() }
             }

@@ -1,9 +1,11 @@
 //! `log.v1`: the interface of the book's final program, for its clients as they are.
 
 use super::acks::{AckStream, Dialect};
+use super::dispatch::Caller;
 use super::refusal::Refusal;
 use super::{deadline, reply};
 use crate::actors::partition::{Ack, PartitionApi, PendingAck, ProduceError, ReadError};
+use crate::actors::readers::{Reader, ReaderWait};
 use crate::actors::readiness::NodeInfo;
 use crate::frontends::drain::Drain;
 use crate::model::{Clock, Offset, Record};
@@ -67,11 +69,14 @@ impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
         request: Request<pb::ConsumeRequest>,
     ) -> Result<Response<Self::ConsumeStreamStream>, Status> {
         self.partition.readable().map_err(status)?;
+        let peer = request.extensions().get::<Caller>().map(|caller| caller.peer);
+        let next = Offset(request.into_inner().offset);
         let follower = Follower {
+            reader: self.partition.reader(peer, next),
             partition: self.partition.clone(),
             high_watermark: self.partition.watch(),
             drain: self.drain.clone(),
-            next: Offset(request.into_inner().offset),
+            next,
             ahead: VecDeque::new(),
         };
         let records = futures_util::stream::try_unfold(follower, |mut follower| async move {
@@ -146,15 +151,23 @@ struct Follower<P> {
     drain: Drain,
     next: Offset,
     ahead: VecDeque<(Offset, Record)>,
+    reader: Option<Reader>,
 }
 
 impl<P: PartitionApi> Follower<P> {
+    fn waits(&self, wait: ReaderWait) {
+        if let Some(reader) = &self.reader {
+            reader.waits(wait, self.next);
+        }
+    }
+
     async fn next(&mut self) -> Result<(Offset, Record), Status> {
         loop {
             if let Some(found) = self.ahead.pop_front() {
                 return Ok(found);
             }
             let next = self.next;
+            self.waits(ReaderWait::Records);
             tokio::select! {
                 moved = self.high_watermark.wait_for(|end| *end > next) => {
                     moved.map_err(|_| Refusal::gone())?;
@@ -164,7 +177,10 @@ impl<P: PartitionApi> Follower<P> {
             let read = self.partition.read_records(next, READ_AHEAD_RECORDS, READ_AHEAD_BYTES);
             self.ahead = read.await.map_err(status)?.into();
             match self.ahead.back() {
-                Some((last, _)) => self.next = last.next(),
+                Some((last, _)) => {
+                    self.next = last.next();
+                    self.waits(ReaderWait::Client);
+                }
                 // Promised by the watermark and not there: never spin on it.
                 None => tokio::time::sleep(super::fetch::EMPTY_READ_PAUSE).await,
             }

@@ -6,6 +6,7 @@ mod dispatch;
 mod fetch;
 mod log;
 mod log_v1;
+mod observe;
 mod refusal;
 mod reply;
 mod serve;

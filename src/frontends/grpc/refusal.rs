@@ -1,5 +1,6 @@
 //! Why a call was refused, once for all: it becomes a call's status or an `error` within a stream.
 
+use crate::actors::observer::ObserveError;
 use crate::actors::partition::{ProduceError, ReadError};
 use crate::frontends::topic::TopicError;
 use crate::wire::pb::duramen::v1 as pb;
@@ -44,9 +45,21 @@ impl Refusal {
         Self::new(Code::DeadlineExceeded, "DEADLINE", "the deadline passed; nothing was changed")
     }
 
+    /// The caller's time ran out before an action was under way; the tree carries it out all the
+    /// same.
+    pub fn action_deadline() -> Self {
+        let message = "the deadline passed before the action was under way; `duramen ps` tells";
+        Self { definite: false, ..Self::new(Code::DeadlineExceeded, "DEADLINE", message) }
+    }
+
     /// When the same request may succeed, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// What is wrong with the request, where the client is to blame and not the time.
+    pub fn mistake(&self) -> Option<&str> {
+        matches!(self.code, Code::InvalidArgument | Code::NotFound).then_some(&self.message)
     }
 
     /// The refusal as a field of a stream's response.
@@ -108,6 +121,23 @@ impl From<ReadError> for Refusal {
             },
             ReadError::Io { .. } => Self::new(Code::Internal, "IO", message),
         }
+    }
+}
+
+impl From<ObserveError> for Refusal {
+    fn from(error: ObserveError) -> Self {
+        let (code, reason) = match &error {
+            ObserveError::UnknownPlace { .. } => (Code::NotFound, "UNKNOWN_PLACE"),
+            ObserveError::AmbiguousPlace { .. } => (Code::InvalidArgument, "AMBIGUOUS_PLACE"),
+            ObserveError::Invalid { .. } => (Code::InvalidArgument, "INVALID"),
+            ObserveError::NotNow { .. } => (Code::FailedPrecondition, "NOT_NOW"),
+            ObserveError::TooManyTaps(_) => (Code::ResourceExhausted, "TOO_MANY_TAPS"),
+            ObserveError::ForeignLogger => (Code::FailedPrecondition, "FOREIGN_LOGGER"),
+            ObserveError::UnknownCrash { .. } => (Code::NotFound, "UNKNOWN_CRASH"),
+            ObserveError::Unreadable { .. } => (Code::Internal, "IO"),
+            ObserveError::Ended => (Code::Unavailable, "STOPPED"),
+        };
+        Self::new(code, reason, error.to_string())
     }
 }
 

@@ -1,14 +1,17 @@
 //! Serves the gRPC port on the current thread's runtime, from a bound socket to the last goodbye.
 
-use super::dispatch::Dispatch;
+use super::dispatch::{Caller, Dispatch};
 use super::fetch::FetchLimits;
 use super::log::{DuramenLog, Proposer};
 use super::log_v1::LogV1;
+use super::observe::ObserveService;
+use crate::actors::observer::ObserveApi;
 use crate::actors::partition::PartitionApi;
 use crate::actors::readiness::{Condition, NodeInfo, Readiness};
 use crate::frontends::drain::Drain;
 use crate::frontends::listener::{ConnectionCounters, Listener};
 use crate::model::Clock;
+use crate::observe::Complaints;
 use crate::wire::pb;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -118,6 +121,10 @@ pub struct GrpcFrontend<P> {
     pub health: HealthSwitch,
     /// Counts connections.
     pub counters: Arc<ConnectionCounters>,
+    /// Where clients' mistakes are noted.
+    pub complaints: Arc<Complaints>,
+    /// The inside of the node; without it the port shows only records.
+    pub observer: Option<Arc<dyn ObserveApi>>,
     /// Where it tells what happens.
     pub logger: Logger,
 }
@@ -139,13 +146,16 @@ impl<P: PartitionApi> GrpcFrontend<P> {
             logger: self.logger.clone(),
             drain: drain.clone(),
         };
-        let (limits, logger) = (Arc::new(self.limits), self.logger);
+        let (limits, logger, complaints) = (Arc::new(self.limits), self.logger, self.complaints);
         let health = follow_readiness(&self.health, &*self.readiness, drain.clone());
         let accepting = listener.run(|stream, peer| {
-            let (dispatch, limits) = (dispatch.clone(), Arc::clone(&limits));
+            let caller = Caller { peer, complaints: Arc::clone(&complaints) };
+            let (dispatch, limits) = (dispatch.of(caller.clone()), Arc::clone(&limits));
             let (drain, logger) = (drain.clone(), logger.clone());
             async move {
-                if let Err(error) = serve_connection(stream, dispatch, &limits, drain).await {
+                if let Err(error) =
+                    serve_connection(stream, dispatch, &limits, drain, &caller).await
+                {
                     debug!(logger, "connection ended"; "peer" => %peer, "error" => %error);
                 }
             }
@@ -166,7 +176,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
         };
         let clock = Arc::clone(&self.clock);
         let duramen = DuramenLog {
-            proposer: Proposer { partition: self.partition.clone(), clock },
+            proposer: Proposer { partition: self.partition.clone(), clock, caller: None },
             node: Arc::clone(&self.node),
             outstanding_max: limits.outstanding_batches_max,
             fetch_limits: FetchLimits {
@@ -187,10 +197,18 @@ impl<P: PartitionApi> GrpcFrontend<P> {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let proven = "the descriptors are built into the program, and a test decodes them";
-        Dispatch::new(book, duramen)
+        let dispatch = Dispatch::new(book, duramen)
             .with(HealthServer::new(health))
             .with(reflection().build_v1().expect(proven))
-            .with(reflection().build_v1alpha().expect(proven))
+            .with(reflection().build_v1alpha().expect(proven));
+        let Some(observer) = &self.observer else { return dispatch };
+        dispatch.with(pb::duramen::v1::observe_server::ObserveServer::new(ObserveService {
+            observer: Arc::clone(observer),
+            node: Arc::clone(&self.node),
+            clock: Arc::clone(&self.clock),
+            wait_max: limits.request_deadline,
+            drain: drain.clone(),
+        }))
     }
 }
 
@@ -218,6 +236,7 @@ async fn serve_connection<S>(
     service: S,
     limits: &RpcLimits,
     drain: Drain,
+    caller: &Caller,
 ) -> io::Result<()>
 where
     S: hyper::service::HttpService<hyper::body::Incoming>,
@@ -239,7 +258,10 @@ where
     };
     match greeted {
         Ok(Ok(true)) => {}
-        Ok(Ok(false)) => return turn_away(stream).await,
+        Ok(Ok(false)) => {
+            caller.complaints.note(caller.peer, "it does not speak HTTP/2 on the gRPC port");
+            return turn_away(stream).await;
+        }
         Ok(Err(error)) => return Err(error),
         Err(_) => return Err(io::ErrorKind::TimedOut.into()),
     }

@@ -2,7 +2,7 @@
 //! GET; unknown fields, and what follows the first JSON value, are ignored; errors are plain text.
 
 use super::body;
-use super::error::HttpError;
+use super::error::{HttpError, Mistake};
 use super::serve::App;
 use crate::actors::partition::{PartitionApi, ReadError};
 use crate::model::{Offset, Record};
@@ -118,7 +118,10 @@ fn decode<T: DeserializeOwned + Default>(body: &[u8]) -> serde_json::Result<T> {
 }
 
 fn bad_request(error: serde_json::Error) -> Response {
-    text(StatusCode::BAD_REQUEST, &error.to_string())
+    let reason = error.to_string();
+    let mut response = text(StatusCode::BAD_REQUEST, &reason);
+    response.extensions_mut().insert(Mistake(reason));
+    response
 }
 
 fn base64_or_null<'de, D: Deserializer<'de>>(decoder: D) -> Result<Vec<u8>, D::Error> {

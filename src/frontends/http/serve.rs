@@ -1,24 +1,32 @@
 //! Serves the HTTP port on the current thread's runtime, from a bound socket to the last goodbye.
 
-use super::{book, error, health, records};
+use super::error::Mistake;
+use super::{book, error, health, observe, records};
+use crate::actors::observer::ObserveApi;
 use crate::actors::partition::PartitionApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
 use crate::frontends::drain::Drain;
 use crate::frontends::listener::{ConnectionCounters, Listener};
 use crate::model::Clock;
+use crate::observe::Complaints;
 use axum::Router;
+use axum::response::Response;
 use axum::routing::{any, get};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use slog::{Logger, debug};
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tower::{Service, ServiceExt};
 
 /// Limits of the HTTP port.
 #[derive(Debug, Clone)]
@@ -74,6 +82,10 @@ pub struct HttpFrontend<P> {
     pub limits: HttpLimits,
     /// Counts connections.
     pub counters: Arc<ConnectionCounters>,
+    /// Where clients' mistakes are noted.
+    pub complaints: Arc<Complaints>,
+    /// The inside of the node; without it the port shows only records.
+    pub observer: Option<Arc<dyn ObserveApi>>,
     /// Where it tells what happens.
     pub logger: Logger,
 }
@@ -85,6 +97,7 @@ pub struct App<P> {
     pub readiness: Arc<dyn Readiness>,
     pub clock: Arc<dyn Clock>,
     pub limits: HttpLimits,
+    pub observer: Option<Arc<dyn ObserveApi>>,
     pub drain: Drain,
 }
 
@@ -111,12 +124,14 @@ impl<P: PartitionApi> HttpFrontend<P> {
             readiness: self.readiness,
             clock: self.clock,
             limits: self.limits,
+            observer: self.observer,
             drain: drain.clone(),
         });
-        let logger = self.logger;
+        let (logger, complaints) = (self.logger, self.complaints);
         listener
             .run(|stream, peer| {
-                let (router, drain, logger) = (router.clone(), drain.clone(), logger.clone());
+                let router = noting(router.clone(), peer, Arc::clone(&complaints));
+                let (drain, logger) = (drain.clone(), logger.clone());
                 async move {
                     let served = serve_connection(stream, router, header_read_max, drain).await;
                     if let Err(error) = served {
@@ -133,6 +148,8 @@ fn router<P: PartitionApi>(app: App<P>) -> Router {
         .route("/", any(book::handle::<P>))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz::<P>))
+        .route("/observe/tree", get(observe::tree::<P>))
+        .route("/observe/explain", get(observe::explain::<P>))
         .route(
             "/v1/topics/{topic}/records",
             get(records::read::<P>).post(records::append::<P>).fallback(error::method_not_allowed),
@@ -141,12 +158,30 @@ fn router<P: PartitionApi>(app: App<P>) -> Router {
         .with_state(Arc::new(app))
 }
 
-async fn serve_connection(
-    stream: TcpStream,
+/// The router for one client, whose mistakes are noted.
+fn noting(
     router: Router,
+    peer: SocketAddr,
+    complaints: Arc<Complaints>,
+) -> impl Service<http::Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone
+{
+    ServiceExt::<http::Request<Incoming>>::map_response(router, move |reply: Response| {
+        if let Some(Mistake(reason)) = reply.extensions().get() {
+            complaints.note(peer, reason);
+        }
+        reply
+    })
+}
+
+async fn serve_connection<R>(
+    stream: TcpStream,
+    router: R,
     header_read_max: Duration,
     drain: Drain,
-) -> Result<(), hyper::Error> {
+) -> Result<(), hyper::Error>
+where
+    R: Service<http::Request<Incoming>, Response = Response, Error = Infallible> + Clone,
+{
     tokio::select! {
         // The first bytes of a request, or the client's goodbye: hyper sees which.
         _ = tokio::time::timeout(header_read_max, stream.readable()) => {}

@@ -216,7 +216,7 @@ impl Tree {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.quarantined_at = since;
         slog::error!(self.shared.environment.logger, "quarantined";
-            "path" => %node.vitals.path, "because" => %reason);
+            "actor" => %node.vitals.path, "because" => %reason);
         match node.parent {
             Some(parent) => drop(self.stale.insert(parent)),
             // Nobody above shows the root's state.
@@ -280,7 +280,7 @@ impl Tree {
             *blame = Some(path.clone());
         }
         slog::error!(self.shared.environment.logger, "supervisor gives up";
-            "path" => %node.vitals.path, "culprit" => %path, "because" => %reason);
+            "actor" => %node.vitals.path, "culprit" => %path, "because" => %reason);
         let text = reason.to_string();
         self.emit(id, EventKind::Escalated { reason: text.clone() });
         if id == self.root {

@@ -70,8 +70,8 @@ impl Message for Ask {
     type Result = ();
 }
 
-crate::mail!(Ask);
-crate::receives!(Adder: Ask);
+mail!(Ask);
+receives!(Adder: Ask);
 
 impl Handler<Ask> for Adder {
     type Result = ();

@@ -1,0 +1,507 @@
+//! The seam between front ends and the inside of a node: its tree, taps, explanations, and what an
+//! operator may do. Front ends are written against [`ObserveApi`] and know neither tree nor
+//! mailboxes. Nothing here asks an actor anything, so that it answers while a shard hangs.
+
+mod place;
+mod resolve;
+
+pub use place::{InHand, PlaceKind, PlaceReport, TreeReport};
+
+use super::explain::{Explanation, Subject};
+use crate::model::{Clock, Disposition};
+use crate::observe::{Hub, Pattern, Tap, TapFilter, TooManyTaps};
+use crate::supervision::{ActorPath, State, TreeError, TreeHandle, TreeStatus};
+use slog::{Logger, info};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// Everything a front end may see of the inside of a node, and do to it. Callable from any thread.
+pub trait ObserveApi: fmt::Debug + Send + Sync + 'static {
+    /// The places that a pattern covers, or all; parents before their children.
+    ///
+    /// # Errors
+    /// When the pattern covers nothing.
+    fn tree(&self, pattern: Option<&Pattern>) -> Result<TreeReport, ObserveError>;
+
+    /// Opens a tap.
+    ///
+    /// # Errors
+    /// When its pattern covers nobody, or there are as many taps as there may be.
+    fn tap(&self, filter: TapFilter) -> Result<OpenTap, ObserveError>;
+
+    /// Tells why something waits.
+    ///
+    /// # Errors
+    /// When there is no such thing.
+    fn explain(&self, subject: Subject) -> Result<Explanation, ObserveError>;
+
+    /// Acts on a place, given by its path or an unambiguous tail of it. `reason` is for the log,
+    /// and for those who find the place quarantined.
+    fn act(&self, action: Action, place: String, reason: String) -> Acting;
+
+    /// Which lines of diagnostics are written.
+    ///
+    /// # Errors
+    /// When the node does not decide that.
+    fn log_levels(&self) -> Result<LogLevels, ObserveError>;
+
+    /// Changes which lines of diagnostics are written.
+    ///
+    /// # Errors
+    /// When the text is no specification, or the node does not decide that.
+    fn set_log_levels(&self, spec: &str) -> Result<LogLevels, ObserveError>;
+
+    /// The crash reports, the newest first. Reads a directory: not for a thread that must not wait.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    fn crashes(&self) -> Result<Vec<CrashSummary>, ObserveError>;
+
+    /// One crash report, as JSON; the newest without a name. Reads a file, as above.
+    ///
+    /// # Errors
+    /// When there is none of this name, or it cannot be read.
+    fn crash(&self, name: Option<&str>) -> Result<CrashReport, ObserveError>;
+}
+
+/// What an operator may do to a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Stop it and start it again, with those that depend on it.
+    Restart,
+    /// Take its fault domain out of service.
+    Quarantine,
+    /// Bring its fault domain back into service.
+    Release,
+}
+
+impl Action {
+    /// The name on the command line and in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Quarantine => "quarantine",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// An action under way.
+pub type Acting = Pin<Box<dyn Future<Output = Result<Acted, ObserveError>> + Send>>;
+
+/// What an action did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acted {
+    /// The place that was meant.
+    pub path: String,
+    /// It, and what goes the same way with it, each with its state at the moment.
+    pub affected: Vec<(String, &'static str)>,
+    /// What happens next.
+    pub next: String,
+}
+
+/// A tap that was opened.
+#[derive(Debug)]
+pub struct OpenTap {
+    /// Where the messages come out.
+    pub tap: Tap,
+    /// What is odd about the request.
+    pub warnings: Vec<String>,
+}
+
+/// Which lines of diagnostics are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLevels {
+    /// Now.
+    pub spec: String,
+    /// Before it was changed; the same where nothing was.
+    pub before: String,
+    /// Lines dropped since the node started.
+    pub dropped: u64,
+}
+
+/// A crash report, as listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrashSummary {
+    /// By which it is asked for.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// A crash report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrashReport {
+    /// Its name.
+    pub name: String,
+    /// The whole of it.
+    pub json: String,
+}
+
+/// Whoever decides which lines of diagnostics are written.
+pub trait LogLevelControl: Send + Sync + 'static {
+    /// The specification in force.
+    fn spec(&self) -> String;
+    /// Puts another one in force.
+    ///
+    /// # Errors
+    /// Why the text is none.
+    fn set_spec(&self, spec: &str) -> Result<(), String>;
+    /// Lines dropped since the node started.
+    fn dropped(&self) -> u64;
+}
+
+/// Where crash reports are kept.
+pub trait CrashStore: Send + Sync + 'static {
+    /// What there is, the newest first.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn list(&self) -> Result<Vec<CrashSummary>, String>;
+    /// The report of this name; `None` where there is none.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn read(&self, name: &str) -> Result<Option<String>, String>;
+}
+
+/// Whoever knows why something waits.
+pub trait Explainer: Send + Sync + 'static {
+    /// The explanation; `None` where there is no such thing. An actor is given by its whole path.
+    fn explain(&self, subject: &Subject) -> Option<Explanation>;
+}
+
+/// Why something inside a node is not shown, or not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ObserveError {
+    /// No such place.
+    #[error("there is no {path} in the tree{}", mean(nearest))]
+    UnknownPlace {
+        /// What was asked for.
+        path: String,
+        /// What may have been meant.
+        nearest: Option<String>,
+    },
+    /// A tail of several paths.
+    #[error("{path} is any of {}: give more of the path", candidates.join(", "))]
+    AmbiguousPlace {
+        /// What was asked for.
+        path: String,
+        /// What it may be.
+        candidates: Vec<String>,
+    },
+    /// The request makes no sense.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The place is not one that this can be done to at present.
+    #[error("{message}")]
+    NotNow {
+        /// What it is instead.
+        message: String,
+    },
+    /// There are as many taps as there may be.
+    #[error(transparent)]
+    TooManyTaps(#[from] TooManyTaps),
+    /// The node runs inside a program that has a logger of its own.
+    #[error("this node's log levels are the affair of the program that it runs in")]
+    ForeignLogger,
+    /// There is no crash report of this name, or none at all.
+    #[error("there is no crash report {name}")]
+    UnknownCrash {
+        /// What was asked for.
+        name: String,
+    },
+    /// Crash reports cannot be read.
+    #[error("crash reports cannot be read: {message}")]
+    Unreadable {
+        /// What the system said.
+        message: String,
+    },
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    Ended,
+}
+
+fn mean(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|nearest| format!("; did you mean {nearest}?")).unwrap_or_default()
+}
+
+impl ObserveError {
+    /// Who must act: whoever asked, always.
+    pub fn disposition(&self) -> Disposition {
+        Disposition::TellCaller
+    }
+}
+
+/// [`ObserveApi`] of a whole node.
+pub struct Observer {
+    /// The tree.
+    pub tree: TreeHandle,
+    /// The recorders, and taps on them.
+    pub hub: Arc<Hub>,
+    /// The clock of the recorders.
+    pub clock: Arc<dyn Clock>,
+    /// `None` where the node does not decide what is logged.
+    pub log_levels: Option<Arc<dyn LogLevelControl>>,
+    /// Where crash reports are.
+    pub crashes: Arc<dyn CrashStore>,
+    /// Knows why something waits.
+    pub explainer: Arc<dyn Explainer>,
+    /// Where it is told what operators do.
+    pub logger: Logger,
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
+impl Observer {
+    fn places(&self) -> Vec<PlaceReport> {
+        let now = self.clock.monotonic();
+        place::report(&self.tree.status(), &self.hub.recorders(), now)
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.places().into_iter().map(|place| place.path).collect()
+    }
+
+    fn log_control(&self) -> Result<&dyn LogLevelControl, ObserveError> {
+        self.log_levels.as_deref().ok_or(ObserveError::ForeignLogger)
+    }
+}
+
+/// What is odd about the types of messages that a tap names.
+fn doubts(filter: &TapFilter, hub: &Hub) -> Vec<String> {
+    let recorders = hub.recorders();
+    let covered = recorders.iter().filter(|recorder| filter.pattern.covers(recorder.path_text()));
+    let mut known: Vec<&str> =
+        covered.flat_map(|recorder| recorder.reading().kinds).map(|kind| kind.message).collect();
+    known.sort_unstable();
+    known.dedup();
+    let unknown = filter.messages.iter().filter(|name| !known.contains(&name.as_str()));
+    unknown
+        .map(|name| {
+            let nearest = resolve::nearest(name, known.iter().copied());
+            let hint = nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+            format!("no message {name} was handled there so far{hint}")
+        })
+        .collect()
+}
+
+impl ObserveApi for Observer {
+    fn tree(&self, pattern: Option<&Pattern>) -> Result<TreeReport, ObserveError> {
+        let mut places = self.places();
+        if let Some(pattern) = pattern {
+            let paths: Vec<String> = places.iter().map(|place| place.path.clone()).collect();
+            resolve::check_pattern(pattern, &paths)?;
+            places.retain(|place| pattern.covers(&place.path));
+        }
+        Ok(TreeReport {
+            time: self.clock.wall(),
+            places,
+            taps: self.hub.taps(),
+            tap_dropped: self.hub.dropped(),
+            log_dropped: self.log_levels.as_ref().map_or(0, |control| control.dropped()),
+        })
+    }
+
+    fn tap(&self, filter: TapFilter) -> Result<OpenTap, ObserveError> {
+        resolve::check_pattern(&filter.pattern, &self.paths())?;
+        let warnings = doubts(&filter, &self.hub);
+        Ok(OpenTap { tap: self.hub.tap(filter)?, warnings })
+    }
+
+    fn explain(&self, subject: Subject) -> Result<Explanation, ObserveError> {
+        let subject = match subject {
+            Subject::Node => Subject::Node,
+            // A partition is a place too: what is meant by a wrong name is found in the same way.
+            Subject::Partition(name) => {
+                resolve::place(&self.paths(), &format!("partitions/{name}"))?;
+                Subject::Partition(name)
+            }
+            Subject::Actor(path) => Subject::Actor(resolve::place(&self.paths(), &path)?),
+        };
+        let unknown = |path: String| ObserveError::UnknownPlace { path, nearest: None };
+        self.explainer.explain(&subject).ok_or_else(|| match subject {
+            Subject::Node => unknown("node".into()),
+            Subject::Partition(path) | Subject::Actor(path) => unknown(path),
+        })
+    }
+
+    fn act(&self, action: Action, place: String, reason: String) -> Acting {
+        let (tree, logger) = (self.tree.clone(), self.logger.clone());
+        let places = self.places();
+        Box::pin(async move {
+            let paths: Vec<String> = places.iter().map(|place| place.path.clone()).collect();
+            let path = resolve::place(&paths, &place)?;
+            let is_worker = |place: &&PlaceReport| place.kind == PlaceKind::Worker;
+            if places.iter().filter(is_worker).any(|worker| worker.path == path) {
+                let message = format!("{path} is a worker: act on the actor that it belongs to");
+                return Err(ObserveError::NotNow { message });
+            }
+            let at = ActorPath::from(path.as_str());
+            info!(logger, "an operator acts"; "action" => action.name(), "place" => &path,
+                "reason" => &reason);
+            match action {
+                Action::Restart => tree.restart(&at).await,
+                Action::Quarantine => tree.quarantine(&at, reason).await,
+                Action::Release => tree.release(&at).await,
+            }
+            .map_err(|error| refused(error, action))?;
+            let affected = affected(&tree.status(), &at);
+            let next = what_next(action, &path, &affected);
+            Ok(Acted { path, affected, next })
+        })
+    }
+
+    fn log_levels(&self) -> Result<LogLevels, ObserveError> {
+        let control = self.log_control()?;
+        let spec = control.spec();
+        Ok(LogLevels { before: spec.clone(), spec, dropped: control.dropped() })
+    }
+
+    fn set_log_levels(&self, spec: &str) -> Result<LogLevels, ObserveError> {
+        let control = self.log_control()?;
+        let before = control.spec();
+        control.set_spec(spec).map_err(|message| ObserveError::Invalid { message })?;
+        let spec = control.spec();
+        info!(self.logger, "log levels changed"; "spec" => &spec, "before" => &before);
+        Ok(LogLevels { spec, before, dropped: control.dropped() })
+    }
+
+    fn crashes(&self) -> Result<Vec<CrashSummary>, ObserveError> {
+        self.crashes.list().map_err(|message| ObserveError::Unreadable { message })
+    }
+
+    fn crash(&self, name: Option<&str>) -> Result<CrashReport, ObserveError> {
+        let unknown = |name: &str| ObserveError::UnknownCrash { name: name.into() };
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None => match self.crashes()?.into_iter().next() {
+                Some(newest) => newest.name,
+                None => return Err(unknown("at all")),
+            },
+        };
+        let found = self.crashes.read(&name);
+        match found.map_err(|message| ObserveError::Unreadable { message })? {
+            Some(json) => Ok(CrashReport { name, json }),
+            None => Err(unknown(&name)),
+        }
+    }
+}
+
+fn refused(error: TreeError, action: Action) -> ObserveError {
+    match error {
+        TreeError::Unknown { path } => {
+            ObserveError::UnknownPlace { path: path.to_string(), nearest: None }
+        }
+        TreeError::Ended => ObserveError::Ended,
+        TreeError::Exists { .. } => ObserveError::NotNow { message: error.to_string() },
+        TreeError::NotNow { path, state, .. } => {
+            let mut message = format!("cannot {} {path}: it is {state}", action.name());
+            if action == Action::Restart && state.starts_with("quarantined") {
+                message.push_str(&format!("; `duramen actor release {path}` brings it back"));
+            }
+            ObserveError::NotNow { message }
+        }
+    }
+}
+
+/// The place, and those of its fault domain that are not running: an actor's siblings, or all that
+/// is below a supervisor.
+fn affected(root: &TreeStatus, path: &ActorPath) -> Vec<(String, &'static str)> {
+    fn gather(
+        at: &TreeStatus,
+        path: &ActorPath,
+        is_within: bool,
+        found: &mut Vec<(String, &'static str)>,
+    ) {
+        let is_parent = at.children.iter().any(|child| child.path == *path);
+        if at.path == *path || is_within && at.state != State::Running {
+            found.push((at.path.to_string(), place::state_name(&at.state)));
+        }
+        for child in &at.children {
+            gather(child, path, is_within || is_parent || at.path == *path, found);
+        }
+    }
+    let mut found = Vec::new();
+    gather(root, path, false, &mut found);
+    found
+}
+
+fn what_next(action: Action, path: &str, affected: &[(String, &'static str)]) -> String {
+    let others = affected.iter().filter(|(place, _)| place != path).count();
+    let with = match others {
+        0 => String::new(),
+        1 => " with one other place of its fault domain".into(),
+        more => format!(" with {more} other places of its fault domain"),
+    };
+    match action {
+        Action::Restart => format!(
+            "it stops and starts again{with}; until then callers are refused and told when to try \
+             again. `duramen ps` shows when it runs"
+        ),
+        Action::Quarantine => format!(
+            "it stops{with} and takes nothing more; what was committed can still be read. It \
+             comes back by `duramen actor release {path}`"
+        ),
+        Action::Release => format!(
+            "it starts again{with}, from what is on disk, and takes requests once it runs; its \
+             count of crashes begins anew. `duramen explain actor {path}` tells how far it is"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervision::Kind;
+
+    fn status(path: &str, kind: Kind, state: State, children: Vec<TreeStatus>) -> TreeStatus {
+        TreeStatus {
+            path: path.into(),
+            kind,
+            state,
+            generation: 1,
+            restarts: 0,
+            last_exit: None,
+            uptime: None,
+            in_flight: 0,
+            refused: 0,
+            children,
+        }
+    }
+
+    #[test]
+    fn an_action_tells_of_its_fault_domain_and_of_nobody_else() {
+        let actor = |path, state| status(path, Kind::Actor, state, Vec::new());
+        let pair =
+            vec![actor("node/p/log", State::Stopping), actor("node/p/raft", State::Stopping)];
+        let partition = status("node/p", Kind::Supervisor, State::Running, pair);
+        let other = actor("node/other", State::Stopping);
+        let root = status("node", Kind::Supervisor, State::Running, vec![partition, other]);
+        let found = affected(&root, &"node/p/raft".into());
+        assert_eq!(
+            found,
+            [("node/p/log".to_owned(), "stopping"), ("node/p/raft".to_owned(), "stopping")]
+        );
+        assert!(what_next(Action::Restart, "node/p/raft", &found).contains("one other place"));
+        let found = affected(&root, &"node/p".into());
+        assert_eq!(found.len(), 3, "{found:?}");
+    }
+
+    #[test]
+    fn what_is_quarantined_is_told_to_be_released_and_not_restarted() {
+        let (path, state) = ("node/p".into(), "quarantined since 7: fsync failed".into());
+        let error = TreeError::NotNow { path, verb: "restart", state };
+        let text = refused(error, Action::Restart).to_string();
+        assert!(text.contains("fsync failed; `duramen actor release node/p`"), "{text}");
+    }
+}
