@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "tests look at real files")]
+
 use super::*;
 use crate::actors::partition::ProduceError;
 use crate::log::disk::sim::{CrashMode, DiskCall, Errno, Fault as DiskFault, SimDisk};
