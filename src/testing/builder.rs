@@ -5,7 +5,7 @@ use super::control::ControlThread;
 use super::machine::Machine;
 use super::node::{Life, TestNode};
 use super::story::Story;
-use super::wait::PATIENCE;
+use super::wait::{PATIENCE, until_or};
 use crate::actors::partition::{PartitionApi, PartitionState};
 use crate::log::disk::{Disk, RealDisk, SimDisk};
 use crate::node::{NodeError, Surroundings};
@@ -121,10 +121,14 @@ impl Kept {
         let (thread, handles) = ControlThread::start(self.settings.clone(), surroundings)?;
         self.story.lives(&handles.hub);
         let node = TestNode { live: Some(Life { thread, handles, machine }), kept: Some(self) };
-        node.until("recovery is over", |node| {
+        // However little patience the test has: that is for what it asks itself.
+        let is_over = || {
             let state = node.log().describe().state;
-            !matches!(state, PartitionState::Recovering | PartitionState::Restarting)
-        });
+            let is_under_way =
+                matches!(state, PartitionState::Recovering | PartitionState::Restarting);
+            (!is_under_way).then_some(())
+        };
+        until_or(PATIENCE, is_over, || format!("recovery is over\n{}", node.sight()));
         Ok(node)
     }
 }

@@ -44,6 +44,11 @@ mod wait;
 #[cfg(test)]
 mod tests;
 
+/// The guide's examples are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/testing.md")]
+struct Guide;
+
 pub use builder::TestNodeBuilder;
 pub use chance::{Chance, SEED_VARIABLE, seed};
 pub use history::{Mark, What};

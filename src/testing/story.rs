@@ -19,6 +19,8 @@ thread_local! {
 /// What a node did, over all its lives.
 #[derive(Debug)]
 pub(super) struct Story {
+    /// Counted from 1 among the nodes of its thread.
+    number: usize,
     name: String,
     seed: u64,
     hub: Mutex<Option<Arc<Hub>>>,
@@ -29,11 +31,15 @@ pub(super) struct Story {
 impl Story {
     /// Of a node that the calling thread starts.
     pub(super) fn begin(seed: u64) -> Arc<Self> {
+        // A thread may run one test after another.
+        IS_TOLD.set(std::thread::panicking());
         STORIES.with_borrow_mut(|stories| {
             stories.retain(|story| story.strong_count() > 0);
-            let name = format!("node {}", stories.len() + 1);
+            let last = stories.last().and_then(Weak::upgrade).map_or(0, |story| story.number);
+            let number = last + 1;
+            let name = format!("node {number}");
             let (hub, past) = (Mutex::default(), Mutex::default());
-            let story = Arc::new(Self { name, seed, hub, past });
+            let story = Arc::new(Self { number, name, seed, hub, past });
             stories.push(Arc::downgrade(&story));
             story
         })

@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "tests look at real files")]
+
 use super::*;
 use crate::actors::partition::ProduceError;
 use crate::log::disk::sim::{CrashMode, DiskCall, Errno, Fault as DiskFault, SimDisk};
@@ -164,12 +166,12 @@ fn a_full_actor_refuses_with_nothing_done_and_takes_requests_again_afterwards() 
     node.ready();
     for what in [Bound::Messages, Bound::Bytes] {
         // Something must be under way for the bound on bytes to count.
-        node.inject(RAFT, Fault::Fill { what, time: Duration::from_millis(300) });
+        node.inject(RAFT, Fault::Fill { what, time: Duration::from_secs(1) });
         let refused = node.until_some("a request is refused", |node| node.append("x").err());
         assert!(matches!(refused, ProduceError::Overloaded { .. }), "{refused:?}");
         node.until("requests are taken again", |node| node.append("y").is_ok());
     }
-    node.inject(RAFT, Fault::Fill { what: Bound::Mailbox, time: Duration::from_millis(300) });
+    node.inject(RAFT, Fault::Fill { what: Bound::Mailbox, time: Duration::from_secs(1) });
     let refused = node.until_some("a burst is refused", |node| {
         use crate::actors::partition::PartitionApi;
         use crate::model::{Record, Timestamp};
@@ -223,6 +225,28 @@ fn a_failure_tells_the_seed_and_the_messages_of_all_nodes_in_the_order_of_sendin
     assert_eq!(nodes, [true, false, true, false, true, false], "{told}");
     let id = |line: &&str| line.split_whitespace().next().unwrap().parse::<u64>().unwrap();
     assert!(proposals.is_sorted_by_key(id), "{told}");
+}
+
+#[test]
+fn a_test_that_panics_prints_it_all() {
+    let alone = ["testing::tests::fails_on_purpose", "--exact", "--ignored", "--nocapture"];
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = command.args(alone).env(SEED_VARIABLE, "77").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("on purpose"), "{told}");
+    for part in ["node 1: seed 77", "node 2: seed 77", " node 2 node/partitions/log/0/raft Propose"]
+    {
+        assert_eq!(told.matches(part).count(), 1, "{part}: {told}");
+    }
+}
+
+#[test]
+#[ignore = "run by the test above, to fail in a process of its own"]
+fn fails_on_purpose() {
+    let _first = TestNode::start();
+    let second = TestNode::start();
+    second.append("one").unwrap();
+    panic!("on purpose");
 }
 
 #[test]

@@ -31,9 +31,6 @@ const KEPT_TO: [(&str, &[&str]); 6] = [
     ("axum", &["frontends"]),
 ];
 
-/// Macros of `supervision` that lie at the root, as exported ones do: they name no room.
-const MACROS: [&str; 2] = ["mail", "receives"];
-
 const LINES_MAX: usize = 600;
 
 #[derive(Debug)]
@@ -80,9 +77,7 @@ fn rooms_named(text: &str) -> Vec<(usize, String)> {
             let word: String =
                 rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             assert!(!word.is_empty(), "line {}: name the room right behind crate::", number + 1);
-            if !MACROS.contains(&word.as_str()) {
-                named.push((number + 1, word));
-            }
+            named.push((number + 1, word));
         }
     }
     named
