@@ -145,7 +145,16 @@ impl Node {
             },
         );
         let shard = Place::Shard(Shard::new("duramen-shard-0"));
-        let partition = Partition::plant(&root, &shard, settings, options, &disk, &clock, &logger, &instruments);
+        let partition = Partition::plant(
+            &root,
+            &shard,
+            settings,
+            options,
+            &disk,
+            &clock,
+            &logger,
+            &instruments,
+        );
         housekeeping_below(&root, partition.log.clone());
         let rpc_addr = local_addr(&rpc, settings.rpc.addr);
         let http_addr = local_addr(&http, settings.http.addr);
@@ -363,8 +372,7 @@ impl Partition {
         };
         let durability = settings.log.durability;
         let (clock, instruments) = (Arc::clone(clock), instruments.clone());
-        let handle =
-            PartitionHandle::new(raft, published, clock, limits, durability, instruments);
+        let handle = PartitionHandle::new(raft, published, clock, limits, durability, instruments);
         Self { handle, log, plan }
     }
 }

@@ -47,9 +47,4 @@ impl Calls {
     pub fn finish(&self, begun: &Begun, outcome: Outcome, why: impl FnOnce() -> String) {
         self.instruments.finish(begun, outcome, why);
     }
-
-    /// What is measured.
-    pub fn instruments(&self) -> &Instruments {
-        &self.instruments
-    }
 }

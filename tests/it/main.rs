@@ -9,4 +9,5 @@ mod fault_domains;
 mod frontends;
 mod harness;
 mod real_input;
+mod telemetry;
 mod tidy;

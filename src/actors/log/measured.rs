@@ -19,12 +19,7 @@ impl<'a> Measured<'a> {
 
     /// The write, and its sync where there is one, is over. An entry without records (a vote, the
     /// first of a term) is no flush of anybody's records.
-    pub fn end(
-        self,
-        entries: &[Entry],
-        traces: &[TraceContext],
-        outcome: &Result<Kept, LogError>,
-    ) {
+    pub fn end(self, entries: &[Entry], traces: &[TraceContext], outcome: &Result<Kept, LogError>) {
         let (plan, since, now) = (self.plan, self.since, self.plan.clock.monotonic());
         let metrics = &plan.instruments.metrics.log;
         let records = entries.iter().map(|entry| entry.payload.records()).sum();

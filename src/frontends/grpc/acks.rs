@@ -6,7 +6,7 @@
 
 use super::refusal::Refusal;
 use crate::actors::partition::{Ack, PendingAck};
-use crate::frontends::calls::{Calls, Caller};
+use crate::frontends::calls::{Caller, Calls};
 use crate::frontends::drain::{Drain, DrainPoller};
 use crate::observe::Begun;
 use crate::observe::metrics::{Method, Outcome};

@@ -2,7 +2,7 @@
 
 use super::serve::App;
 use crate::actors::partition::PartitionApi;
-use crate::frontends::calls::{Calls, Caller};
+use crate::frontends::calls::{Caller, Calls};
 use crate::observe::metrics::{Method, Outcome, TEXT_CONTENT_TYPE};
 use axum::extract::{Request, State};
 use axum::middleware::Next;

@@ -82,7 +82,8 @@ impl Method {
     /// The method that a gRPC path, `/service/method`, names.
     pub fn of_call(path: &str) -> Self {
         let named = |method: &Self| {
-            method.protocol() == Protocol::Grpc && path.strip_prefix('/') == Some(method.span_name())
+            method.protocol() == Protocol::Grpc
+                && path.strip_prefix('/') == Some(method.span_name())
         };
         Self::ALL.into_iter().find(named).unwrap_or(Self::OtherCall)
     }
@@ -129,7 +130,8 @@ mod tests {
     fn a_call_is_known_by_its_path() {
         assert_eq!(Method::of_call("/duramen.v1.Log/Produce"), Method::Produce);
         assert_eq!(Method::of_call("/log.v1.Log/Produce"), Method::BookProduce);
-        for path in ["", "/", "/duramen.v1.Log/", "/duramen.v1.Log/Producer", "POST /v1", "/other"] {
+        for path in ["", "/", "/duramen.v1.Log/", "/duramen.v1.Log/Producer", "POST /v1", "/other"]
+        {
             assert_eq!(Method::of_call(path), Method::OtherCall, "{path}");
         }
         for (number, method) in Method::ALL.into_iter().enumerate() {

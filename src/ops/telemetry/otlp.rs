@@ -146,8 +146,7 @@ fn to_span(record: SpanRecord) -> Span {
         Attribute::Text(value) => text(name, &value),
         Attribute::Number(value) => attribute(name, any_value::Value::IntValue(value)),
     });
-    let parent_span_id =
-        if parent_id == 0 { Vec::new() } else { parent_id.to_be_bytes().to_vec() };
+    let parent_span_id = if parent_id == 0 { Vec::new() } else { parent_id.to_be_bytes().to_vec() };
     Span {
         trace_id: trace_id.to_be_bytes().to_vec(),
         span_id: span_id.to_be_bytes().to_vec(),
@@ -204,11 +203,7 @@ fn number(family: &Family, sample: &Sample, times: (u64, u64)) -> Option<NumberD
     })
 }
 
-fn distribution(
-    family: &Family,
-    sample: &Sample,
-    times: (u64, u64),
-) -> Option<HistogramDataPoint> {
+fn distribution(family: &Family, sample: &Sample, times: (u64, u64)) -> Option<HistogramDataPoint> {
     let Value::Distribution(found) = &sample.value else { return None };
     Some(HistogramDataPoint {
         attributes: labels(family, sample),

@@ -71,7 +71,10 @@ async fn files_hold_each_span_and_the_metrics_of_the_end() {
         serde_json::from_str::<serde_json::Value>(&last).unwrap()
     };
     let traces = content("traces-");
-    assert_eq!((&traces["name"], &traces["parent_id"]), (&"queue".into(), &format!("{:016x}", 3).into()));
+    assert_eq!(
+        (&traces["name"], &traces["parent_id"]),
+        (&"queue".into(), &format!("{:016x}", 3).into())
+    );
     assert_eq!(traces["attributes"]["duramen.bytes"], 6);
     assert!(!content("metrics-")["metrics"].as_array().unwrap().is_empty());
 }
