@@ -9,6 +9,7 @@
 //! └─ frontends                 one-for-one: grpc (shard thread), http (control thread)
 //! ```
 
+mod instruments;
 mod readings;
 
 use crate::actors::frontend::{self, FrontendActor, Serve};
@@ -28,11 +29,11 @@ use crate::log::batch::BatchLimits;
 use crate::log::disk::{Disk, RealDisk};
 use crate::model::{Clock, SystemClock};
 use crate::observe::metrics::Measure;
-use crate::observe::{Hub, Instruments, MessageFilter, Tracer};
+use crate::observe::{Hub, Instruments, MessageFilter};
 use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::ops::logger::LogControl;
 use crate::ops::settings::Settings;
-use crate::ops::telemetry::{Telemetry, TelemetryError, TelemetryOptions};
+use crate::ops::telemetry::{Telemetry, TelemetryError};
 use crate::supervision::{
     ActorRef, Admission, Environment, Exhausted, Intensity, Order, Place, Shard, Strategy,
     Supervisor, SupervisorSpec, TreeHandle,
@@ -126,13 +127,12 @@ impl Node {
     /// As [`Node::start`].
     pub fn start_with(settings: &Settings, surroundings: Surroundings) -> Result<Self, NodeError> {
         let Surroundings { disk, logger, log_control } = surroundings;
-        let options = log_options(settings);
-        options.validate()?;
+        log_options(settings).validate()?;
         let data_dir = DataDir::open(&settings.data_dir)?;
         let rpc = listen(settings.rpc.addr, "gRPC")?;
         let http = listen(settings.http.addr, "HTTP")?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let (instruments, telemetry) = instruments(settings, &data_dir, &clock, &logger)?;
+        let (instruments, telemetry) = instruments::make(settings, &data_dir, &clock, &logger)?;
         let filter = log_control.clone().map(|control| Arc::new(control) as Arc<dyn MessageFilter>);
         let hub = Hub::new(logger.clone(), filter, RECORDER_MESSAGES);
         let root = Supervisor::new(
@@ -145,16 +145,8 @@ impl Node {
             },
         );
         let shard = Place::Shard(Shard::new("duramen-shard-0"));
-        let partition = Partition::plant(
-            &root,
-            &shard,
-            settings,
-            options,
-            &disk,
-            &clock,
-            &logger,
-            &instruments,
-        );
+        let partition =
+            Partition::plant(&root, &shard, settings, &disk, &clock, &logger, &instruments);
         housekeeping_below(&root, partition.log.clone());
         let rpc_addr = local_addr(&rpc, settings.rpc.addr);
         let http_addr = local_addr(&http, settings.http.addr);
@@ -278,33 +270,6 @@ impl Node {
     }
 }
 
-/// What is handed to everyone who measures; with an exporter where one is wanted.
-fn instruments(
-    settings: &Settings,
-    data_dir: &DataDir,
-    clock: &Arc<dyn Clock>,
-    logger: &Logger,
-) -> Result<(Instruments, Option<Telemetry>), TelemetryError> {
-    let wanted = &settings.telemetry;
-    let options = TelemetryOptions {
-        otlp_endpoint: wanted.otlp_endpoint.as_ref().map(|url| url.as_str().to_owned()),
-        debug_dir: wanted.debug_dir.clone(),
-        metrics_interval: wanted.metrics_interval,
-        instance: data_dir.node_id().to_owned(),
-    };
-    let metrics = Arc::default();
-    let clock = Arc::clone(clock);
-    if !options.is_wanted() {
-        return Ok((Instruments { metrics, tracer: Arc::new(Tracer::off(clock)) }, None));
-    }
-    let exporter_logger = logger.new(o!("actor" => "node/telemetry"));
-    let telemetry =
-        Telemetry::start(&options, Arc::clone(&metrics), Arc::clone(&clock), exporter_logger)?;
-    let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-    let tracer = Tracer::new(telemetry.sink(), wanted.traces_ratio, seed, clock);
-    Ok((Instruments { metrics, tracer: Arc::new(tracer) }, Some(telemetry)))
-}
-
 /// The one partition of the one topic.
 struct Partition {
     handle: PartitionHandle,
@@ -317,7 +282,6 @@ impl Partition {
         root: &Supervisor,
         shard: &Place,
         settings: &Settings,
-        options: LogOptions,
         disk: &Arc<dyn Disk>,
         clock: &Arc<dyn Clock>,
         logger: &Logger,
@@ -332,6 +296,7 @@ impl Partition {
         // One for all: a Raft core never comes back on a log that was not recovered with it.
         let spec = supervisor("log/0", Strategy::OneForAll, Exhausted::Quarantine, settings);
         let supervisor = partitions.supervisor(spec);
+        let options = log_options(settings);
         let limits = options.batch;
         let published = Arc::new(Published::default());
         let logger = logger.new(o!("actor" => "node/partitions/log/0/log"));
