@@ -191,6 +191,24 @@ fn a_collector_that_is_away_costs_spans_and_nothing_else() {
 }
 
 #[test]
+fn a_client_whose_collector_is_away_says_so_and_appends_all_the_same() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let node = Binary::start(&directory.path().join("data"));
+    let lines = directory.path().join("lines");
+    std::fs::write(&lines, "a line\n").unwrap();
+    let produced = Command::new(EXE)
+        .args(["produce", "--rpc-addr", &node.rpc, "-f"])
+        .arg(&lines)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{free}"))
+        .output()
+        .unwrap();
+    assert!(produced.status.success() && node.high_watermark() == 1);
+    let told = String::from_utf8_lossy(&produced.stderr);
+    assert!(told.contains("the trace was not exported"), "{told}");
+}
+
+#[test]
 fn a_node_without_telemetry_has_no_thread_for_it() {
     let directory = tempfile::tempdir().unwrap();
     let node = Binary::start(&directory.path().join("binary"));
