@@ -11,6 +11,7 @@
 
 mod front;
 mod inside;
+mod instruments;
 mod partition;
 mod readings;
 
@@ -23,12 +24,12 @@ use crate::actors::readiness::NodeInfo;
 use crate::log::disk::{Disk, RealDisk};
 use crate::model::{Clock, SystemClock};
 use crate::observe::metrics::Measure;
-use crate::observe::{Complaints, CrashSink, Hub, Instruments, MessageFilter, Tracer};
+use crate::observe::{Complaints, CrashSink, Hub, MessageFilter};
 use crate::ops::crash::CrashStore;
 use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::ops::logger::LogControl;
 use crate::ops::settings::Settings;
-use crate::ops::telemetry::{Telemetry, TelemetryError, TelemetryOptions};
+use crate::ops::telemetry::{Telemetry, TelemetryError};
 use crate::supervision::{
     Environment, Exhausted, Intensity, Order, Place, Shard, ShardThreads, Strategy, Supervisor,
     SupervisorSpec, TreeHandle,
@@ -134,7 +135,7 @@ impl Node {
         let data_dir = DataDir::open(&settings.data_dir)?;
         let rpc = listen(settings.rpc.addr, "gRPC")?;
         let http = listen(settings.http.addr, "HTTP")?;
-        let (instruments, telemetry) = instruments(settings, &data_dir, &clock, &logger)?;
+        let (instruments, telemetry) = instruments::make(settings, &data_dir, &clock, &logger)?;
         let filter = log_control.clone().map(|control| Arc::new(control) as Arc<dyn MessageFilter>);
         let hub = Hub::new(logger.clone(), filter, settings.recorder.messages_max as usize);
         let crashes = CrashStore::new(settings, logger.clone());
@@ -347,33 +348,6 @@ impl Node {
             telemetry.shutdown(grace.max(FAREWELL)).await;
         }
     }
-}
-
-/// What is handed to everyone who measures; with an exporter where one is wanted.
-fn instruments(
-    settings: &Settings,
-    data_dir: &DataDir,
-    clock: &Arc<dyn Clock>,
-    logger: &Logger,
-) -> Result<(Instruments, Option<Telemetry>), TelemetryError> {
-    let wanted = &settings.telemetry;
-    let options = TelemetryOptions {
-        otlp_endpoint: wanted.otlp_endpoint.as_ref().map(|url| url.as_str().to_owned()),
-        debug_dir: wanted.debug_dir.clone(),
-        metrics_interval: wanted.metrics_interval,
-        instance: data_dir.node_id().to_owned(),
-    };
-    let metrics = Arc::default();
-    let clock = Arc::clone(clock);
-    if !options.is_wanted() {
-        return Ok((Instruments { metrics, tracer: Arc::new(Tracer::off(clock)) }, None));
-    }
-    let exporter_logger = logger.new(o!("actor" => "node/telemetry"));
-    let telemetry =
-        Telemetry::start(&options, Arc::clone(&metrics), Arc::clone(&clock), exporter_logger)?;
-    let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-    let tracer = Tracer::new(telemetry.sink(), wanted.traces_ratio, seed, clock);
-    Ok((Instruments { metrics, tracer: Arc::new(tracer) }, Some(telemetry)))
 }
 
 fn housekeeping_below(root: &Supervisor, tended: Tended) {

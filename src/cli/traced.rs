@@ -3,6 +3,7 @@
 
 use crate::cli::Failure;
 use crate::model::Clock;
+use crate::observe::metrics::Metrics;
 use crate::observe::{Attribute, TraceContext, Tracer};
 use crate::ops::telemetry::{Telemetry, TelemetryOptions};
 use slog::{Logger, o};
@@ -18,6 +19,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Traced {
     telemetry: Telemetry,
+    endpoint: String,
+    counts: Arc<Metrics>,
     tracer: Tracer,
     place: TraceContext,
     since: Duration,
@@ -28,13 +31,14 @@ impl Traced {
     pub fn begin(clock: &Arc<dyn Clock>) -> Option<Self> {
         let endpoint = std::env::var(ENDPOINT_VARIABLE).ok().filter(|text| !text.is_empty())?;
         let options = TelemetryOptions {
-            otlp_endpoint: Some(endpoint),
+            otlp_endpoint: Some(endpoint.clone()),
             debug_dir: None,
             metrics_interval: Duration::from_secs(3600),
             instance: "cli".into(),
         };
         let logger = Logger::root(slog::Discard, o!());
-        let started = Telemetry::start(&options, Arc::default(), Arc::clone(clock), logger);
+        let counts = Arc::<Metrics>::default();
+        let started = Telemetry::start(&options, Arc::clone(&counts), Arc::clone(clock), logger);
         let telemetry = match started {
             Ok(telemetry) => telemetry,
             Err(error) => {
@@ -45,7 +49,7 @@ impl Traced {
         let tracer = Tracer::new(telemetry.sink(), 1.0, seed(), Arc::clone(clock));
         let place = tracer.root()?;
         let since = tracer.now();
-        Some(Self { telemetry, tracer, place, since })
+        Some(Self { telemetry, endpoint, counts, tracer, place, since })
     }
 
     /// What is sent with requests.
@@ -63,6 +67,13 @@ impl Traced {
         let error = failure.map(|failure| failure.error.clone().into());
         self.tracer.client(name, self.place, self.since, attributes, error);
         self.telemetry.shutdown(FAREWELL).await;
+        if self.counts.spans_exported.get() == 0 {
+            eprintln!(
+                "warning: the trace was not exported: {ENDPOINT_VARIABLE} is {}, and nobody there \
+                 takes OTLP over gRPC (without TLS)",
+                self.endpoint
+            );
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! to whoever exports them. A request that is not sampled costs one branch.
 
 use super::metrics::{Method, Metrics, Outcome, Protocol};
-use super::{Call, TraceContext};
+use super::{Call, IS_ON, TraceContext};
 use crate::model::{Clock, ManualClock};
 use std::borrow::Cow;
 use std::fmt;
@@ -161,6 +161,9 @@ impl Tracer {
 
     /// Begins a request that came with this context.
     pub fn begin(&self, method: Method, incoming: Option<TraceContext>) -> Begun {
+        if !IS_ON {
+            return Begun { call: Call::default(), method, parent_id: 0, at: Duration::ZERO };
+        }
         let placed = self.place(incoming);
         let (trace, parent_id) = placed.unzip();
         let parent_id = parent_id.unwrap_or(0);
@@ -264,6 +267,9 @@ impl Instruments {
     /// Counts a request that has been answered, and records its span where it is sampled. `why`
     /// makes the error, where it failed.
     pub fn finish(&self, begun: &Begun, outcome: Outcome, why: impl FnOnce() -> String) {
+        if !IS_ON {
+            return;
+        }
         let Begun { call, method, parent_id, at } = *begun;
         let now = self.tracer.now();
         self.metrics.requests(method, outcome).one();

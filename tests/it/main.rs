@@ -14,4 +14,5 @@ mod observe;
 mod panic_storm;
 mod real_input;
 mod stories;
+mod telemetry;
 mod tidy;

@@ -93,7 +93,7 @@ catalogue! {
     FLUSH_DURATION = "duramen_flush_duration_seconds" Histogram "s" ["topic", "partition"]
         "How long a write of one or more requests took, its sync included.";
     FLUSH_BYTES = "duramen_flush_size_bytes" Histogram "By" ["topic", "partition"]
-        "Bytes of one flush.";
+        "Bytes of one flush, frames left out.";
     FLUSH_RECORDS = "duramen_flush_records" Histogram "{record}" ["topic", "partition"]
         "Records of one flush.";
     FLUSH_FAILURES = "duramen_flush_failures_total" Counter "{flush}"

@@ -6,7 +6,7 @@ mod primitives;
 mod request;
 mod snapshot;
 
-pub use primitives::{Counter, Distribution, Gauge, Histogram};
+pub use primitives::{Counter, Distribution, Histogram};
 pub use request::{Method, Outcome, Protocol};
 pub use snapshot::{Sample, Snapshot, TEXT_CONTENT_TYPE, Value};
 

@@ -1,5 +1,8 @@
-//! Counters, gauges and histograms: plain atomics, so that observing neither locks nor allocates.
+//! Counters and histograms: plain atomics, so that observing neither locks nor allocates. What goes
+//! up and down is read where it is known, when somebody asks. Built without the feature `observe`
+//! they stay at 0.
 
+use crate::observe::IS_ON;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts up from the start of the node.
@@ -14,26 +17,12 @@ impl Counter {
 
     /// Counts so many.
     pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
+        if IS_ON {
+            self.0.fetch_add(count, Ordering::Relaxed);
+        }
     }
 
     /// The count so far.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A value that goes up and down.
-#[derive(Debug, Default)]
-pub struct Gauge(AtomicU64);
-
-impl Gauge {
-    /// Sets it.
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// Its value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -98,6 +87,9 @@ impl Histogram {
 
     /// Notes a value: nanoseconds, bytes or a count.
     pub fn observe(&self, value: u64) {
+        if !IS_ON {
+            return;
+        }
         let doublings = 64 - (value.saturating_sub(1) / self.first).leading_zeros();
         let bucket = (doublings as usize).min(BUCKETS);
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);

@@ -112,6 +112,20 @@ fn an_address_that_others_reach_needs_consent() {
 }
 
 #[test]
+fn a_collector_is_named_by_an_address_that_can_be_reached_without_tls() {
+    let of = |url: &str| file(&format!("[telemetry]\notlp_endpoint = \"{url}\"\n"));
+    let settings = of("http://127.0.0.1:4317").layer().unwrap().settings;
+    let endpoint = settings.telemetry.otlp_endpoint.unwrap();
+    assert_eq!(endpoint.as_str(), "http://127.0.0.1:4317");
+    assert_eq!(of("none").layer().unwrap().settings.telemetry.otlp_endpoint, None);
+    for url in ["https://collector:4317", "127.0.0.1:4317", "http://", "", "grpc://x"] {
+        assert!(faults(&of(url)).contains("http://127.0.0.1:4317"), "{url}");
+    }
+    let text = faults(&file("[telemetry]\ntraces_ratio = 1.5\n"));
+    assert!(text.contains("telemetry.traces_ratio is 1.5: allowed is 0.0 to 1.0"), "{text}");
+}
+
+#[test]
 fn two_front_ends_on_one_port_are_refused() {
     let text = faults(&file("[rpc]\naddr = \"127.0.0.1:8080\"\n"));
     assert!(text.contains("http.addr is 127.0.0.1:8080: rpc.addr is the same"), "{text}");
