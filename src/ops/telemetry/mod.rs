@@ -206,15 +206,24 @@ impl Exporter {
                     }
                     // Time being up is what ends a batch that is not full.
                     let _ = timeout(BATCH_WAIT, self.fill(&mut batch, &mut stop_of_batch)).await;
-                    self.export_spans(&mut batch).await;
+                    let _counted = self.export_spans(&mut batch).await;
                 }
             }
         }
         self.queue.close();
+        let mut is_taken = true;
         while self.queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            self.export_spans(&mut batch).await;
+            // A stop does not wait for a collector again and again.
+            if is_taken {
+                is_taken = self.export_spans(&mut batch).await;
+            } else {
+                self.counts.spans_dropped.add(batch.len() as u64);
+                batch.clear();
+            }
         }
-        self.export_metrics().await;
+        if is_taken {
+            self.export_metrics().await;
+        }
     }
 
     /// Takes spans until the batch is full, or all is to end.
@@ -228,7 +237,8 @@ impl Exporter {
         }
     }
 
-    async fn export_spans(&mut self, batch: &mut Vec<SpanRecord>) {
+    /// True when somebody has taken them.
+    async fn export_spans(&mut self, batch: &mut Vec<SpanRecord>) -> bool {
         let spans = std::mem::take(batch);
         let count = spans.len() as u64;
         let mut is_taken = false;
@@ -243,6 +253,7 @@ impl Exporter {
         let counter =
             if is_taken { &self.counts.spans_exported } else { &self.counts.spans_dropped };
         counter.add(count);
+        is_taken
     }
 
     async fn export_metrics(&mut self) {
