@@ -3,7 +3,7 @@
 //! Making one copies rings and counters. What takes long (the backtrace's names, paths, text) is
 //! done when it is serialized, on the thread that writes it.
 
-use super::{Entry, PathId};
+use super::{Entry, PathId, Recorder, Wait};
 use crate::model::Timestamp;
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -136,6 +136,8 @@ pub struct PastExit {
 pub struct RecorderDump {
     /// Whose.
     pub path: Arc<str>,
+    /// What it waited for, and since when, where it tells that.
+    pub wait: Option<(Wait, Duration)>,
     /// Its messages, the oldest first.
     pub entries: Vec<Entry>,
     /// The wall clock (milliseconds) at monotonic zero.
@@ -143,10 +145,19 @@ pub struct RecorderDump {
 }
 
 impl RecorderDump {
-    /// The newest of these messages; `at` and `at_ns` are the same moment by both clocks.
-    pub fn new(path: Arc<str>, mut entries: Vec<Entry>, at: Timestamp, at_ns: u64) -> Self {
+    /// What it holds now; `at` and `at_ns` are the same moment by both clocks.
+    pub fn of(recorder: &Recorder, at: Timestamp, at_ns: u64) -> Self {
+        let path = Arc::clone(recorder.path_text());
+        Self { wait: recorder.wait(), ..Self::new(path, recorder.ring(), at, at_ns) }
+    }
+
+    fn new(path: Arc<str>, mut entries: Vec<Entry>, at: Timestamp, at_ns: u64) -> Self {
         entries.drain(..entries.len().saturating_sub(REPORT_MESSAGES_MAX));
-        Self { path, entries, origin: Timestamp(at.0.saturating_sub(millis(at_ns))) }
+        Self { path, wait: None, entries, origin: Timestamp(at.0.saturating_sub(millis(at_ns))) }
+    }
+
+    fn wall(&self, ns: u64) -> String {
+        Timestamp(self.origin.0.saturating_add(millis(ns))).rfc3339()
     }
 }
 
@@ -155,11 +166,27 @@ impl Serialize for RecorderDump {
         #[derive(Serialize)]
         struct Shown<'a> {
             path: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            wait: Option<Waited>,
             messages: Vec<Message>,
         }
-        let messages = self.entries.iter().map(|entry| Message::of(entry, self.origin)).collect();
-        Shown { path: &self.path, messages }.serialize(serializer)
+        let wait = self.wait.map(|(wait, since)| {
+            let since_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+            Waited { what: wait.name(), since: self.wall(since_ns), since_ns }
+        });
+        let message = |entry| Message::of(entry, self.origin);
+        let messages = self.entries.iter().map(message).collect();
+        Shown { path: &self.path, wait, messages }.serialize(serializer)
     }
+}
+
+/// A [`Wait`] as it is written.
+#[derive(Serialize)]
+struct Waited {
+    #[serde(rename = "for")]
+    what: &'static str,
+    since: String,
+    since_ns: u64,
 }
 
 /// An [`Entry`] as it is written.

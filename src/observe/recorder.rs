@@ -3,11 +3,13 @@
 //! Always on, and kept over the actor's lives. Written by the actor's thread, read by anyone.
 
 use super::tap::{Hub, Interest, Seen};
-use super::{MailLoad, MessageId, PathId, Scope, ScopeGuard, Stamp, current, enter};
+use super::{
+    MailLoad, MessageId, PathId, Scope, ScopeGuard, Stamp, Wait, WaitCell, current, enter,
+};
 use crate::model::Clock;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// The window over which messages per second are counted.
@@ -251,6 +253,7 @@ pub struct Recorder {
     hub: Arc<Hub>,
     entries_max: usize,
     mailbox: AtomicI64,
+    wait: OnceLock<Arc<WaitCell>>,
     has_planned: AtomicBool,
     planned: Mutex<Vec<Planned>>,
     book: Mutex<Book>,
@@ -266,6 +269,7 @@ impl Recorder {
             hub,
             entries_max: entries_max.max(1),
             mailbox: AtomicI64::new(0),
+            wait: OnceLock::new(),
             has_planned: AtomicBool::new(false),
             planned: Mutex::default(),
             book: Mutex::default(),
@@ -290,6 +294,16 @@ impl Recorder {
     /// The clock of its times.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// Says where this actor, in all its lives, tells what it waits for.
+    pub fn waits_by(&self, cell: &Arc<WaitCell>) {
+        self.wait.get_or_init(|| Arc::clone(cell));
+    }
+
+    /// What it waits for, and since when (monotonic time), where it tells that.
+    pub fn wait(&self) -> Option<(Wait, Duration)> {
+        self.wait.get().map(|cell| cell.get())
     }
 
     /// Notes that a message is on its way into the mailbox.

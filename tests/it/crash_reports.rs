@@ -116,6 +116,10 @@ fn a_panic_in_a_handler_is_told_with_the_messages_before_it_and_without_a_users_
     let worker = "node/partitions/log/0/log/flush";
     assert_eq!(paths[0], RAFT, "its own messages come first");
     assert!(paths.iter().any(|path| **path == worker), "its fault domain's too: {paths:?}");
+    let flush = report["recorders"].as_array().unwrap().iter().find(|r| r["path"] == worker);
+    for waits in [&report["recorders"][0]["wait"], &flush.unwrap()["wait"]] {
+        assert!(waits["for"].is_string() && waits["since_ns"].is_u64(), "{waits}");
+    }
     let messages = report["recorders"][0]["messages"].as_array().unwrap();
     let last = messages.last().unwrap();
     assert_eq!((&last["message"], &last["outcome"]), (&"Pump".into(), &"panicked".into()));

@@ -38,6 +38,7 @@ const PREPARE_BYTES: u64 = 1 << 20;
 /// Starts a thread for this generation of the log actor.
 pub(super) fn start(plan: Arc<LogPlan>, seat: &Seat<LogActor>, reports: Line<LogActor>) -> Jobs {
     let recorder = plan.flush_recorder(seat.recorder());
+    recorder.waits_by(plan.published.flush_wait());
     let (sender, jobs) = jobs::line(Arc::clone(&recorder));
     let generation = seat.generation();
     let thread_plan = Arc::clone(&plan);

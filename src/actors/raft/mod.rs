@@ -138,6 +138,7 @@ impl RaftActor {
     ) -> Self {
         // Whatever an earlier life published: this one does not serve yet.
         published.enter(Phase::Recovering { done_bytes: 0, total_bytes: 0 });
+        seat.recorder().waits_by(published.raft_wait());
         Self {
             seat,
             log,

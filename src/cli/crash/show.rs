@@ -55,7 +55,15 @@ struct Exit {
 #[derive(Deserialize)]
 struct Recorder {
     path: String,
+    wait: Option<Wait>,
     messages: Vec<Message>,
+}
+
+#[derive(Deserialize)]
+struct Wait {
+    #[serde(rename = "for")]
+    what: String,
+    since: String,
 }
 
 #[derive(Deserialize)]
@@ -87,7 +95,7 @@ pub fn text(json: &str, messages_max: usize) -> Result<String, serde_json::Error
         text.push_str("\nexits\n");
         text.push_str(&exits(&report.exits));
     }
-    for Recorder { path, messages } in &report.recorders {
+    for Recorder { path, messages, .. } in &report.recorders {
         let shown = &messages[messages.len().saturating_sub(messages_max)..];
         let (count, all) = (shown.len(), messages.len());
         writeln!(
@@ -120,6 +128,11 @@ fn head(report: &Report) -> String {
         "waiting".into(),
         format!("{mailbox} messages in the mailbox, {in_flight} requests without an answer"),
     ]);
+    for Recorder { path, wait, .. } in &report.recorders {
+        if let Some(Wait { what, since }) = wait {
+            rows.push(["waits".into(), format!("{path} for {what}, since {since}")]);
+        }
+    }
     if report.suppressed > 0 {
         let more = format!("{} crashes before it, without a report", report.suppressed);
         rows.push(["more".into(), more]);
@@ -226,7 +239,9 @@ mod tests {
             "in_flight": 8, "in_hand": { "message": "Append", "id": 42, "since_ns": 1 },
             "exits": [{ "at": "2026-11-21T10:00:00.001Z", "at_ns": 5, "path": "node/x",
                 "generation": 2, "kind": "panic", "text": "panicked" }],
-            "recorders": [{ "path": "node/x", "messages":
+            "recorders": [{ "path": "node/x",
+                "wait": { "for": "sync", "since": "2026-11-21T10:00:00.000Z", "since_ns": 1 },
+                "messages":
                 [message(40, "done"), message(41, "done"), message(42, "panicked")] }],
             "recorders_left_out": 1,
             "build": { "version": "0.1.0", "commit": "abc" }, "config": {},
@@ -241,6 +256,7 @@ mod tests {
             "exit     panic: panicked at a.rs:1: b\\u{1b}[31mad",
             "in hand  Append, id 42",
             "7 messages in the mailbox, 8 requests",
+            "waits    node/x for sync, since 2026-11-21T10:00:00.000Z",
             "4 crashes before it",
             "messages of node/x: the last 2 of 3",
             "10:00:00.001Z  42  -      3        Append   -     12us    70ms     panicked",

@@ -126,7 +126,7 @@ impl Tree {
         let left_out = near.len().saturating_sub(REPORT_RECORDERS_MAX);
         near.truncate(REPORT_RECORDERS_MAX);
         let dump = |(_, recorder): (i32, Arc<crate::observe::Recorder>)| {
-            RecorderDump::new(Arc::clone(recorder.path_text()), recorder.ring(), at, at_ns)
+            RecorderDump::of(&recorder, at, at_ns)
         };
         (near.into_iter().map(dump).collect(), left_out)
     }
