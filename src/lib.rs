@@ -13,6 +13,7 @@
 //! - [`actors`]: one file or folder per actor: messages, handlers, restart policy.
 //! - [`frontends`]: a protocol in, asks out: gRPC and HTTP.
 //! - [`node`]: builds the tree from a configuration: the in-process API.
+//! - [`testing`]: nodes in the process of a test: faults, waits, and what must hold.
 //! - [`cli`]: the subcommands of the one binary.
 
 pub mod actors;
@@ -25,4 +26,5 @@ pub mod observe;
 pub mod ops;
 pub mod raft;
 pub mod supervision;
+pub mod testing;
 pub mod wire;

@@ -9,49 +9,44 @@
 //! └─ frontends                 one-for-one: grpc (shard thread), http (control thread)
 //! ```
 
+mod front;
 mod inside;
+mod partition;
+mod readings;
 
-use crate::actors::frontend::{self, FrontendActor, Serve};
-use crate::actors::gather::GatherOptions;
 use crate::actors::handle::PartitionHandle;
-use crate::actors::housekeeping::{self, HousekeepingActor};
-use crate::actors::log::{self as log_actor, LogActor, LogPlan, LogPlanParts};
+use crate::actors::housekeeping::{self, HousekeepingActor, Tended};
+use crate::actors::log::LogPlan;
 use crate::actors::observer::{LogLevelControl, ObserveApi, Observer};
 use crate::actors::partition::{PartitionApi, PartitionState};
-use crate::actors::published::Published;
-use crate::actors::raft::{self as raft_actor, RaftActor, RaftOptions};
-use crate::actors::readiness::{Condition, NodeInfo, Readiness, SubsystemStatus};
-use crate::frontends::drain::Drain;
-use crate::frontends::grpc::{GrpcFrontend, HealthSwitch, RpcLimits};
-use crate::frontends::http::{HttpFrontend, HttpLimits};
-use crate::frontends::listener::ConnectionCounters;
-use crate::log::LogOptions;
-use crate::log::batch::BatchLimits;
+use crate::actors::readiness::NodeInfo;
 use crate::log::disk::{Disk, RealDisk};
 use crate::model::{Clock, SystemClock};
-use crate::observe::{Hub, MessageFilter};
+use crate::observe::metrics::Measure;
+use crate::observe::{Complaints, CrashSink, Hub, Instruments, MessageFilter, Tracer};
+use crate::ops::crash::CrashStore;
 use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::ops::logger::LogControl;
 use crate::ops::settings::Settings;
+use crate::ops::telemetry::{Telemetry, TelemetryError, TelemetryOptions};
 use crate::supervision::{
-    ActorRef, Admission, Environment, Exhausted, Intensity, Order, Place, Shard, Strategy,
-    Supervisor, SupervisorSpec, TreeHandle,
+    Environment, Exhausted, Intensity, Order, Place, Shard, ShardThreads, Strategy, Supervisor,
+    SupervisorSpec, TreeHandle,
 };
-use inside::{ByState, CrashDirectory, OwnLogger};
+use front::Seams;
+use inside::{ByFacts, CrashDirectory, OwnLogger};
+use partition::{Ground, Partition, log_options};
+use readings::Readings;
 use slog::{Logger, info, o, warn};
+use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How often retention and checkpoints are looked after.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 /// What a front end may take beyond the grace of its clients, to close what is left.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Messages that an actor's recorder keeps.
-const RECORDER_MESSAGES: usize = 256;
-/// An entry takes no further proposal beyond this many bytes.
-const ENTRY_BYTES_MAX: usize = 8 << 20;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +67,9 @@ pub enum NodeError {
     /// The log's settings contradict each other.
     #[error(transparent)]
     Options(#[from] crate::log::LogError),
+    /// Metrics and traces cannot be exported.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
 }
 
 /// What a node is started with beside its settings.
@@ -79,16 +77,21 @@ pub enum NodeError {
 pub struct Surroundings {
     /// Where the log is.
     pub disk: Arc<dyn Disk>,
+    /// Decides on every wait, and stamps records.
+    pub clock: Arc<dyn Clock>,
     /// Where diagnostics go.
     pub logger: Logger,
     /// What decides which of them, where that can be changed while the node runs.
     pub log_control: Option<LogControl>,
+    /// Decides what is left to chance; `None`: the time of the start does.
+    pub seed: Option<u64>,
 }
 
 impl Surroundings {
-    /// The machine's disk, and a logger whose level is its own affair.
+    /// The machine's disk and clock, and a logger whose level is its own affair.
     pub fn of(logger: Logger) -> Self {
-        Self { disk: Arc::new(RealDisk), logger, log_control: None }
+        let (disk, clock) = (Arc::new(RealDisk), Arc::new(SystemClock::new()));
+        Self { disk, clock, logger, log_control: None, seed: None }
     }
 }
 
@@ -99,12 +102,15 @@ pub struct Node {
     tree: TreeHandle,
     partition: PartitionHandle,
     log_plan: Arc<LogPlan>,
+    shard_threads: ShardThreads,
     hub: Arc<Hub>,
     observer: Arc<dyn ObserveApi>,
+    crashes: Arc<CrashStore>,
     data_dir: DataDir,
     rpc_addr: SocketAddr,
     http_addr: SocketAddr,
     logger: Logger,
+    telemetry: Option<Telemetry>,
 }
 
 impl Node {
@@ -122,27 +128,39 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub fn start_with(settings: &Settings, surroundings: Surroundings) -> Result<Self, NodeError> {
-        let Surroundings { disk, logger, log_control } = surroundings;
+        let Surroundings { disk, clock, logger, log_control, seed } = surroundings;
         let options = log_options(settings);
         options.validate()?;
         let data_dir = DataDir::open(&settings.data_dir)?;
         let rpc = listen(settings.rpc.addr, "gRPC")?;
         let http = listen(settings.http.addr, "HTTP")?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let (instruments, telemetry) = instruments(settings, &data_dir, &clock, &logger)?;
         let filter = log_control.clone().map(|control| Arc::new(control) as Arc<dyn MessageFilter>);
-        let hub = Hub::new(logger.clone(), filter, RECORDER_MESSAGES);
+        let hub = Hub::new(logger.clone(), filter, settings.recorder.messages_max as usize);
+        let crashes = CrashStore::new(settings, logger.clone());
         let root = Supervisor::new(
             supervisor("node", Strategy::OneForOne, Exhausted::Escalate, settings),
             Environment {
                 clock: Arc::clone(&clock),
-                seed: clock.wall().0.unsigned_abs(),
+                seed: seed.unwrap_or_else(|| clock.wall().0.unsigned_abs()),
                 logger: logger.clone(),
                 hub: Arc::clone(&hub),
+                crashes: Some(Arc::clone(&crashes) as Arc<dyn CrashSink>),
             },
         );
-        let shard = Place::Shard(Shard::new("duramen-shard-0"));
-        let partition = Partition::plant(&root, &shard, settings, options, &disk, &clock, &logger);
-        housekeeping_below(&root, partition.log.clone());
+        let shard = Shard::new("duramen-shard-0");
+        let shard_threads = shard.threads();
+        let shard = Place::Shard(shard);
+        let ground = Ground {
+            settings,
+            disk,
+            clock: Arc::clone(&clock),
+            logger: &logger,
+            instruments: instruments.clone(),
+        };
+        let partition = Partition::plant(&root, &shard, options, ground);
+        let (log, handle) = (partition.log.clone(), partition.handle.clone());
+        housekeeping_below(&root, Tended { log, handle });
         let rpc_addr = local_addr(&rpc, settings.rpc.addr);
         let http_addr = local_addr(&http, settings.http.addr);
         let info = Arc::new(NodeInfo {
@@ -155,42 +173,68 @@ impl Node {
             order: Order::Together,
             ..supervisor("frontends", Strategy::OneForOne, Exhausted::Escalate, settings)
         });
+        let complaints =
+            Complaints::new(Arc::clone(&clock), logger.new(o!("actor" => "node/frontends")));
         let observer: Arc<dyn ObserveApi> = Arc::new(Observer {
             tree: root.handle(),
             hub: Arc::clone(&hub),
             clock: Arc::clone(&clock),
             log_levels: log_control
+                .clone()
                 .map(|control| Arc::new(OwnLogger(control)) as Arc<dyn LogLevelControl>),
-            crashes: Arc::new(CrashDirectory(settings.data_dir.join("crash"))),
-            explainer: Arc::new(ByState {
+            crashes: Arc::new(CrashDirectory(crashes.directory().to_owned())),
+            explainer: Arc::new(ByFacts {
                 tree: root.handle(),
+                hub: Arc::clone(&hub),
                 partition: partition.handle.clone(),
+                complaints: Arc::clone(&complaints),
+                clock: Arc::clone(&clock),
+                hang_after: settings.supervision.hang_after,
             }),
             entrance: root.path().child("frontends").child("grpc"),
             logger: logger.new(o!("actor" => "node")),
         });
+        let (handle, started_at) = (partition.handle.clone(), clock.wall());
+        let readings = Readings::new(
+            handle.clone(),
+            instruments.clone(),
+            Arc::clone(&hub),
+            log_control,
+            started_at,
+        );
+        if let Some(telemetry) = &telemetry {
+            telemetry.measure(Arc::clone(&readings) as Arc<dyn Measure>);
+        }
+        let readings_of_tree = Arc::clone(&readings);
         let seams = Seams {
-            partition: partition.handle.clone(),
+            partition: handle,
             info,
             clock,
+            complaints,
             observer: Arc::clone(&observer),
             settings,
+            instruments,
+            readings,
         };
         seams.grpc_below(&front, shard, rpc, logger.new(o!("actor" => "node/frontends/grpc")));
         seams.http_below(&front, http, logger.new(o!("actor" => "node/frontends/http")));
         let tree = root.start();
+        readings_of_tree.started(&tree);
         info!(logger, "listening"; "rpc" => %rpc_addr, "http" => %http_addr);
         let Partition { handle, plan, .. } = partition;
         Ok(Self {
             tree,
             partition: handle,
             log_plan: plan,
+            shard_threads,
             hub,
             observer,
+            crashes,
             data_dir,
             rpc_addr,
             http_addr,
             logger,
+            telemetry,
         })
     }
 
@@ -234,6 +278,26 @@ impl Node {
         &self.observer
     }
 
+    /// Where reports of crashes go.
+    pub fn crashes(&self) -> &Arc<CrashStore> {
+        &self.crashes
+    }
+
+    /// The threads of its shard, those that were given up included.
+    pub fn shard_threads(&self) -> ShardThreads {
+        self.shard_threads.clone()
+    }
+
+    /// What is to be gone when the node has stopped and all that it gave out is dropped, by name.
+    pub fn traces(&self) -> Vec<(&'static str, Weak<dyn Any + Send + Sync>)> {
+        let mut traces = self.tree.traces();
+        // Held by the flush threads as well.
+        traces.push(("the log's plan, or a flush thread", Arc::downgrade(&self.log_plan) as _));
+        let published = Arc::downgrade(self.partition.published());
+        traces.push(("what the partition published, or a handle on it", published));
+        traces
+    }
+
     /// Waits until recovery is over and says how it ended: serving, or out of service with a reason.
     pub async fn ready(&self) -> PartitionState {
         loop {
@@ -271,200 +335,50 @@ impl Node {
         if tokio::time::timeout(grace, closed).await.is_err() {
             warn!(self.logger, "the log was not closed in time; it will be recovered");
         }
-    }
-}
-
-/// The one partition of the one topic.
-struct Partition {
-    handle: PartitionHandle,
-    log: ActorRef<LogActor>,
-    plan: Arc<LogPlan>,
-}
-
-impl Partition {
-    fn plant(
-        root: &Supervisor,
-        shard: &Place,
-        settings: &Settings,
-        options: LogOptions,
-        disk: &Arc<dyn Disk>,
-        clock: &Arc<dyn Clock>,
-        logger: &Logger,
-    ) -> Self {
-        let partitions = root.supervisor(supervisor(
-            "partitions",
-            Strategy::OneForOne,
-            Exhausted::Escalate,
-            settings,
-        ));
-        // One for all: a Raft core never comes back on a log that was not recovered with it.
-        let spec = supervisor("log/0", Strategy::OneForAll, Exhausted::Quarantine, settings);
-        let supervisor = partitions.supervisor(spec);
-        let limits = options.batch;
-        let published = Arc::new(Published::default());
-        let logger = logger.new(o!("actor" => "node/partitions/log/0/log"));
-        let plan = Arc::new(LogPlan::new(LogPlanParts {
-            disk: Arc::clone(disk),
-            clock: Arc::clone(clock),
-            directory: partition_directory(&settings.data_dir),
-            options,
-            durability: settings.log.durability,
-            sync_interval: settings.log.sync_interval,
-            published: Arc::clone(&published),
-            logger,
-        }));
-        let log = {
-            let plan = Arc::clone(&plan);
-            let mut spec = log_actor::spec();
-            spec.hang_after = settings.supervision.hang_after;
-            supervisor.child(spec, shard.clone(), move |context, seat| {
-                LogActor::new(context, seat, Arc::clone(&plan))
-            })
-        };
-        let raft = {
-            let (log, published) = (log.clone(), Arc::clone(&published));
-            let options = raft_options(settings);
-            let mut spec = raft_actor::spec();
-            spec.hang_after = settings.supervision.hang_after;
-            spec.admission = Admission {
-                messages_max: settings.admission.messages_max as usize,
-                bytes_max: settings.admission.bytes_max.len(),
-            };
-            spec.mailbox_len_max = spec.admission.messages_max;
-            supervisor.child(spec, shard.clone(), move |_, seat| {
-                RaftActor::new(seat, log.clone(), Arc::clone(&published), options)
-            })
-        };
-        let durability = settings.log.durability;
-        let handle = PartitionHandle::new(raft, published, Arc::clone(clock), limits, durability);
-        Self { handle, log, plan }
-    }
-}
-
-/// What front ends are built from.
-struct Seams<'a> {
-    partition: PartitionHandle,
-    info: Arc<NodeInfo>,
-    clock: Arc<dyn Clock>,
-    observer: Arc<dyn ObserveApi>,
-    settings: &'a Settings,
-}
-
-impl Seams<'_> {
-    fn grpc_below(&self, front: &Supervisor, place: Place, socket: TcpListener, logger: Logger) {
-        let rpc = &self.settings.rpc;
-        let limits = RpcLimits {
-            connections_max: rpc.connections_max as usize,
-            streams_max: rpc.streams_max,
-            message_bytes_max: rpc.message_bytes_max.len(),
-            outstanding_batches_max: rpc.outstanding_batches_max as usize,
-            request_deadline: rpc.request_deadline,
-            grace: self.settings.shutdown.grace,
-            ..RpcLimits::default()
-        };
-        let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
-        let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
-        let counters = Arc::new(ConnectionCounters::default());
-        let serve = Serve::new(move |draining| {
-            let frontend = GrpcFrontend {
-                partition: partition.clone(),
-                node: Arc::clone(&node),
-                clock: Arc::clone(&clock),
-                limits: limits.clone(),
-                readiness: Arc::new(NodeReadiness(partition.clone())),
-                health: HealthSwitch::default(),
-                counters: Arc::clone(&counters),
-                observer: Some(Arc::clone(&observer)),
-                logger: logger.clone(),
-            };
-            serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
-        });
-        let spec = frontend::spec("grpc", self.settings.shutdown.grace + FAREWELL);
-        let _ = front.child(spec, place, move |_, seat| FrontendActor::new(seat, serve.clone()));
-    }
-
-    fn http_below(&self, front: &Supervisor, socket: TcpListener, logger: Logger) {
-        let http = &self.settings.http;
-        let limits = HttpLimits {
-            connections_max: http.connections_max as usize,
-            body_bytes_max: http.body_bytes_max.len(),
-            request_deadline: self.settings.rpc.request_deadline,
-            grace: self.settings.shutdown.grace,
-            ..HttpLimits::default()
-        };
-        let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
-        let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
-        let readiness: Arc<dyn Readiness> = Arc::new(NodeReadiness(self.partition.clone()));
-        let counters = Arc::new(ConnectionCounters::default());
-        let serve = Serve::new(move |draining| {
-            let frontend = HttpFrontend {
-                partition: partition.clone(),
-                node: Arc::clone(&node),
-                readiness: Arc::clone(&readiness),
-                clock: Arc::clone(&clock),
-                limits: limits.clone(),
-                counters: Arc::clone(&counters),
-                observer: Some(Arc::clone(&observer)),
-                logger: logger.clone(),
-            };
-            serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
-        });
-        let spec = frontend::spec("http", self.settings.shutdown.grace + FAREWELL);
-        let place = Place::Control;
-        let _ = front.child(spec, place, move |_, seat| FrontendActor::new(seat, serve.clone()));
-    }
-}
-
-/// Joins a front end with its actor: the actor's wish to stop becomes the front end's drain.
-fn serve_until<F>(
-    mut draining: frontend::Draining,
-    socket: std::io::Result<TcpListener>,
-    serve: impl FnOnce(TcpListener, Drain) -> F + 'static,
-) -> frontend::Serving
-where
-    F: Future<Output = std::io::Result<()>> + 'static,
-{
-    Box::pin(async move {
-        let socket =
-            socket.map_err(|error| format!("cannot reuse the listening socket: {error}"))?;
-        let (switch, drain) = Drain::channel();
-        let forward = async move {
-            // An error says that the actor is gone, and with it this future.
-            let _ = draining.wait_for(|wanted| *wanted).await;
-            switch.begin();
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            served = serve(socket, drain) => served.map_err(|error| error.to_string()),
-            () = forward => Ok(()),
-        }
-    })
-}
-
-/// Tells how the node is without asking an actor, so that it answers while a shard hangs.
-struct NodeReadiness(PartitionHandle);
-
-impl Readiness for NodeReadiness {
-    fn readiness(&self) -> Vec<SubsystemStatus> {
-        let status = self.0.describe();
-        let condition = match status.state {
-            PartitionState::Serving if status.reason.is_empty() => Condition::Ready,
-            PartitionState::Serving | PartitionState::Quarantined => Condition::Degraded,
-            PartitionState::Recovering | PartitionState::Restarting | PartitionState::Stopped => {
-                Condition::NotReady
+        let reported = async {
+            while !self.crashes.is_idle() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let reason = match status.reason {
-            reason if reason.is_empty() => reason,
-            reason => format!("{}: {reason}", status.state.name()),
-        };
-        vec![SubsystemStatus { subsystem: "partitions/log/0".into(), condition, reason }]
+        if tokio::time::timeout(FAREWELL, reported).await.is_err() {
+            warn!(self.logger, "the last crash report was not written in time");
+        }
+        if let Some(telemetry) = self.telemetry {
+            telemetry.shutdown(grace.max(FAREWELL)).await;
+        }
     }
 }
 
-fn housekeeping_below(root: &Supervisor, log: ActorRef<LogActor>) {
+/// What is handed to everyone who measures; with an exporter where one is wanted.
+fn instruments(
+    settings: &Settings,
+    data_dir: &DataDir,
+    clock: &Arc<dyn Clock>,
+    logger: &Logger,
+) -> Result<(Instruments, Option<Telemetry>), TelemetryError> {
+    let wanted = &settings.telemetry;
+    let options = TelemetryOptions {
+        otlp_endpoint: wanted.otlp_endpoint.as_ref().map(|url| url.as_str().to_owned()),
+        debug_dir: wanted.debug_dir.clone(),
+        metrics_interval: wanted.metrics_interval,
+        instance: data_dir.node_id().to_owned(),
+    };
+    let metrics = Arc::default();
+    let clock = Arc::clone(clock);
+    if !options.is_wanted() {
+        return Ok((Instruments { metrics, tracer: Arc::new(Tracer::off(clock)) }, None));
+    }
+    let exporter_logger = logger.new(o!("actor" => "node/telemetry"));
+    let telemetry =
+        Telemetry::start(&options, Arc::clone(&metrics), Arc::clone(&clock), exporter_logger)?;
+    let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+    let tracer = Tracer::new(telemetry.sink(), wanted.traces_ratio, seed, clock);
+    Ok((Instruments { metrics, tracer: Arc::new(tracer) }, Some(telemetry)))
+}
+
+fn housekeeping_below(root: &Supervisor, tended: Tended) {
     let _ = root.child(housekeeping::spec(), Place::Control, move |_, seat| {
-        HousekeepingActor::new(seat, vec![log.clone()], HOUSEKEEPING_INTERVAL)
+        HousekeepingActor::new(seat, vec![tended.clone()], HOUSEKEEPING_INTERVAL)
     });
 }
 
@@ -479,52 +393,6 @@ fn supervisor(
         window: settings.supervision.window,
     };
     SupervisorSpec { intensity, ..SupervisorSpec::new(name, strategy, exhausted) }
-}
-
-/// Where a partition's files are.
-fn partition_directory(data_dir: &Path) -> std::path::PathBuf {
-    data_dir.join("partitions").join("log").join("0")
-}
-
-fn log_options(settings: &Settings) -> LogOptions {
-    let log = &settings.log;
-    let defaults = LogOptions::default();
-    // A frame is one request, or many small ones; each record may need a batch of its own where
-    // timestamps lie too far apart to share one.
-    let frame_bytes_max = log.batch_bytes_max.bytes().saturating_mul(2).saturating_add(1 << 20);
-    LogOptions {
-        segment_bytes_max: log.segment_bytes_max.bytes(),
-        segment_age_max: log.segment_age_max,
-        batch: batch_limits(settings),
-        frame_bytes_max: frame_bytes_max.min(1 << 30).min(log.segment_bytes_max.bytes()),
-        retention_bytes_max: log.retention_bytes.map(|bytes| bytes.bytes()),
-        retention_age_max: log.retention_age,
-        reserve_free_bytes: log.reserve_free_bytes.bytes(),
-        ..defaults
-    }
-}
-
-fn batch_limits(settings: &Settings) -> BatchLimits {
-    let batch_bytes_max = settings.log.batch_bytes_max.len();
-    BatchLimits {
-        batch_bytes_max,
-        record_bytes_max: settings.log.record_bytes_max.len(),
-        decompressed_bytes_max: batch_bytes_max.saturating_mul(4),
-    }
-}
-
-fn raft_options(settings: &Settings) -> RaftOptions {
-    #[allow(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
-    let fraction = settings.log.gather_fraction as f32;
-    RaftOptions {
-        gather: GatherOptions {
-            fraction,
-            wait_max: settings.log.gather_wait_max,
-            ..GatherOptions::default()
-        },
-        entry_bytes_max: ENTRY_BYTES_MAX.min(settings.log.batch_bytes_max.len()),
-        limits: batch_limits(settings),
-    }
 }
 
 fn listen(addr: SocketAddr, what: &'static str) -> Result<TcpListener, NodeError> {

@@ -1,23 +1,31 @@
 //! A partition as front ends hold it: checks what comes in, admits it, and reads through what the
 //! partition's actors publish. Stays valid while the actors behind it are replaced.
 
+use super::explain::PartitionFacts;
 use super::partition::{
     Chunk, PartitionApi, PartitionState, PartitionStatus, PendingAck, ProduceError, ReadError,
 };
 use super::published::{Phase, Published};
 use super::raft::{Body, Propose, RaftActor};
+use super::readers::Reader;
 use crate::log::batch::{self, BatchError, BatchLimits};
 use crate::log::{LogError, LogView, ReadMode, ReadOutcome};
 use crate::model::{Clock, Durability, Offset, Record, Timestamp, with_causes};
-use crate::supervision::{ActorRef, Refused, State};
+use crate::observe::Instruments;
+use crate::observe::metrics::RefusedFor;
+use crate::supervision::{ActorRef, Load, Refused, State};
 use bytes::Bytes;
-use std::sync::Arc;
+use slog::{Logger, warn};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 /// When to come back to a partition that is being recovered or rebuilt.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How often the log tells of requests that were refused for load.
+const OVERLOAD_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// Cold reads of one partition under way at a time; more wait their turn.
 const COLD_READS_MAX: usize = 4;
 
@@ -34,6 +42,17 @@ struct Inner {
     durability: Durability,
     cold_reads: Semaphore,
     refused: AtomicU64,
+    overload: Mutex<Overload>,
+    logger: Logger,
+    instruments: Instruments,
+}
+
+/// When requests were last refused for load, and how many the log has not told of.
+#[derive(Debug, Default)]
+struct Overload {
+    last: Option<Duration>,
+    told: Option<Duration>,
+    untold: u64,
 }
 
 impl PartitionHandle {
@@ -44,10 +63,24 @@ impl PartitionHandle {
         clock: Arc<dyn Clock>,
         limits: BatchLimits,
         durability: Durability,
+        logger: Logger,
+        instruments: Instruments,
     ) -> Self {
         let cold_reads = Semaphore::new(COLD_READS_MAX);
         let refused = AtomicU64::new(0);
-        Self(Arc::new(Inner { raft, published, clock, limits, durability, cold_reads, refused }))
+        let overload = Mutex::default();
+        Self(Arc::new(Inner {
+            raft,
+            published,
+            clock,
+            limits,
+            durability,
+            cold_reads,
+            refused,
+            overload,
+            logger,
+            instruments,
+        }))
     }
 
     /// What the partition publishes.
@@ -77,16 +110,47 @@ impl PartitionHandle {
 
     fn refuse(&self, refused: Refused) -> ProduceError {
         self.0.refused.fetch_add(1, Ordering::Relaxed);
+        self.0.instruments.metrics.refused(refused_for(&refused)).one();
         let message = refused.to_string();
         match refused {
             Refused::Restarting { retry_after, .. } => {
                 ProduceError::Restarting { message, retry_after }
             }
             Refused::Overloaded { retry_after, .. } => {
+                self.note_overload(&message);
                 ProduceError::Overloaded { message, retry_after }
             }
             Refused::Stopped { .. } => ProduceError::Stopped { message },
             Refused::Quarantined { .. } => ProduceError::Quarantined { message },
+        }
+    }
+
+    /// Remembers a refusal for load; the log tells of them once a second at most.
+    fn note_overload(&self, message: &str) {
+        let now = self.0.clock.monotonic();
+        let mut overload = self.0.overload.lock().unwrap_or_else(PoisonError::into_inner);
+        overload.last = Some(now);
+        overload.untold += 1;
+        if overload.told.is_none_or(|told| now.saturating_sub(told) >= OVERLOAD_TOLD_EVERY) {
+            warn!(self.0.logger, "requests are refused for load"; "requests" => overload.untold,
+                "in_flight" => self.0.raft.in_flight(), "last" => message);
+            (overload.told, overload.untold) = (Some(now), 0);
+        }
+    }
+
+    /// What explains how the partition is.
+    pub fn facts(&self) -> PartitionFacts {
+        let Inner { raft, published, overload, .. } = &*self.0;
+        PartitionFacts {
+            raft: raft.path().to_string(),
+            status: self.describe(),
+            is_full: matches!(&*published.phase(), Phase::Full { .. }),
+            flush: published.flush_wait().get(),
+            entry: published.raft_wait().get(),
+            readers: published.readers().list(),
+            in_flight: raft.in_flight(),
+            in_flight_max: raft.admission().messages_max,
+            overloaded_at: overload.lock().unwrap_or_else(PoisonError::into_inner).last,
         }
     }
 
@@ -134,6 +198,17 @@ impl PartitionHandle {
             }
             _ => ReadError::Io { message },
         }
+    }
+}
+
+fn refused_for(refused: &Refused) -> RefusedFor {
+    match refused {
+        Refused::Overloaded { what: Load::Messages, .. } => RefusedFor::Messages,
+        Refused::Overloaded { what: Load::Bytes, .. } => RefusedFor::Bytes,
+        Refused::Overloaded { what: Load::Mailbox, .. } => RefusedFor::Mailbox,
+        Refused::Restarting { .. } => RefusedFor::Restarting,
+        Refused::Quarantined { .. } => RefusedFor::Quarantined,
+        Refused::Stopped { .. } => RefusedFor::Stopped,
     }
 }
 
@@ -274,6 +349,10 @@ impl PartitionApi for PartitionHandle {
         let view = self.view()?;
         let until = self.high_watermark();
         self.cold(move || view.find_time(at, until)).await
+    }
+
+    fn reader(&self, peer: Option<SocketAddr>, next: Offset) -> Option<Reader> {
+        Some(self.0.published.readers().open(peer, next, &self.0.clock))
     }
 
     fn describe(&self) -> PartitionStatus {

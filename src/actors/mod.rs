@@ -14,4 +14,5 @@ pub mod observer;
 pub mod partition;
 pub mod published;
 pub mod raft;
+pub mod readers;
 pub mod readiness;

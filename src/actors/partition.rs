@@ -2,9 +2,11 @@
 //!
 //! Front ends are written against [`PartitionApi`] and know neither actors, mailboxes nor files.
 
+use super::readers::Reader;
 use crate::model::{Disposition, Durability, Offset, Record, Term, Timestamp};
 use bytes::Bytes;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -64,6 +66,12 @@ pub trait PartitionApi: Clone + Send + Sync + Unpin + 'static {
 
     /// The partition's state, for people and probes.
     fn describe(&self) -> PartitionStatus;
+
+    /// Puts a reader on the list of those who read, for as long as it lives. `None` where no list
+    /// is kept.
+    fn reader(&self, _peer: Option<SocketAddr>, _next: Offset) -> Option<Reader> {
+        None
+    }
 }
 
 /// What a producer gets when its records are as safe as `durability` says.

@@ -1,8 +1,10 @@
 //! What a partition's actors publish for everybody else: read from any thread, without a lock or a
 //! message, and alive while the actors behind it are replaced.
 
+use super::readers::Readers;
 use crate::log::LogView;
 use crate::model::{Offset, Term};
+use crate::observe::WaitCell;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,6 +44,9 @@ pub struct Published {
     phase: ArcSwap<Phase>,
     term: AtomicU64,
     flushes: AtomicU64,
+    flush_wait: Arc<WaitCell>,
+    raft_wait: Arc<WaitCell>,
+    readers: Arc<Readers>,
 }
 
 impl Default for Published {
@@ -53,6 +58,9 @@ impl Default for Published {
             phase: ArcSwap::from_pointee(Phase::Recovering { done_bytes: 0, total_bytes: 0 }),
             term: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
+            flush_wait: Arc::default(),
+            raft_wait: Arc::default(),
+            readers: Arc::default(),
         }
     }
 }
@@ -91,6 +99,21 @@ impl Published {
     /// Flushes since the node started.
     pub fn flushes(&self) -> u64 {
         self.flushes.load(Ordering::Relaxed)
+    }
+
+    /// What the flush thread waits for.
+    pub fn flush_wait(&self) -> &Arc<WaitCell> {
+        &self.flush_wait
+    }
+
+    /// What the raft actor waits for, before it makes its next entry.
+    pub fn raft_wait(&self) -> &Arc<WaitCell> {
+        &self.raft_wait
+    }
+
+    /// Who reads.
+    pub fn readers(&self) -> &Arc<Readers> {
+        &self.readers
     }
 
     pub(super) fn recovered(&self, view: Arc<LogView>) {

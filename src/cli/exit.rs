@@ -183,6 +183,11 @@ impl From<NodeError> for Failure {
                 ..Self::new(Class::Config, error.to_string())
                     .advice("change the settings of section [log]")
             },
+            NodeError::Telemetry(error) => Self {
+                cause: causes(&error),
+                ..Self::new(Class::Config, error.to_string())
+                    .advice("change the settings of section [telemetry], or leave --debug out")
+            },
         }
     }
 }

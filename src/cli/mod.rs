@@ -6,6 +6,7 @@
 pub mod bench;
 mod config;
 mod consume;
+mod crash;
 mod describe;
 mod exit;
 mod observe;
@@ -14,6 +15,7 @@ mod progress;
 mod segment;
 mod serve;
 mod stdout;
+mod traced;
 mod version;
 
 pub use exit::{Class, Failure};
@@ -63,6 +65,8 @@ enum Command {
     Actor(observe::actor::ActorArgs),
     /// Show or change which lines a running node logs.
     Log(observe::levels::LogArgs),
+    /// Look at reports of crashes, with a node or without.
+    Crash(crash::CrashArgs),
     /// Look at a log's files without a node.
     Segment(segment::SegmentArgs),
     /// Show or check settings.
@@ -101,6 +105,7 @@ pub fn run() -> ExitCode {
         Some(Command::Explain(args)) => observe::explain::run(args),
         Some(Command::Actor(args)) => observe::actor::run(args),
         Some(Command::Log(args)) => observe::levels::run(args),
+        Some(Command::Crash(args)) => crash::run(&args),
         Some(Command::Segment(args)) => segment::run(args),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Bench(args)) => bench::run(args).map_err(Failure::from),

@@ -6,6 +6,7 @@ mod lines;
 mod send;
 
 use super::progress::Progress;
+use super::traced::Traced;
 use super::{Class, Failure, NodeAddress, block_on, stdout};
 use crate::log::batch::Compression;
 use crate::model::{Clock, SystemClock};
@@ -20,6 +21,7 @@ use serde_json::json;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Arguments of `duramen produce`.
@@ -61,7 +63,7 @@ pub struct ProduceArgs {
 /// Appends everything there is to read.
 pub fn run(args: ProduceArgs) -> Result<(), Failure> {
     let (input, length) = open(&args.file)?;
-    let clock = SystemClock::new();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let began = clock.monotonic();
     let mut sending = Sending {
         target: Target::topic(&args.topic),
@@ -77,10 +79,24 @@ pub fn run(args: ProduceArgs) -> Result<(), Failure> {
     };
     let outcome = block_on(async {
         // Connected before anything is read: a pipe is not emptied for a node that is not there.
-        let mut client = Client::connect(&args.node.rpc_addr, ClientOptions::default()).await?;
-        let mut batches = encode::start(input, options)
-            .map_err(|error| Failure::io("cannot start a thread", &error))?;
-        sending.run(&mut client, &mut batches).await
+        let traced = Traced::begin(&clock);
+        let sent = async {
+            let client = Client::connect(&args.node.rpc_addr, ClientOptions::default()).await?;
+            let mut client = match &traced {
+                Some(traced) => client.traced(&traced.traceparent()),
+                None => client,
+            };
+            let mut batches = encode::start(input, options)
+                .map_err(|error| Failure::io("cannot start a thread", &error))?;
+            sending.run(&mut client, &mut batches).await
+        };
+        let outcome = sent.await;
+        if let Some(traced) = traced {
+            let records = sending.ledger.totals().records;
+            let attributes = vec![("duramen.records", records.into())];
+            traced.end("duramen produce", attributes, outcome.as_ref().err()).await;
+        }
+        outcome
     });
     sending.progress.end();
     let totals = sending.ledger.totals();

@@ -43,7 +43,7 @@ pub struct ServeArgs {
     /// How safe a record is when it is acknowledged: fsync, interval or os [default: fsync].
     #[arg(long, value_name = "LEVEL")]
     durability: Option<String>,
-    /// Which lines are logged, as in info,partitions/*/log:trace [default: info].
+    /// Which lines are logged, as in info,partitions/*/log:trace,*/Append:debug [default: info].
     #[arg(long, value_name = "SPEC")]
     log: Option<String>,
     /// What a log line looks like: auto, text, json or logfmt [default: auto].
@@ -52,6 +52,10 @@ pub struct ServeArgs {
     /// Allow addresses that other machines can reach, without encryption or authentication.
     #[arg(long)]
     insecure_listen: bool,
+    /// Write metrics and traces of every request to files in the system's temporary directory:
+    /// metrics-*.log and traces-*.log.
+    #[arg(long)]
+    debug: bool,
     /// Check settings and data directory, and end; changes nothing, opens no port.
     #[arg(long)]
     dry_run: bool,
@@ -60,6 +64,8 @@ pub struct ServeArgs {
 impl ServeArgs {
     fn flags(&self) -> Vec<Flag> {
         let insecure = self.insecure_listen.then(|| "true".to_owned());
+        let debug_dir = self.debug.then(|| std::env::temp_dir().display().to_string());
+        let debug_ratio = self.debug.then(|| "1".to_owned());
         [
             ("--data-dir", "data_dir", &self.data_dir),
             ("--rpc-addr", "rpc.addr", &self.rpc_addr),
@@ -67,6 +73,8 @@ impl ServeArgs {
             ("--durability", "log.durability", &self.durability),
             ("--log", "logger.spec", &self.log),
             ("--log-format", "logger.format", &self.log_format),
+            ("--debug", "telemetry.debug_dir", &debug_dir),
+            ("--debug", "telemetry.traces_ratio", &debug_ratio),
             ("--insecure-listen", "insecure_listen", &insecure),
         ]
         .into_iter()
@@ -83,6 +91,8 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
         return dry_run(&loaded);
     }
     let (logger, handle) = logger::start(&loaded.settings.logger, Arc::new(SystemClock::new()));
+    // The one logger of this process: nobody else can have been before.
+    handle.control().install_for_libraries(logger.clone());
     first_lines(&logger, &loaded);
     raise_open_files(&logger);
     let reloader = Reloader::new(flags, args.config, loaded);

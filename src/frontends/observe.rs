@@ -92,7 +92,7 @@ pub fn subject(asked: Option<pb::explain_request::Subject>) -> Subject {
 pub fn explanation(told: Explanation) -> pb::Explanation {
     pb::Explanation {
         subject: told.subject,
-        reason: told.reason.into(),
+        reason: told.reason.code().into(),
         sentence: told.sentence,
         since_ms: told.since.map(millis),
         next: told.next,

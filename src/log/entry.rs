@@ -33,6 +33,14 @@ impl EntryPayload {
             Self::Internal(bytes) => bytes.len() as u64,
         }
     }
+
+    /// How many records it holds.
+    pub fn records(&self) -> u64 {
+        match self {
+            Self::Data(groups) => groups.iter().map(|group| u64::from(group.record_count())).sum(),
+            Self::Internal(_) => 0,
+        }
+    }
 }
 
 /// Lengths only: user bytes never reach a message or a crash report.

@@ -140,6 +140,8 @@ struct Planned {
     message: Option<String>,
     mishap: Mishap,
     times: u32,
+    /// So many are let pass first.
+    skip: u32,
 }
 
 /// What an actor did with messages of one name, since the beginning.
@@ -396,9 +398,23 @@ impl Recorder {
 
     /// Lets something happen to the next `times` messages of this name, or of any. For tests.
     pub fn plan(&self, message: Option<&str>, mishap: Mishap, times: u32) {
-        let message = message.map(str::to_owned);
-        self.planned().push(Planned { message, mishap, times });
+        self.schedule(Planned { message: message.map(str::to_owned), mishap, times, skip: 0 });
+    }
+
+    /// As [`Recorder::plan`], to the `n`-th such message from now on alone, counted from 1.
+    pub fn plan_nth(&self, message: Option<&str>, mishap: Mishap, n: u32) {
+        let (message, skip) = (message.map(str::to_owned), n.saturating_sub(1));
+        self.schedule(Planned { message, mishap, times: 1, skip });
+    }
+
+    fn schedule(&self, planned: Planned) {
+        self.planned().push(planned);
         self.has_planned.store(true, Ordering::Release);
+    }
+
+    /// How many messages something is still planned for.
+    pub fn planned_left(&self) -> u32 {
+        self.planned().iter().map(|plan| plan.times).sum()
     }
 
     /// Forgets what was planned.
@@ -416,6 +432,10 @@ impl Recorder {
         let found = planned
             .iter_mut()
             .find(|plan| plan.message.as_ref().is_none_or(|wanted| wanted == message))?;
+        if found.skip > 0 {
+            found.skip -= 1;
+            return None;
+        }
         found.times = found.times.saturating_sub(1);
         let mishap = found.mishap.clone();
         planned.retain(|plan| plan.times > 0);

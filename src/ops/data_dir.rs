@@ -5,6 +5,7 @@
 //! VERSION     the format's version, in decimal; written once, after everything else is in place
 //! NODE        the node's id, written once
 //! ports.json  where a running node listens; there from readiness to the stop
+//! crash/      reports of crashes, bounded by count and size (ops/crash.rs)
 //! ```
 //!
 //! A directory that is refused is left as it was found: everything is checked before anything is

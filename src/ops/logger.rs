@@ -1,33 +1,40 @@
-//! Diagnostics on standard error: never waited for, filtered per actor, in three formats.
+//! Diagnostics on standard error: never waited for, filtered per actor and message, in three
+//! formats.
+//!
+//! A line carries by itself what its thread was doing when it was written: actor, message, id,
+//! request (`observe::current`).
 //!
 //! Lines are handed to a thread of their own over a bounded channel; when it is full they are
 //! dropped and counted, and the next line that gets through says how many. What is written can be
 //! changed while the node runs ([`LoggerHandle::set_spec`]). User bytes never reach a line: types
 //! that hold them do not print them (`model::Payload`).
 
+mod fields;
+mod library;
 mod lines;
 mod spec;
 
 #[cfg(test)]
 mod tests;
 
+pub use fields::ACTOR_KEY;
 pub use lines::rfc3339;
 pub use spec::{LevelSpec, LevelSpecError};
 
 use crate::model::Clock;
-use crate::observe::{Attention, MessageFilter};
+use crate::observe::{self, Attention, MessageFilter, Scope};
 use crate::ops::settings::{LogFormat, LoggerSettings};
 use arc_swap::ArcSwap;
-use slog::{Drain, KV, Key, Level, Logger, Never, OwnedKVList, Record, Serializer};
+use fields::{Added, Told};
+use lines::TIME_KEY;
+use slog::{BorrowedKV, Drain, Level, Logger, Never, OwnedKVList, Record, RecordStatic, o};
 use slog_async::{AsyncCore, AsyncGuard};
 use std::fmt;
 use std::io::{IsTerminal, LineWriter, Write};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// The key whose value is the path of the actor that wrote a line; patterns of a [`LevelSpec`] are
-/// held against it.
-pub const ACTOR_KEY: &str = "actor";
 /// Lines that may wait for the writer of standard error.
 const LINES_WAITING_MAX: usize = 2048;
 /// A line up to this length goes out in one write.
@@ -61,10 +68,16 @@ pub fn start_on(
         most_detailed: AtomicUsize::new(spec.most_detailed().as_usize()),
         spec: ArcSwap::from_pointee(spec),
         attention: Arc::default(),
+        has_library: AtomicBool::new(false),
         dropped: AtomicU64::new(0),
     });
-    let drain = Filtered { shared: Arc::clone(&shared), core, untold: AtomicU64::new(0) };
-    let logger = Logger::root(drain, lines::stamped(clock));
+    let drain = Filtered {
+        shared: Arc::clone(&shared),
+        clock: AssertUnwindSafe(clock),
+        core,
+        untold: AtomicU64::new(0),
+    };
+    let logger = Logger::root(drain, o!());
     (logger, LoggerHandle { shared, _guard: guard })
 }
 
@@ -129,6 +142,12 @@ impl LogControl {
         self.0.set_spec(spec);
     }
 
+    /// Lets the libraries of this process write through `logger`, at the levels of this control.
+    /// Says false where something else in the process has the libraries' ear already.
+    pub fn install_for_libraries(&self, logger: Logger) -> bool {
+        library::install(self, logger)
+    }
+
     /// How many lines were dropped since the start, for the writer was too slow.
     pub fn dropped_count(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
@@ -141,7 +160,7 @@ impl MessageFilter for LogControl {
         if shared.most_detailed.load(Ordering::Acquire) < Level::Trace.as_usize() {
             return false;
         }
-        shared.spec.load().level_of(&format!("{path}/{message}")).accepts(Level::Trace)
+        shared.spec.load().level_of_message(path, message).accepts(Level::Trace)
     }
 
     fn attention(&self) -> Arc<Attention> {
@@ -155,6 +174,9 @@ impl Shared {
         self.spec.store(Arc::new(spec));
         self.most_detailed.store(most_detailed, Ordering::Release);
         self.attention.changed();
+        if self.has_library.load(Ordering::Acquire) {
+            library::levels_changed();
+        }
     }
 }
 
@@ -165,29 +187,40 @@ struct Shared {
     most_detailed: AtomicUsize,
     /// Tells the recorders that the spec has changed.
     attention: Arc<Attention>,
+    /// Libraries ask what is wanted of them, and remember the answer.
+    has_library: AtomicBool,
     dropped: AtomicU64,
 }
 
 /// Decides on the caller's thread, then hands over.
 struct Filtered {
     shared: Arc<Shared>,
+    /// The time of a line is when it was written, not when it is printed.
+    clock: AssertUnwindSafe<Arc<dyn Clock>>,
     core: AsyncCore,
     /// Dropped lines that no line has told of yet.
     untold: AtomicU64,
 }
 
 impl Filtered {
-    fn wanted(&self, record: &Record<'_>, values: &OwnedKVList) -> bool {
-        if !self.is_enabled(record.level()) {
-            return false;
-        }
-        let spec = self.shared.spec.load();
-        let level = if spec.has_patterns() {
-            ActorPath::find(record, values, |path| spec.level_of(path))
-        } else {
-            spec.most_detailed()
+    /// Hands a line over, with the time and with what it gets by itself.
+    fn hand_over(
+        &self,
+        record: &Record<'_>,
+        values: &OwnedKVList,
+        added: Option<Added<'_>>,
+    ) -> bool {
+        // The one part of a record that is free for it.
+        let time = self.clock.wall().0.to_string();
+        let fixed = RecordStatic { location: record.location(), tag: &time, level: record.level() };
+        let sent = match added {
+            None => self.core.log(&Record::new(&fixed, record.msg(), record.kv()), values),
+            Some(added) => {
+                let pairs = (record.kv(), added);
+                self.core.log(&Record::new(&fixed, record.msg(), BorrowedKV(&pairs)), values)
+            }
         };
-        level.accepts(record.level())
+        sent.is_ok()
     }
 
     fn tell_of_dropped(&self, values: &OwnedKVList) {
@@ -197,10 +230,9 @@ impl Filtered {
         }
         let message = format_args!("lines were dropped: standard error is read too slowly");
         let location = slog::record_static!(Level::Warning, "");
-        let told = self
-            .core
-            .log(&Record::new(&location, &message, slog::b!("dropped_lines" => untold)), values);
-        if told.is_err() {
+        let pairs = slog::kv!("dropped_lines" => untold);
+        let record = Record::new(&location, &message, BorrowedKV(&pairs));
+        if !self.hand_over(&record, values, None) {
             self.untold.fetch_add(untold, Ordering::Relaxed);
         }
     }
@@ -215,10 +247,21 @@ impl Drain for Filtered {
     }
 
     fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
-        if !self.wanted(record, values) {
+        if !self.is_enabled(record.level()) {
             return Ok(());
         }
-        if self.core.log(record, values).is_ok() {
+        let scope = observe::current();
+        let spec = self.shared.spec.load();
+        let told =
+            (spec.has_patterns() || scope != Scope::default()).then(|| Told::by(record, values));
+        if spec.has_patterns()
+            && let Some(told) = &told
+            && !level_of(&spec, told, &scope).accepts(record.level())
+        {
+            return Ok(());
+        }
+        let added = told.as_ref().map(|told| Added { scope: &scope, told });
+        if self.hand_over(record, values, added) {
             self.tell_of_dropped(values);
         } else {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
@@ -228,29 +271,11 @@ impl Drain for Filtered {
     }
 }
 
-/// Looks for the actor's path among a line's values.
-struct ActorPath {
-    path: String,
-}
-
-impl ActorPath {
-    fn find<R>(record: &Record<'_>, values: &OwnedKVList, use_path: impl Fn(&str) -> R) -> R {
-        let mut search = Self { path: String::new() };
-        // The line's own word goes before what its logger carries; neither search can fail.
-        let _ = record.kv().serialize(record, &mut search);
-        if search.path.is_empty() {
-            let _ = values.serialize(record, &mut search);
-        }
-        use_path(&search.path)
+/// The level of a line: by what it says of itself, else by what its thread was doing.
+fn level_of(spec: &LevelSpec, told: &Told, scope: &Scope) -> slog::FilterLevel {
+    let message = if told.message.is_empty() { scope.name } else { &told.message };
+    if told.actor.is_empty() && scope.actor != observe::PathId::NOBODY {
+        return spec.level_of_message(&scope.actor.path(), message);
     }
-}
-
-impl Serializer for ActorPath {
-    fn emit_arguments(&mut self, key: Key, value: &fmt::Arguments<'_>) -> slog::Result {
-        // The innermost logger's value comes first and is the one that counts.
-        if key == ACTOR_KEY && self.path.is_empty() {
-            self.path = value.to_string();
-        }
-        Ok(())
-    }
+    spec.level_of_message(&told.actor, message)
 }

@@ -19,7 +19,7 @@ mod tests;
 pub use error::{Fault, SettingsError};
 pub use layers::{Flag, Loaded, Origin, Sources};
 pub use sample::sample_file;
-pub use value::{ByteSize, LogFormat, parse_duration, show_duration};
+pub use value::{ByteSize, LogFormat, Url, parse_duration, show_duration};
 
 use crate::model::Durability;
 use crate::ops::logger::LevelSpec;
@@ -50,6 +50,12 @@ pub struct Settings {
     pub shutdown: ShutdownSettings,
     /// Diagnostics on standard error.
     pub logger: LoggerSettings,
+    /// What is kept of messages that were handled.
+    pub recorder: RecorderSettings,
+    /// Reports of crashes.
+    pub crash: CrashSettings,
+    /// Where metrics and traces go beside `/metrics`.
+    pub telemetry: TelemetrySettings,
 }
 
 /// Who this node is.
@@ -150,6 +156,35 @@ pub struct LoggerSettings {
     pub format: LogFormat,
 }
 
+/// What is kept of messages that were handled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecorderSettings {
+    /// Messages kept for each actor.
+    pub messages_max: u32,
+}
+
+/// Reports of crashes, in the data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrashSettings {
+    /// Reports kept; the oldest go first.
+    pub reports_max: u32,
+    /// Bytes of reports kept; the oldest go first.
+    pub bytes_max: ByteSize,
+}
+
+/// Where metrics and traces go beside `/metrics`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TelemetrySettings {
+    /// An OTLP collector's gRPC address, `http://host:port`; `None`: none.
+    pub otlp_endpoint: Option<Url>,
+    /// Share of the requests without a trace context that are traced, 0 to 1.
+    pub traces_ratio: f64,
+    /// Time between two exports of all metrics.
+    pub metrics_interval: Duration,
+    /// Where files of metrics and traces are written; `None`: nowhere.
+    pub debug_dir: Option<PathBuf>,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -163,6 +198,9 @@ impl Default for Settings {
             supervision: SupervisionSettings::default(),
             shutdown: ShutdownSettings { grace: Duration::from_secs(10) },
             logger: LoggerSettings { spec: LevelSpec::default(), format: LogFormat::Auto },
+            recorder: RecorderSettings { messages_max: 256 },
+            crash: CrashSettings { reports_max: 50, bytes_max: ByteSize::mib(16) },
+            telemetry: TelemetrySettings::default(),
         }
     }
 }
@@ -211,6 +249,17 @@ impl Default for LogSettings {
 impl Default for AdmissionSettings {
     fn default() -> Self {
         Self { messages_max: 8192, bytes_max: ByteSize::mib(64) }
+    }
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: None,
+            traces_ratio: 0.01,
+            metrics_interval: Duration::from_secs(10),
+            debug_dir: None,
+        }
     }
 }
 

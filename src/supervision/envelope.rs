@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A message on its way to one actor. Made only by what sends: [`super::ActorRef`],
-/// [`super::Line`], [`super::Seat::notify`]. Opened by what [`receives!`](crate::receives) writes.
+/// [`super::Line`], [`super::Seat::notify`]. Opened by what `receives!` writes.
 pub struct Envelope<M> {
     stamp: Stamp,
     /// The receiver's; `None` in a build that records nothing.
@@ -73,7 +73,6 @@ impl<A: Child + Handler<Envelope<M>>, M: Mail> Receives<M> for A {}
 
 /// Names the messages, by type, that an actor receives; it handles each as an
 /// [`actix::Handler`] of the bare message.
-#[macro_export]
 macro_rules! receives {
     ($actor:ty: $($message:ty),+ $(,)?) => {$(
         impl ::actix::Handler<$crate::supervision::Envelope<$message>> for $actor {
@@ -91,7 +90,6 @@ macro_rules! receives {
 }
 
 /// Gives messages that carry no payload their names: those of their types.
-#[macro_export]
 macro_rules! mail {
     ($($message:ident),+ $(,)?) => {$(
         impl $crate::observe::Mail for $message {
@@ -99,3 +97,5 @@ macro_rules! mail {
         }
     )+};
 }
+
+pub(crate) use {mail, receives};

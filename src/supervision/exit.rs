@@ -48,6 +48,18 @@ impl ExitReason {
         *self != Self::Normal
     }
 
+    /// The name in reports.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Panic { .. } => "panic",
+            Self::Failed { .. } => "failed",
+            Self::Killed => "killed",
+            Self::Hung { .. } => "hung",
+            Self::Abandoned => "abandoned",
+        }
+    }
+
     /// Whether a restart would not help, or would hide damage.
     pub fn forbids_restart(&self) -> bool {
         matches!(self, Self::Failed { disposition: Disposition::Quarantine, .. })

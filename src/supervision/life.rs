@@ -9,8 +9,8 @@ use super::place::{Place, Shard};
 use super::run::{Inbox, Input};
 use super::seat::{Child, Seat};
 use super::slot::{Account, Live, Slot, locked, run_as};
-use super::{ActorRef, ChildSpec, ExitReason};
-use crate::observe::{self, Scope};
+use super::{ActorRef, Admission, ChildSpec, ExitReason, Load};
+use crate::observe::{self, Reading, Recorder, Scope};
 use actix::dev::ContextFut;
 use actix::fut::{ActorStreamExt, wrap_stream};
 use actix::{ActorContext, AsyncContext, Context};
@@ -33,6 +33,13 @@ pub enum Fault {
     Hang(Duration),
     /// Stops as if by its own will.
     Exit,
+    /// Refuses requests this long as if so much were under way.
+    Fill {
+        /// Which bound is reached. A full mailbox still takes one message at a time.
+        what: Load,
+        /// For how long.
+        time: Duration,
+    },
 }
 
 /// What the tree tells a life. Never more than a stop, one question and what tests inject.
@@ -46,12 +53,32 @@ pub(super) enum Order {
 pub(super) struct Notes {
     pub(super) account: Arc<Account>,
     reason: Mutex<Option<ExitReason>>,
+    last: Mutex<Option<LastReading>>,
+}
+
+/// What was at an actor when its life ended: its end clears it all away.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LastReading {
+    pub(super) reading: Reading,
+    pub(super) in_flight: usize,
 }
 
 impl Notes {
     /// Writes down why the life ends, unless that is known.
     pub(super) fn settle(&self, reason: ExitReason) {
         locked(&self.reason).get_or_insert(reason);
+    }
+
+    /// Writes down what is at the actor now, unless that was done before.
+    pub(super) fn witness(&self, recorder: &Recorder) {
+        locked(&self.last).get_or_insert_with(|| LastReading {
+            reading: recorder.reading(),
+            in_flight: self.account.in_flight(),
+        });
+    }
+
+    pub(super) fn last(&self) -> Option<LastReading> {
+        locked(&self.last).clone()
     }
 
     fn reason(&self) -> ExitReason {
@@ -126,7 +153,11 @@ impl<A: Child> Runner for Typed<A> {
             None => Arc::default(),
             Some((shard, _)) => shard.polls(),
         };
-        let notes = Arc::new(Notes { account: Account::open(), reason: Mutex::new(None) });
+        let notes = Arc::new(Notes {
+            account: Account::open(),
+            reason: Mutex::new(None),
+            last: Mutex::new(None),
+        });
         let pulse = Arc::new(Pulse { thread_polls: polls, ..Pulse::default() });
         let (orders, obeyed) = mpsc::unbounded_channel();
         let (kill, killed) = oneshot::channel();
@@ -205,6 +236,11 @@ impl<A: Child> Birth<A> {
         // Moved first, so dropped last: whatever else there is of the life is gone by then.
         let notice = notice;
         let notes = Arc::clone(&notice.notes);
+        let bounds = Bounds {
+            account: Arc::clone(&notes.account),
+            admission: notice.slot.admission,
+            mailbox_len_max,
+        };
         let seat = Seat {
             me: ActorRef::new(Arc::clone(&notice.slot)),
             generation: notice.generation,
@@ -221,7 +257,7 @@ impl<A: Child> Birth<A> {
             let pulse = Arc::clone(&pulse);
             ctx.spawn(
                 wrap_stream::<_, A>(UnboundedReceiverStream::new(orders))
-                    .map(move |order, _, ctx: &mut Context<A>| obey(order, ctx, &pulse))
+                    .map(move |order, _, ctx: &mut Context<A>| obey(order, ctx, &pulse, &bounds))
                     .finish(),
             );
             let actor = factory(&mut ctx, seat);
@@ -247,12 +283,39 @@ impl<A: Child> Birth<A> {
     }
 }
 
-fn obey<A: Child>(order: Order, ctx: &mut Context<A>, pulse: &Pulse) {
+/// What bounds the requests to one life.
+struct Bounds {
+    account: Arc<Account>,
+    admission: Admission,
+    mailbox_len_max: usize,
+}
+
+impl Bounds {
+    fn fill<A: Child>(&self, what: Load, time: Duration, ctx: &mut Context<A>) {
+        let Admission { messages_max, bytes_max } = self.admission;
+        let ballast = match what {
+            Load::Messages => self.account.burden(messages_max, 0),
+            Load::Bytes => self.account.burden(0, bytes_max),
+            Load::Mailbox => {
+                ctx.set_mailbox_capacity(1);
+                self.account.burden(0, 0)
+            }
+        };
+        let mailbox_len_max = self.mailbox_len_max;
+        ctx.run_later(time, move |_, ctx| {
+            ctx.set_mailbox_capacity(mailbox_len_max);
+            drop(ballast);
+        });
+    }
+}
+
+fn obey<A: Child>(order: Order, ctx: &mut Context<A>, pulse: &Pulse, bounds: &Bounds) {
     match order {
         Order::Stop | Order::Suffer(Fault::Exit) => ctx.stop(),
         Order::GiveSign(number) => pulse.answered.store(number, Ordering::Release),
         Order::Suffer(Fault::Panic(text)) => panic!("{text}"),
         Order::Suffer(Fault::Hang(time)) => std::thread::sleep(time),
+        Order::Suffer(Fault::Fill { what, time }) => bounds.fill(what, time, ctx),
     }
 }
 
@@ -282,6 +345,7 @@ impl<A: Child> Life<'_, A> {
     /// not called: its state may be half changed.
     fn bury(&mut self, reason: ExitReason) -> ExitReason {
         let Some(mut actor) = self.actor.take() else { return reason };
+        self.notice.notes.witness(&self.notice.slot.vitals.recorder);
         let dropped = contain(|| {
             if reason.is_crash() {
                 actor.ctx().terminate();

@@ -30,13 +30,14 @@ mod watchdog;
 mod tests;
 
 pub use envelope::{Envelope, Receives};
+pub(crate) use envelope::{mail, receives};
 pub use error::{AskError, Escalation, Load, Refused, TreeError};
 pub use exit::{ExitReason, PanicTrace, contain};
 pub use fence::{Fence, FenceError, FenceGuard, FencePass};
 pub use life::Fault;
 pub use line::Line;
 pub use path::ActorPath;
-pub use place::{Place, Shard};
+pub use place::{Place, Shard, ShardThreads};
 pub use reference::ActorRef;
 pub use reply::{Pending, Reply};
 pub use seat::{Child, Seat};

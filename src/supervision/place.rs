@@ -5,7 +5,7 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use std::cell::OnceCell;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 /// Where an actor lives.
 #[derive(Clone, Debug)]
@@ -33,6 +33,7 @@ pub struct Shard {
     name: String,
     current: Mutex<Current>,
     abandoned: AtomicU64,
+    threads: ShardThreads,
 }
 
 struct Current {
@@ -55,6 +56,7 @@ impl Shard {
             name: name.into(),
             current: Mutex::new(Current { generation: 1, thread: None }),
             abandoned: AtomicU64::new(0),
+            threads: ShardThreads::default(),
         })
     }
 
@@ -75,7 +77,11 @@ impl Shard {
             current.thread = None;
         }
         let generation = current.generation;
-        let thread = current.thread.get_or_insert_with(|| start(&self.name));
+        let thread = current.thread.get_or_insert_with(|| {
+            let thread = start(&self.name);
+            self.threads.note(&thread.fence);
+            thread
+        });
         (generation, thread.arbiter.handle())
     }
 
@@ -102,6 +108,11 @@ impl Shard {
         true
     }
 
+    /// The count of its threads that are not at their end, which outlives the shard.
+    pub fn threads(&self) -> ShardThreads {
+        self.threads.clone()
+    }
+
     /// How many threads were given up since the beginning.
     pub fn abandoned(&self) -> u64 {
         self.abandoned.load(Ordering::Relaxed)
@@ -114,6 +125,23 @@ impl Shard {
             current.generation += 1;
             thread.arbiter.stop();
         }
+    }
+}
+
+/// Knows which of a shard's threads still run: the present one, and those that were given up.
+#[derive(Clone, Debug, Default)]
+pub struct ShardThreads(Arc<Mutex<Vec<Weak<AtomicBool>>>>);
+
+impl ShardThreads {
+    fn note(&self, fence: &Arc<AtomicBool>) {
+        let mut threads = locked(&self.0);
+        threads.retain(|thread| thread.strong_count() > 0);
+        threads.push(Arc::downgrade(fence));
+    }
+
+    /// How many run. A thread holds its fence until its very end.
+    pub fn alive(&self) -> usize {
+        locked(&self.0).iter().filter(|thread| thread.strong_count() > 0).count()
     }
 }
 

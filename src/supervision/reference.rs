@@ -4,7 +4,7 @@ use super::reply::{Pending, Reply};
 use super::seat::Child;
 use super::slot::{Permit, Slot};
 use super::status::State;
-use super::{ActorPath, AskError, Envelope, Load, Receives, Refused};
+use super::{ActorPath, Admission, AskError, Envelope, Load, Receives, Refused};
 use crate::observe::Mail;
 use actix::prelude::SendError;
 use std::fmt;
@@ -146,6 +146,11 @@ impl<A: Child> ActorRef<A> {
     /// How many messages were refused since the beginning.
     pub fn refused(&self) -> u64 {
         self.slot.vitals.refused()
+    }
+
+    /// How much may be under way at it.
+    pub fn admission(&self) -> Admission {
+        self.slot.admission
     }
 
     /// How many admitted requests are not yet answered.

@@ -3,6 +3,7 @@
 
 mod carry;
 mod commands;
+mod crash;
 
 use super::exit::contain;
 use super::life::{Hold, Order, Runner};
@@ -16,6 +17,7 @@ use super::{
     TreeError,
 };
 use crate::model::Timestamp;
+use crate::observe::PastExit;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -91,6 +93,8 @@ struct Node {
     vitals: Arc<Vitals>,
     /// Since when it is quarantined by its own policy or its parent's.
     quarantined_at: Timestamp,
+    /// Its last exits, the oldest first.
+    exits: VecDeque<PastExit>,
     body: Body,
 }
 
@@ -169,6 +173,7 @@ impl Drop for LastWord {
 impl Tree {
     pub(super) fn new(shared: Arc<Shared>, inbox: mpsc::UnboundedReceiver<Input>) -> Self {
         let watch = ControlWatch::start(shared.environment.logger.clone());
+        *locked(&shared.watchdog) = watch.trace();
         Self {
             chance: shared.environment.seed,
             shared,
@@ -311,7 +316,8 @@ impl Tree {
                 View::Restarting { until } => State::Restarting { until },
                 View::Quarantined { reason } => State::Quarantined { reason, since },
                 View::Stopped if policy.is_down() => match &mine {
-                    State::Running | State::Starting => State::Stopped,
+                    // One that is starting and down has not begun: its children's turn is to come.
+                    State::Running => State::Stopped,
                     other => other.clone(),
                 },
                 View::Stopped => State::Stopped,

@@ -92,6 +92,18 @@ impl<A: Child> Seat<A> {
         self.notes.settle(ExitReason::Failed { reason: reason.into(), disposition });
     }
 
+    /// Says that a worker of this life, a thread of its own, has died: the life cannot go on, and
+    /// ends as if it had panicked itself. The caller then sees to it that the context is stopped.
+    pub fn worker_died(&self, worker: &str, exit: ExitReason) {
+        self.notes.settle(match exit {
+            ExitReason::Panic { message, location, backtrace } => {
+                let message = format!("{worker}: {message}");
+                ExitReason::Panic { message, location, backtrace }
+            }
+            other => other,
+        });
+    }
+
     /// Says that the actor gets on, from within long work that answers nobody. Answering requests
     /// says so by itself.
     pub fn progress(&self) {

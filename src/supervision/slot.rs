@@ -84,6 +84,13 @@ impl Account {
         Ok(Permit { account: Arc::clone(self), bytes })
     }
 
+    /// Counts as so much more under way until what is returned is dropped.
+    pub(super) fn burden(self: &Arc<Self>, messages: usize, bytes: usize) -> Ballast {
+        self.messages.fetch_add(messages, Ordering::AcqRel);
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        Ballast { account: Arc::clone(self), messages, bytes }
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.messages.load(Ordering::Acquire)
     }
@@ -123,6 +130,20 @@ impl Account {
 
     pub(super) fn forget(&self, key: usize) {
         locked(&self.waiters).remove(key);
+    }
+}
+
+/// See [`Account::burden`].
+pub(super) struct Ballast {
+    account: Arc<Account>,
+    messages: usize,
+    bytes: usize,
+}
+
+impl Drop for Ballast {
+    fn drop(&mut self) {
+        self.account.messages.fetch_sub(self.messages, Ordering::AcqRel);
+        self.account.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     ActorPath, ActorRef, Child, ChildSpec, Kind, Place, Seat, SupervisorSpec, TreeError, TreeHandle,
 };
 use crate::model::Clock;
-use crate::observe::Hub;
+use crate::observe::{CrashSink, Hub};
 use actix::Context;
 use slog::Logger;
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub struct Environment {
     pub logger: Logger,
     /// Where every actor's messages are recorded.
     pub hub: Arc<Hub>,
+    /// Who is told all that is known of a crash.
+    pub crashes: Option<Arc<dyn CrashSink>>,
 }
 
 /// A supervisor, before and after the tree was started: children can be added at any time, and

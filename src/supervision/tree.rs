@@ -6,10 +6,11 @@ use super::{
     ActorPath, Environment, Escalation, Event, EventKind, Fault, Kind, Supervisor, TreeError,
     TreeStatus,
 };
+use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Events that a slow reader may be behind before it loses the oldest.
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     pub(super) registry: Mutex<Registry>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) stage: watch::Sender<Stage>,
+    /// What the watchdog's thread holds.
+    pub(super) watchdog: Mutex<Weak<AtomicU64>>,
     ids: AtomicU64,
 }
 
@@ -72,6 +75,7 @@ impl Shared {
             registry: Mutex::default(),
             events: broadcast::channel(EVENTS_MAX).0,
             stage: watch::channel(Stage::Starting).0,
+            watchdog: Mutex::default(),
             ids: AtomicU64::new(1),
         })
     }
@@ -224,6 +228,13 @@ impl TreeHandle {
     /// When there is nothing at this path, or it is not quarantined.
     pub async fn release(&self, path: &ActorPath) -> Result<(), TreeError> {
         self.command(path, |id, done| Command::Release { id, done }).await
+    }
+
+    /// What is to be gone when the tree has ended and its handles are dropped, by name.
+    pub fn traces(&self) -> Vec<(&'static str, Weak<dyn Any + Send + Sync>)> {
+        let shared = Arc::downgrade(&self.shared);
+        let watchdog = locked(&self.shared.watchdog).clone();
+        vec![("the supervision tree", shared), ("the watchdog's thread", watchdog)]
     }
 
     /// Waits until everything there was at the start has started once (or left service).

@@ -8,9 +8,9 @@
 
 use super::life::Pulse;
 use slog::Logger;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Looks that must find no progress before a life counts as hung. The judge itself may have been
@@ -165,6 +165,11 @@ impl ControlWatch {
             }
         }));
         Self { beats, _end: end }
+    }
+
+    /// Alive as long as the thread is.
+    pub(super) fn trace(&self) -> Weak<AtomicU64> {
+        Arc::downgrade(&self.beats)
     }
 
     pub(super) fn beat(&self) {

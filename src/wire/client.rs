@@ -21,6 +21,8 @@ use super::pb::duramen::v1::log_client::LogClient;
 use super::pb::duramen::v1::{DescribeRequest, DescribeResponse, ProduceRequest};
 use bytes::Bytes;
 use std::time::Duration;
+use tonic::Request;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
 /// Room for one stream's data on its way (unit: bytes).
@@ -68,6 +70,8 @@ pub struct Client {
     channel: Channel,
     message_bytes_max: usize,
     grpc: LogClient<Channel>,
+    /// Sent with each request.
+    traceparent: Option<AsciiMetadataValue>,
 }
 
 impl Client {
@@ -91,7 +95,24 @@ impl Client {
             .max_decoding_message_size(options.message_bytes_max)
             .max_encoding_message_size(options.message_bytes_max);
         let message_bytes_max = options.message_bytes_max;
-        Ok(Self { address: address.into(), channel, message_bytes_max, grpc })
+        Ok(Self { address: address.into(), channel, message_bytes_max, grpc, traceparent: None })
+    }
+
+    /// Makes what it asks from now on part of a trace (W3C Trace Context, `traceparent`). Text that
+    /// no header can hold is left out.
+    #[must_use]
+    pub fn traced(mut self, traceparent: &str) -> Self {
+        self.traceparent = traceparent.parse().ok();
+        self
+    }
+
+    /// A request as it is sent.
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(traceparent) = &self.traceparent {
+            request.metadata_mut().insert("traceparent", traceparent.clone());
+        }
+        request
     }
 
     /// Where the node is.
@@ -129,6 +150,7 @@ impl Client {
             records: Vec::new(),
             batch: batches,
         };
+        let request = self.request(request);
         let answered = self.grpc.produce_once(request).await;
         let response = answered.map_err(|status| ClientError::of(status, &self.address))?;
         match Answer::read(response.into_inner())? {
@@ -154,7 +176,8 @@ impl Client {
     /// # Errors
     /// There is no such topic, or the node is gone.
     pub async fn describe(&mut self, topic: &str) -> Result<DescribeResponse, ClientError> {
-        let answered = self.grpc.describe(DescribeRequest { topic: topic.into() }).await;
+        let request = self.request(DescribeRequest { topic: topic.into() });
+        let answered = self.grpc.describe(request).await;
         let response = answered.map_err(|status| ClientError::of(status, &self.address))?;
         Ok(response.into_inner())
     }

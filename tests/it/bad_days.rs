@@ -2,194 +2,160 @@
 // on the simulated disk, in this process; what the operating system must show runs on real files.
 
 use crate::harness::binary::{Binary, run, serve};
-use crate::harness::{on_a_system, settings, silent, until};
-use duramen::actors::partition::{PartitionApi, PartitionState, ProduceError};
+use duramen::actors::partition::{PartitionApi, PartitionState, PendingAck, ProduceError};
 use duramen::log::disk::sim::{CrashMode, DiskCall, Errno, Fault, SimDisk};
 use duramen::model::{Durability, Offset, Record, Timestamp};
-use duramen::node::{Node, Surroundings};
-use duramen::ops::settings::Settings;
+use duramen::ops::settings::ByteSize;
+use duramen::testing::{TestNode, What, block_on};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-fn record(value: String) -> Vec<Record> {
-    vec![Record::of_value(value.into_bytes(), Timestamp(1))]
+fn propose(node: &TestNode, value: impl Into<Vec<u8>>) -> Result<PendingAck, ProduceError> {
+    node.log().propose_records(vec![Record::of_value(value.into(), Timestamp(1))])
 }
 
-async fn append(node: &Node, value: String) -> Result<Offset, ProduceError> {
-    let ack = node.log().propose_records(record(value))?.await?;
+fn append(node: &TestNode, value: impl Into<Vec<u8>>) -> Result<Offset, ProduceError> {
+    let ack = block_on(propose(node, value)?)?;
     assert_eq!(ack.durability, Durability::Fsync);
     Ok(ack.base_offset)
 }
 
-async fn values(node: &Node) -> Vec<String> {
-    let end = node.log().high_watermark();
-    let mut values = Vec::new();
-    let mut from = node.log().start_offset();
-    while from < end {
-        for (offset, record) in node.log().read_records(from, 1_000, 1 << 20).await.unwrap() {
-            assert_eq!(offset, from, "offsets are dense");
-            values.push(String::from_utf8(record.value.unwrap().to_vec()).unwrap());
-            from = offset.next();
-        }
-    }
-    values
+fn values(node: &TestNode) -> Vec<String> {
+    let values = node.values().unwrap();
+    values.into_iter().map(|value| String::from_utf8(value).unwrap()).collect()
 }
 
-async fn node_on(disk: &SimDisk, settings: &Settings) -> Node {
-    let node = {
-        let surroundings =
-            Surroundings { disk: Arc::new(disk.clone()), ..Surroundings::of(silent()) };
-        Node::start_with(settings, surroundings).unwrap()
-    };
-    node.ready().await;
-    node
+fn node_on(disk: &SimDisk) -> TestNode {
+    TestNode::builder().sim_disk(disk).start()
 }
 
 /// Goal: a full disk refuses writes with a reason, serves reads, and needs no restart to recover.
 #[test]
 fn a_full_disk_refuses_writes_serves_reads_and_recovers_when_space_returns() {
-    on_a_system(async {
-        let directory = tempfile::tempdir().unwrap();
-        let mut settings = settings(directory.path());
-        settings.log.reserve_free_bytes = duramen::ops::settings::ByteSize(256 << 10);
-        let disk = SimDisk::new();
-        disk.set_capacity(4 << 20);
-        let node = node_on(&disk, &settings).await;
+    let disk = SimDisk::new();
+    disk.set_capacity(4 << 20);
+    let node = TestNode::builder()
+        .settings(|settings| settings.log.reserve_free_bytes = ByteSize(256 << 10))
+        .sim_disk(&disk)
+        .start();
 
-        let mut stored = Vec::new();
-        let refused = loop {
-            let value = format!("{}-{}", stored.len(), "x".repeat(10_000));
-            match append(&node, value.clone()).await {
-                Ok(offset) => {
-                    assert_eq!(offset.0, stored.len() as u64);
-                    stored.push(value);
-                }
-                Err(error) => break error,
+    let mut stored = Vec::new();
+    let refused = loop {
+        let value = format!("{}-{}", stored.len(), "x".repeat(10_000));
+        match append(&node, value.clone()) {
+            Ok(offset) => {
+                assert_eq!(offset.0, stored.len() as u64);
+                stored.push(value);
             }
-            assert!(stored.len() < 10_000, "a disk of 4 MiB takes no 100 MB");
-        };
-        assert!(matches!(&refused, ProduceError::DiskFull { .. }), "{refused:?}");
-        assert!(refused.is_definite() && refused.to_string().contains("free"), "{refused}");
-        assert!(stored.len() > 100, "only {} records fit", stored.len());
-        let again = append(&node, "still full".into()).await.unwrap_err();
-        assert!(matches!(again, ProduceError::DiskFull { .. }), "{again:?}");
-        assert_eq!(values(&node).await, stored, "reads go on");
-        let status = node.log().describe();
-        assert!(status.reason.contains("disk full"), "{}", status.reason);
+            Err(error) => break error,
+        }
+        assert!(stored.len() < 10_000, "a disk of 4 MiB takes no 100 MB");
+    };
+    assert!(matches!(&refused, ProduceError::DiskFull { .. }), "{refused:?}");
+    assert!(refused.is_definite() && refused.to_string().contains("free"), "{refused}");
+    assert!(stored.len() > 100, "only {} records fit", stored.len());
+    let again = append(&node, "still full").unwrap_err();
+    assert!(matches!(again, ProduceError::DiskFull { .. }), "{again:?}");
+    assert!(values(&node) == stored, "reads go on");
+    let status = node.log().describe();
+    assert!(status.reason.contains("disk full"), "{}", status.reason);
 
-        disk.set_capacity(64 << 20);
-        until("space is noticed", || node.log().describe().reason.is_empty()).await;
-        let offset = append(&node, "after".into()).await.unwrap();
-        assert_eq!(offset.0, stored.len() as u64, "what was refused took no offset");
-        stored.push("after".into());
-        assert_eq!(values(&node).await, stored);
-        assert_eq!(node.log().describe().restarts, 0);
-        node.shutdown(settings.shutdown.grace).await;
-    });
+    disk.set_capacity(64 << 20);
+    node.ready();
+    let offset = append(&node, "after").unwrap();
+    assert_eq!(offset.0, stored.len() as u64, "what was refused took no offset");
+    stored.push("after".into());
+    assert!(values(&node) == stored);
+    assert_eq!(node.log().describe().restarts, 0);
+    node.stop().assert_nothing_left();
 }
 
 /// Goal: after a failed sync nothing is acknowledged any more, and the sync is not tried again.
 #[test]
 fn a_failed_sync_quarantines_the_partition_and_is_never_retried() {
-    on_a_system(async {
-        let directory = tempfile::tempdir().unwrap();
-        let settings = settings(directory.path());
-        let disk = SimDisk::new();
-        let node = node_on(&disk, &settings).await;
-        append(&node, "safe".into()).await.unwrap();
+    let disk = SimDisk::new();
+    let node = node_on(&disk);
+    append(&node, "safe").unwrap();
 
-        disk.fail(Fault::every(DiskCall::Sync).with(Errno::Io));
-        let outcome = append(&node, "unsafe".into()).await.unwrap_err();
-        assert!(matches!(outcome, ProduceError::Unknown { .. }), "{outcome:?}");
-        until("the partition is quarantined", || {
-            node.log().describe().state == PartitionState::Quarantined
-        })
-        .await;
-        let reason = node.log().describe().reason;
-        assert!(reason.contains("sync"), "{reason}");
+    disk.fail(Fault::every(DiskCall::Sync).with(Errno::Io));
+    let outcome = append(&node, "unsafe").unwrap_err();
+    assert!(matches!(outcome, ProduceError::Unknown { .. }), "{outcome:?}");
+    node.await_event("partitions/log/0", What::Quarantined);
+    node.until("callers see it", |node| node.log().describe().state == PartitionState::Quarantined);
+    let reason = node.log().describe().reason;
+    assert!(reason.contains("sync"), "{reason}");
 
-        let syncs = disk.calls(DiskCall::Sync);
-        disk.heal();
-        let refused = append(&node, "later".into()).await.unwrap_err();
-        assert!(matches!(refused, ProduceError::Quarantined { .. }), "{refused:?}");
-        assert_eq!(disk.calls(DiskCall::Sync), syncs, "a failed sync is final");
-        assert_eq!(values(&node).await, ["safe"], "what was committed can be read");
-        node.shutdown(settings.shutdown.grace).await;
-    });
+    let syncs = disk.calls(DiskCall::Sync);
+    disk.heal();
+    let refused = append(&node, "later").unwrap_err();
+    assert!(matches!(refused, ProduceError::Quarantined { .. }), "{refused:?}");
+    assert_eq!(disk.calls(DiskCall::Sync), syncs, "a failed sync is final");
+    assert_eq!(values(&node), ["safe"], "what was committed can be read");
+    node.stop().assert_nothing_left();
 }
 
 /// Goal: an acknowledgement waits for the disk. Method: hold the sync, and look.
 #[test]
 fn nothing_is_acknowledged_or_readable_before_its_sync_returns() {
-    on_a_system(async {
-        let directory = tempfile::tempdir().unwrap();
-        let settings = settings(directory.path());
-        let disk = SimDisk::new();
-        let node = node_on(&disk, &settings).await;
-        append(&node, "first".into()).await.unwrap();
+    let disk = SimDisk::new();
+    let node = node_on(&disk);
+    append(&node, "first").unwrap();
 
-        let hold = disk.hold_syncs();
-        let mut pending = Box::pin(node.log().propose_records(record("second".into())).unwrap());
-        until("the sync has begun", || hold.arrived() > 0).await;
-        let early = tokio::time::timeout(Duration::from_millis(50), &mut pending).await;
-        assert!(early.is_err(), "acknowledged before the sync returned: {early:?}");
-        assert_eq!(node.log().high_watermark(), Offset(1), "nor can it be read");
-        hold.release();
-        assert_eq!(pending.await.unwrap().base_offset, Offset(1));
-        assert_eq!(node.log().high_watermark(), Offset(2));
-        node.shutdown(settings.shutdown.grace).await;
-    });
+    let hold = disk.hold_syncs();
+    let mut pending = Box::pin(propose(&node, "second").unwrap());
+    node.until("the sync has begun", |_| hold.arrived() > 0);
+    let early =
+        block_on(async { tokio::time::timeout(Duration::from_millis(50), &mut pending).await });
+    assert!(early.is_err(), "acknowledged before the sync returned: {early:?}");
+    assert_eq!(node.log().high_watermark(), Offset(1), "nor can it be read");
+    hold.release();
+    assert_eq!(block_on(pending).unwrap().base_offset, Offset(1));
+    assert_eq!(node.log().high_watermark(), Offset(2));
+    node.stop().assert_nothing_left();
 }
 
 /// Goal: the level `interval` keeps its word while appends never pause.
 #[test]
 fn the_level_interval_syncs_at_its_interval_also_under_load() {
-    on_a_system(async {
-        let directory = tempfile::tempdir().unwrap();
-        let mut settings = settings(directory.path());
-        settings.log.durability = Durability::Interval;
-        settings.log.sync_interval = Duration::from_millis(20);
-        let disk = SimDisk::new();
-        let node = node_on(&disk, &settings).await;
-        let store = "00000000000000000000.store";
-        let syncs = disk.calls_on(DiskCall::Sync, store);
-        let mut appended = 0;
-        until("three intervals passed", || {
-            appended += 1;
-            drop(node.log().propose_records(record(format!("{appended}"))).unwrap());
-            disk.calls_on(DiskCall::Sync, store) >= syncs + 3
+    let disk = SimDisk::new();
+    let node = TestNode::builder()
+        .settings(|settings| {
+            settings.log.durability = Durability::Interval;
+            settings.log.sync_interval = Duration::from_millis(20);
         })
-        .await;
-        node.shutdown(settings.shutdown.grace).await;
+        .sim_disk(&disk)
+        .start();
+    let store = "00000000000000000000.store";
+    let syncs = disk.calls_on(DiskCall::Sync, store);
+    let mut appended = 0;
+    node.until("three intervals passed", |node| {
+        appended += 1;
+        drop(propose(node, format!("{appended}")).unwrap());
+        disk.calls_on(DiskCall::Sync, store) >= syncs + 3
     });
+    node.stop().assert_nothing_left();
 }
 
 /// Goal: a raised limit is one limit for all parts.
 #[test]
 fn limits_raised_above_their_defaults_hold_on_the_whole_way() {
-    on_a_system(async {
-        use duramen::ops::settings::ByteSize;
-        let directory = tempfile::tempdir().unwrap();
-        let mut settings = settings(directory.path());
-        settings.log.batch_bytes_max = ByteSize::mib(48);
-        settings.log.record_bytes_max = ByteSize::mib(40);
-        let node = node_on(&SimDisk::new(), &settings).await;
-        let append = async |bytes: usize| {
-            let large = Record::of_value(vec![7; bytes], Timestamp(1));
-            node.log().propose_records(vec![large])?.await
-        };
-        assert_eq!(append(36 << 20).await.unwrap().base_offset, Offset(0));
-        let refused = append(41 << 20).await.unwrap_err();
-        assert!(matches!(refused, ProduceError::TooLarge { .. }), "{refused:?}");
-        let far = |at: i64| Record::of_value("x", Timestamp(at));
-        let apart = vec![far(i64::MIN), far(i64::MAX), far(i64::MIN), far(5)];
-        let ack = node.log().propose_records(apart).unwrap().await.unwrap();
-        assert_eq!((ack.base_offset, ack.records), (Offset(1), 4), "spread over several batches");
-        assert_eq!(node.log().read_records(Offset(3), 9, 1 << 20).await.unwrap().len(), 2);
-        assert_eq!(node.log().describe().restarts, 0);
-        node.shutdown(settings.shutdown.grace).await;
-    });
+    let node = TestNode::builder()
+        .settings(|settings| {
+            settings.log.batch_bytes_max = ByteSize::mib(48);
+            settings.log.record_bytes_max = ByteSize::mib(40);
+        })
+        .sim_disk(&SimDisk::new())
+        .start();
+    assert_eq!(append(&node, vec![7; 36 << 20]).unwrap(), Offset(0));
+    let refused = append(&node, vec![7; 41 << 20]).unwrap_err();
+    assert!(matches!(refused, ProduceError::TooLarge { .. }), "{refused:?}");
+    let far = |at: i64| Record::of_value("x", Timestamp(at));
+    let apart = vec![far(i64::MIN), far(i64::MAX), far(i64::MIN), far(5)];
+    let ack = block_on(node.log().propose_records(apart).unwrap()).unwrap();
+    assert_eq!((ack.base_offset, ack.records), (Offset(1), 4), "spread over several batches");
+    assert_eq!(block_on(node.log().read_records(Offset(3), 9, 1 << 20)).unwrap().len(), 2);
+    assert_eq!(node.log().describe().restarts, 0);
+    node.stop().assert_nothing_left();
 }
 
 /// Goal: what was acknowledged outlives the power. Method: cut it under load, at many places, with
@@ -220,42 +186,36 @@ fn power_cut(
     mode: CrashMode,
     durability: Durability,
 ) -> (Vec<(Offset, String)>, Vec<String>) {
-    on_a_system(async {
-        let directory = tempfile::tempdir().unwrap();
-        let mut settings = settings(directory.path());
-        settings.log.durability = durability;
-        settings.log.segment_bytes_max = duramen::ops::settings::ByteSize(64 << 10);
-        settings.log.batch_bytes_max = duramen::ops::settings::ByteSize(32 << 10);
-        settings.log.record_bytes_max = duramen::ops::settings::ByteSize(16 << 10);
-        let disk = SimDisk::new();
-        let node = node_on(&disk, &settings).await;
-        let mut acknowledged = Vec::new();
-        let mut pending = Vec::new();
-        for number in 0..(60 + seed * 7) {
-            let value = format!("{number}-{}", "y".repeat((number as usize * 37) % 900));
-            pending.push((value.clone(), node.log().propose_records(record(value)).unwrap()));
-            if number % 5 == seed % 5 {
-                for (value, ack) in pending.drain(..) {
-                    acknowledged.push((ack.await.unwrap().base_offset, value));
-                }
+    let node = TestNode::builder()
+        .settings(|settings| {
+            settings.log.durability = durability;
+            settings.log.segment_bytes_max = ByteSize(64 << 10);
+            settings.log.batch_bytes_max = ByteSize(32 << 10);
+            settings.log.record_bytes_max = ByteSize(16 << 10);
+        })
+        .sim_disk(&SimDisk::new())
+        .seed(seed)
+        .start();
+    let mut acknowledged = Vec::new();
+    let mut pending = Vec::new();
+    for number in 0..(60 + seed * 7) {
+        let value = format!("{number}-{}", "y".repeat((number as usize * 37) % 900));
+        pending.push((value.clone(), propose(&node, value).unwrap()));
+        if number % 5 == seed % 5 {
+            for (value, ack) in pending.drain(..) {
+                acknowledged.push((block_on(ack).unwrap().base_offset, value));
             }
         }
-        // The last few are on their way when the power goes.
-        let after = disk.crash(seed, mode);
-        drop(pending);
-        node.shutdown(Duration::from_millis(500)).await;
-        let node = node_on(&after, &settings).await;
-        let status = node.log().describe();
-        assert_eq!(
-            status.state,
-            PartitionState::Serving,
-            "seed {seed} {mode:?}: {}",
-            status.reason
-        );
-        let found = values(&node).await;
-        node.shutdown(settings.shutdown.grace).await;
-        (acknowledged, found)
-    })
+    }
+    // The last few are on their way when the power goes.
+    let stopped = node.power_cut(mode);
+    drop(pending);
+    let node = stopped.start();
+    let status = node.log().describe();
+    assert_eq!(status.state, PartitionState::Serving, "{mode:?}: {}", status.reason);
+    let found = values(&node);
+    node.stop().assert_nothing_left();
+    (acknowledged, found)
 }
 
 fn feed(node: &Binary, lines: usize) {

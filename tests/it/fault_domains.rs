@@ -1,14 +1,12 @@
 // The failure of a part is the failure of that part.
 
-use crate::harness::{client, on_a_system, one_record, settings, silent, until};
+use crate::harness::one_record;
 use duramen::actors::partition::{PartitionApi, PartitionState, ProduceError};
-use duramen::model::Offset;
-use duramen::node::Node;
-use duramen::supervision::{ActorPath, Fault, State};
-use std::cell::{Cell, RefCell};
+use duramen::model::{Offset, Record, Timestamp};
+use duramen::supervision::{Fault, State};
+use duramen::testing::{LoadPlan, TestNode, What, block_on};
+use duramen::wire::pb::duramen::v1::log_client::LogClient;
 use std::collections::BTreeMap;
-use std::rc::Rc;
-use std::time::Instant;
 
 const LOG: &str = "node/partitions/log/0/log";
 const RAFT: &str = "node/partitions/log/0/raft";
@@ -25,230 +23,129 @@ fn fault_domain(path: &str) -> Vec<&'static str> {
     }
 }
 
-fn generations(node: &Node) -> BTreeMap<String, u64> {
-    let status = node.tree().status();
-    ACTORS
-        .iter()
-        .map(|path| {
-            let place = status.find(&ActorPath::from(*path)).unwrap_or_else(|| panic!("no {path}"));
-            ((*path).to_owned(), place.generation)
-        })
-        .collect()
+fn generations(node: &TestNode) -> BTreeMap<&'static str, u64> {
+    ACTORS.into_iter().map(|path| (path, node.generation(path))).collect()
 }
 
-fn is_running(node: &Node, path: &str) -> bool {
-    let status = node.tree().status();
-    status.find(&ActorPath::from(path)).is_some_and(|place| place.state == State::Running)
+fn state(node: &TestNode) -> PartitionState {
+    node.log().describe().state
 }
 
-/// 64 clients, each with one record outstanding, until told to stop. Every acknowledged value is
-/// kept with its offset; clients reconnect when their connection is lost.
-struct Producers {
-    stop: Rc<Cell<bool>>,
-    acknowledged: Rc<RefCell<Vec<(u64, String)>>>,
-    refusals: Rc<RefCell<Vec<tonic::Status>>>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Producers {
-    async fn start(node: &Node, count: usize) -> Self {
-        let stop = Rc::new(Cell::new(false));
-        let acknowledged = Rc::new(RefCell::new(Vec::new()));
-        let refusals = Rc::new(RefCell::new(Vec::new()));
-        let mut tasks = Vec::new();
-        for producer in 0..count {
-            let mut client = client(node).await;
-            let (stop, acknowledged) = (Rc::clone(&stop), Rc::clone(&acknowledged));
-            let refusals = Rc::clone(&refusals);
-            tasks.push(actix_rt::spawn(async move {
-                for sequence in 0.. {
-                    if stop.get() {
-                        return;
-                    }
-                    let value = format!("{producer}-{sequence}");
-                    match client.produce_once(one_record(value.clone())).await {
-                        Ok(ack) => {
-                            acknowledged.borrow_mut().push((ack.into_inner().base_offset, value));
-                        }
-                        Err(status) => {
-                            refusals.borrow_mut().push(status);
-                            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-                        }
-                    }
-                }
-            }));
-        }
-        Self { stop, acknowledged, refusals, tasks }
-    }
-
-    async fn wait_for_more(&self, count: usize) {
-        let goal = self.acknowledged.borrow().len() + count;
-        until("more records are acknowledged", || self.acknowledged.borrow().len() >= goal).await;
-    }
-
-    async fn finish(self) -> (Vec<(u64, String)>, Vec<tonic::Status>) {
-        self.stop.set(true);
-        for task in self.tasks {
-            task.await.unwrap();
-        }
-        (self.acknowledged.take(), self.refusals.take())
-    }
-}
-
-async fn assert_all_there(node: &Node, acknowledged: &[(u64, String)]) {
-    let end = node.log().high_watermark();
-    let mut stored = BTreeMap::new();
-    let mut from = node.log().start_offset();
-    while from < end {
-        for (offset, record) in node.log().read_records(from, 10_000, 1 << 20).await.unwrap() {
-            let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
-            stored.insert(offset.0, value);
-            from = offset.next();
-        }
-    }
-    assert_eq!(stored.len() as u64, end.0, "offsets are dense");
-    for (offset, value) in acknowledged {
-        assert_eq!(stored.get(offset), Some(value), "acknowledged at offset {offset}");
-    }
+/// Goal: the table above names all there is. A new actor must take a side.
+#[test]
+fn every_actor_of_a_node_belongs_to_a_known_fault_domain() {
+    let node = TestNode::start();
+    let mut known = ACTORS.to_vec();
+    known.sort_unstable();
+    let mut actors: Vec<String> = node.actors().iter().map(ToString::to_string).collect();
+    actors.sort_unstable();
+    assert_eq!(actors, known);
 }
 
 /// Goal: a panic in any actor under load costs what its fault domain was doing, and nothing else.
 /// Method: a real panic inside the actor's task while 64 clients produce; then read everything.
 #[test]
 fn a_panic_in_any_actor_stays_in_its_fault_domain_and_loses_nothing_acknowledged() {
-    on_a_system(async {
-        let directory = tempfile::tempdir().unwrap();
-        let mut settings = settings(directory.path());
-        settings.supervision.restarts_max = 100;
-        let node = Node::start(&settings, silent()).unwrap();
-        assert_eq!(node.ready().await, PartitionState::Serving);
-        let producers = Producers::start(&node, 64).await;
-        producers.wait_for_more(64).await;
-
-        for actor in ACTORS {
-            let before = generations(&node);
-            let panicked = Instant::now();
-            let fault = Fault::Panic(format!("injected into {actor}"));
-            node.tree().inject(&ActorPath::from(actor), fault).await.unwrap();
-            until("the actor has a new life", || generations(&node)[actor] > before[actor]).await;
-            for path in fault_domain(actor) {
-                until("its fault domain runs again", || is_running(&node, path)).await;
-            }
-            println!("{actor}: back after {:?}", panicked.elapsed());
-            producers.wait_for_more(200).await;
-            let after = generations(&node);
-            for other in ACTORS.iter().filter(|path| !fault_domain(actor).contains(path)) {
-                assert_eq!(
-                    after[*other], before[*other],
-                    "{other} is not of the domain of {actor}"
-                );
-            }
+    let node =
+        TestNode::builder().settings(|settings| settings.supervision.restarts_max = 100).start();
+    node.ready();
+    let load = node.load(LoadPlan::default());
+    load.await_acknowledged(64);
+    for actor in ACTORS {
+        let before = generations(&node);
+        let mark = node.inject(actor, Fault::Panic(format!("injected into {actor}")));
+        for path in fault_domain(actor) {
+            node.await_life_after(path, before[path]);
         }
-
-        let (acknowledged, refusals) = producers.finish().await;
-        for status in &refusals {
-            use tonic::Code::{Aborted, Cancelled, Unavailable, Unknown};
-            assert!(
-                matches!(status.code(), Unavailable | Unknown | Aborted | Cancelled),
-                "a typed outcome: {status:?}"
-            );
+        load.await_acknowledged(200);
+        for (path, generation) in generations(&node) {
+            let lives = u64::from(fault_domain(actor).contains(&path));
+            assert_eq!(generation, before[path] + lives, "{path} after a panic of {actor}");
         }
-        println!("{} acknowledged, {} refused", acknowledged.len(), refusals.len());
-        assert_all_there(&node, &acknowledged).await;
-        node.shutdown(settings.shutdown.grace).await;
-    });
+        let exit = node.last_exit(actor).map(|reason| reason.to_string()).unwrap_or_default();
+        assert!(exit.contains(actor), "{exit}");
+        if fault_domain(actor).len() > 1 {
+            // The log is recovered before anybody builds on it.
+            let order = [(actor, What::Exited), (LOG, What::Started), (RAFT, What::Started)];
+            node.assert_order(mark, &order);
+        }
+    }
+    let ledger = load.finish();
+    ledger.assert_kept();
+    for kind in ledger.errors().keys() {
+        let typed = kind.starts_with("refused") || kind.as_str() == "connection lost";
+        assert!(typed, "a typed outcome: {kind}");
+    }
+    node.stop().assert_nothing_left();
 }
 
 /// Goal: a crash loop ends, with a reason, and the node goes on answering.
 /// Method: crash the log actor once more than the policy allows.
 #[test]
 fn a_crash_loop_of_the_log_quarantines_its_partition_and_the_node_keeps_answering() {
-    on_a_system(async {
-        let directory = tempfile::tempdir().unwrap();
-        let settings = settings(directory.path());
-        let node = Node::start(&settings, silent()).unwrap();
-        node.ready().await;
-        let mut client = client(&node).await;
-        let kept = client.produce_once(one_record("kept")).await.unwrap().into_inner();
-        let quarantined = || node.log().describe().state == PartitionState::Quarantined;
-        let (mut crashed, mut crashes) = (0, 0);
-        while !quarantined() {
-            until("the log lives again, or is given up", || {
-                quarantined() || is_running(&node, LOG) && generations(&node)[LOG] > crashed
-            })
-            .await;
-            crashed = generations(&node)[LOG];
-            let fault = Fault::Panic("injected loop".into());
-            crashes += u32::from(node.tree().inject(&ActorPath::from(LOG), fault).await.is_ok());
-            let over =
-                || quarantined() || !is_running(&node, LOG) || generations(&node)[LOG] > crashed;
-            until("the crash is seen", over).await;
-        }
-        assert_eq!(
-            crashes,
-            settings.supervision.restarts_max + 1,
-            "no more than the policy allows"
-        );
+    let node = TestNode::start();
+    node.ready();
+    let address = format!("http://{}", node.rpc_addr());
+    let mut client = block_on(LogClient::connect(address)).unwrap();
+    let kept = block_on(client.produce_once(one_record("kept"))).unwrap().into_inner();
+    for _ in 0..=node.settings().supervision.restarts_max {
+        assert_ne!(state(&node), PartitionState::Quarantined, "no earlier than the policy says");
+        let life = node.generation(LOG);
+        let mark = node.inject(LOG, Fault::Panic("injected loop".into()));
+        node.await_event_after(mark, LOG, What::Exited);
+        node.until("the log lives again, or is given up", |node| {
+            let place = node.place(LOG);
+            state(node) == PartitionState::Quarantined
+                || place.generation > life && place.state == State::Running
+        });
+    }
+    assert_eq!(state(&node), PartitionState::Quarantined, "no later than the policy says");
 
-        let status = node.log().describe();
-        assert!(status.reason.contains("injected loop"), "{}", status.reason);
-        let refused = client.produce_once(one_record("refused")).await.unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused:?}");
-        assert!(refused.message().contains("quarantined"), "{}", refused.message());
-        let read = node.log().read_records(Offset(kept.base_offset), 1, 1 << 20).await.unwrap();
-        assert_eq!(read.len(), 1, "what was committed can still be read");
-        let http = node.http_addr().to_string();
-        let (ready, text) = tokio::task::spawn_blocking(move || {
-            crate::harness::binary::http(&http, "GET", "/readyz?verbose", "")
-        })
-        .await
-        .unwrap();
-        assert_eq!(ready, 200, "degraded is not unready");
-        assert!(text.contains("quarantined") && text.contains("injected loop"), "{text}");
-        assert!(is_running(&node, GRPC) && is_running(&node, HTTP));
+    let status = node.log().describe();
+    assert!(status.reason.contains("injected loop"), "{}", status.reason);
+    let refused = block_on(client.produce_once(one_record("refused"))).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused:?}");
+    assert!(refused.message().contains("quarantined"), "{}", refused.message());
+    let read = block_on(node.log().read_records(Offset(kept.base_offset), 1, 1 << 20)).unwrap();
+    assert_eq!(read.len(), 1, "what was committed can still be read");
+    let http = node.http_addr().to_string();
+    let (ready, text) = crate::harness::binary::http(&http, "GET", "/readyz?verbose", "");
+    assert_eq!(ready, 200, "degraded is not unready");
+    assert!(text.contains("quarantined") && text.contains("injected loop"), "{text}");
+    for path in [GRPC, HTTP] {
+        assert_eq!(node.place(path).state, State::Running);
+    }
 
-        node.tree().release(&ActorPath::from("node/partitions/log/0")).await.unwrap();
-        until("a released partition serves", || {
-            node.log().describe().state == PartitionState::Serving
-        })
-        .await;
-        let ack = client.produce_once(one_record("after")).await.unwrap().into_inner();
-        assert_eq!(ack.base_offset, kept.base_offset + 1);
-        node.shutdown(settings.shutdown.grace).await;
-    });
+    block_on(node.tree().release(&node.path("partitions/log/0"))).unwrap();
+    node.ready();
+    let ack = block_on(client.produce_once(one_record("after"))).unwrap().into_inner();
+    assert_eq!(ack.base_offset, kept.base_offset + 1);
+    drop(client);
+    node.stop().assert_nothing_left();
 }
 
 /// Goal: a caller knows whether its records may be stored.
-/// Method: crash the raft actor with a proposal in its mailbox, and ask again while it is down.
+/// Method: crash the raft actor with proposals in its mailbox, and ask again while it is down.
 #[test]
 fn a_caller_in_flight_learns_that_the_outcome_is_unknown() {
-    on_a_system(async {
-        let directory = tempfile::tempdir().unwrap();
-        let settings = settings(directory.path());
-        let node = Node::start(&settings, silent()).unwrap();
-        node.ready().await;
-        let fault = Fault::Panic("injected".into());
-        let record = duramen::model::Record::of_value("x", duramen::model::Timestamp(1));
-        node.tree().inject(&ActorPath::from(RAFT), fault).await.unwrap();
-        // Proposals queue until the fault strikes; then the partition refuses them.
-        let mut outcomes = Vec::new();
-        while generations(&node)[RAFT] == 1 {
-            match node.log().propose_records(vec![record.clone()]) {
-                Ok(pending) => outcomes.push(pending.await),
-                Err(error) => outcomes.push(Err(error)),
-            }
-            tokio::task::yield_now().await;
+    let node = TestNode::start();
+    node.ready();
+    let record = Record::of_value("x", Timestamp(1));
+    node.inject(RAFT, Fault::Panic("injected".into()));
+    // Proposals queue until the fault strikes; then the partition refuses them.
+    let mut outcomes = Vec::new();
+    while node.generation(RAFT) == 1 {
+        match node.log().propose_records(vec![record.clone()]) {
+            Ok(pending) => outcomes.push(block_on(pending)),
+            Err(error) => outcomes.push(Err(error)),
         }
-        for outcome in outcomes {
-            match outcome {
-                Ok(_) => {}
-                Err(ProduceError::Unknown { message }) => {
-                    assert!(message.contains("may"), "{message}")
-                }
-                Err(ProduceError::Restarting { .. }) => {}
-                Err(other) => panic!("not the outcome of a restart: {other:?}"),
-            }
+    }
+    for outcome in outcomes {
+        match outcome {
+            Ok(_) | Err(ProduceError::Restarting { .. }) => {}
+            Err(ProduceError::Unknown { message }) => assert!(message.contains("may"), "{message}"),
+            Err(other) => panic!("not the outcome of a restart: {other:?}"),
         }
-        node.shutdown(settings.shutdown.grace).await;
-    });
+    }
+    node.stop().assert_nothing_left();
 }

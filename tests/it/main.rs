@@ -5,9 +5,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bad_days;
+mod crash_reports;
 mod fault_domains;
 mod frontends;
 mod harness;
+mod log_lines;
 mod observe;
+mod panic_storm;
 mod real_input;
+mod stories;
 mod tidy;

@@ -1,4 +1,17 @@
 //! Why something does not go on: one sentence, from a closed list of reasons.
+//!
+//! Pure: [`Facts`] in, an [`Explanation`] out. Whoever waits says so where it waits
+//! ([`crate::observe::Wait`], [`crate::actors::readers`], the tree's states); nothing is guessed.
+
+mod facts;
+mod reason;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+pub use facts::{Facts, PartitionFacts};
+pub use reason::Reason;
+pub use rules::{CLIENT_STUCK, SLOW_FLUSH, explain};
 
 use std::time::Duration;
 
@@ -9,7 +22,7 @@ pub enum Subject {
     Node,
     /// A partition, as `log/0`.
     Partition(String),
-    /// An actor, a supervisor or a worker, by its path or an unambiguous tail of it.
+    /// An actor, a supervisor or a worker, by its path.
     Actor(String),
 }
 
@@ -18,8 +31,8 @@ pub enum Subject {
 pub struct Explanation {
     /// The path of what is explained.
     pub subject: String,
-    /// The reason's code, from the closed list.
-    pub reason: &'static str,
+    /// The reason, from the closed list.
+    pub reason: Reason,
     /// What it waits for, in one sentence.
     pub sentence: String,
     /// For how long.

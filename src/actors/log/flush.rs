@@ -6,12 +6,14 @@
 
 use super::LogActor;
 use super::jobs::{self, AppendJob, Job, Jobs, Report, Sent, Tended};
+use super::measured::Measured;
 use super::plan::LogPlan;
+use crate::actors::explain::SLOW_FLUSH;
 use crate::actors::published::Phase;
 use crate::actors::raft::{Flushed, Kept, LogReady, Refusal};
 use crate::log::{Entry, Log, LogError, Placed, Synced, Written, stable};
 use crate::model::{Disposition, Durability, with_causes};
-use crate::observe::{self, Recorder, Scope};
+use crate::observe::{self, Recorder, Scope, Wait};
 use crate::raft::{HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, TermRuns};
 use crate::supervision::{FenceError, FencePass, Line, Seat};
 use slog::{info, warn};
@@ -24,6 +26,8 @@ const IDLE: Duration = Duration::from_millis(200);
 /// How often it looks whether a full disk has room again.
 const SPACE_POLL: Duration = Duration::from_millis(250);
 
+/// How often the log is told of slow flushes.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// Room beyond the reserve at which appends begin again.
 const SPACE_SPARE_BYTES: u64 = 4 << 20;
 /// A smaller log is not prepared for more.
@@ -37,11 +41,13 @@ pub(super) fn start(plan: Arc<LogPlan>, seat: &Seat<LogActor>, reports: Line<Log
     let (sender, jobs) = jobs::line(Arc::clone(&recorder));
     let generation = seat.generation();
     let thread_plan = Arc::clone(&plan);
-    let failed = reports.clone();
+    let (failed, seat) = (reports.clone(), seat.clone());
     let body = move || {
         let run = || FlushThread::run(&thread_plan, generation, &reports, &jobs, &recorder);
         let ended = crate::supervision::contain(run).unwrap_or_else(|exit| {
             let reason = format!("flush thread {exit}");
+            // The report carries only words; the way to the panic would be lost.
+            seat.worker_died("flush thread", exit);
             Err(Stop { reason, disposition: Disposition::RebuildActor })
         });
         if let Err(Stop { reason, disposition }) = ended {
@@ -91,6 +97,8 @@ struct FlushThread<'a> {
     dirty_since: Option<Duration>,
     /// The disk was full at the last append: so many free bytes are waited for.
     awaiting_free_bytes: Option<u64>,
+    /// When the log was last told of a slow flush.
+    told_slow: Option<Duration>,
 }
 
 impl<'a> FlushThread<'a> {
@@ -102,7 +110,10 @@ impl<'a> FlushThread<'a> {
         recorder: &'a Recorder,
     ) -> Result<(), Stop> {
         let _scope = observe::enter(Scope::of_actor(recorder.path()));
+        let waits = plan.published.flush_wait();
+        waits.set(Wait::Fence, &*plan.clock);
         let pass = plan.fence.advance(generation, plan.fence_wait)?;
+        waits.set(Wait::Recovery, &*plan.clock);
         let mut thread = Self::recover(plan, pass.clone(), reports, recorder)?;
         thread.serve(jobs)?;
         let _fenced = pass.enter()?;
@@ -149,12 +160,17 @@ impl<'a> FlushThread<'a> {
             log,
             dirty_since: None,
             awaiting_free_bytes: None,
+            told_slow: None,
         })
     }
 
     fn serve(&mut self, jobs: &Receiver<Sent>) -> Result<(), Stop> {
         let mut prepared = false;
         loop {
+            self.waits(match self.awaiting_free_bytes {
+                Some(free_bytes) => Wait::Space { free_bytes },
+                None => Wait::Work,
+            });
             let sync_in = self.sync_due_in();
             if sync_in.is_some_and(|wait| wait.is_zero()) {
                 self.sync_late()?;
@@ -183,6 +199,10 @@ impl<'a> FlushThread<'a> {
         }
     }
 
+    fn waits(&self, wait: Wait) {
+        self.plan.published.flush_wait().set(wait, &*self.plan.clock);
+    }
+
     /// When what is written must be synced, under the level `interval`.
     fn sync_due_in(&self) -> Option<Duration> {
         let since = self.dirty_since?;
@@ -196,6 +216,7 @@ impl<'a> FlushThread<'a> {
         }
         let pass = self.pass.clone();
         let _fenced = pass.enter()?;
+        self.waits(Wait::Prepare);
         match self.log.zero_ahead(PREPARE_BYTES) {
             Ok(more) => Ok(more),
             // It is a comfort: a disk without room for it has none to offer.
@@ -233,10 +254,13 @@ impl<'a> FlushThread<'a> {
     }
 
     fn append(&mut self, job: AppendJob) -> Result<(), Stop> {
-        let AppendJob { number, hard_state, entries } = job;
+        let AppendJob { number, hard_state, entries, traces } = job;
         let pass = self.pass.clone();
         let _fenced = pass.enter()?;
-        let outcome = match self.write(hard_state.as_ref(), &entries) {
+        let measured = Measured::begin(self.plan);
+        let written = self.write(hard_state.as_ref(), &entries);
+        measured.end(&entries, &traces, &written);
+        let outcome = match written {
             Ok(kept) => Ok(kept),
             // Nothing was kept of the entries, and nobody else has them: a definite refusal.
             Err(error) if error.disposition() == Disposition::TellCaller => Err(refusal(&error)),
@@ -259,24 +283,47 @@ impl<'a> FlushThread<'a> {
         if entries.is_empty() {
             return Ok(Kept { durability: self.plan.durability, entries: Vec::new() });
         }
+        self.waits(Wait::Write);
+        let begun = self.plan.clock.monotonic();
         let appended = self.log.append(entries)?;
+        self.plan.instruments.metrics.log.appended_bytes.add(appended.bytes);
         let receipt = match self.plan.durability {
-            Durability::Fsync => Receipt::from(self.log.sync()?),
+            Durability::Fsync => {
+                self.waits(Wait::Sync);
+                Receipt::from(self.log.sync()?)
+            }
             weaker => Receipt::weaker(self.log.written(), weaker),
         };
         if receipt.durability == Durability::Interval {
             self.dirty_since.get_or_insert_with(|| self.plan.clock.monotonic());
         }
         self.plan.published.flushed();
+        self.tell_if_slow(begun, appended.bytes);
         Ok(receipt.over(appended.placed))
+    }
+
+    /// A disk that takes long is told of, once a second at most.
+    fn tell_if_slow(&mut self, begun: Duration, bytes: u64) {
+        let now = self.plan.clock.monotonic();
+        let took = now.saturating_sub(begun);
+        let told = self.told_slow.is_some_and(|told| now.saturating_sub(told) < TOLD_EVERY);
+        if took >= SLOW_FLUSH && !told {
+            self.told_slow = Some(now);
+            warn!(self.plan.logger, "slow flush"; "elapsed_us" => took.as_micros() as u64,
+                "bytes" => bytes);
+        }
     }
 
     fn sync_late(&mut self) -> Result<(), Stop> {
         self.dirty_since = None;
         let pass = self.pass.clone();
         let _fenced = pass.enter()?;
+        self.waits(Wait::Sync);
         // Their producers were told a weaker level long ago.
-        let _ = self.log.sync()?;
+        let _ = self
+            .log
+            .sync()
+            .inspect_err(|_| self.plan.instruments.metrics.log.flush_failures.one())?;
         Ok(())
     }
 
@@ -294,6 +341,7 @@ impl<'a> FlushThread<'a> {
     fn tend(&mut self) -> Result<(), Stop> {
         let pass = self.pass.clone();
         let _fenced = pass.enter()?;
+        self.waits(Wait::Tend);
         let committed = self.plan.published.high_watermark();
         let retained = self.log.retain(committed);
         let removed = self.unless_fatal(retained, "retention removed nothing")?;
@@ -301,6 +349,9 @@ impl<'a> FlushThread<'a> {
             warn!(self.plan.logger, "the age of segments cannot be read"; "segments" => unjudged);
         }
         if let Some(removed) = removed.filter(|removed| removed.segments > 0) {
+            let metrics = &self.plan.instruments.metrics.log;
+            metrics.retired_segments.add(u64::from(removed.segments));
+            metrics.retired_bytes.add(removed.bytes);
             info!(self.plan.logger, "retention removed segments"; "segments" => removed.segments,
                 "bytes" => removed.bytes, "log_start" => self.log.view().start().0);
         }

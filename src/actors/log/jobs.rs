@@ -3,10 +3,10 @@
 
 use crate::actors::raft::{Flushed, LogReady};
 use crate::log::Entry;
-use crate::mail;
 use crate::model::{Disposition, RaftIndex};
-use crate::observe::{Handled, MailLoad, Mishap, Recorder, Stamp};
+use crate::observe::{Handled, MailLoad, Mishap, Recorder, Stamp, TraceContext};
 use crate::raft::HardState;
+use crate::supervision::mail;
 use actix::Message;
 use std::fmt;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ pub(in crate::actors::log) struct AppendJob {
     pub number: u64,
     pub hard_state: Option<HardState>,
     pub entries: Vec<Entry>,
+    pub traces: Vec<TraceContext>,
 }
 
 /// What the thread tells its actor.

@@ -4,6 +4,7 @@
 
 mod flush;
 mod jobs;
+mod measured;
 mod plan;
 
 pub use jobs::{Report, Tended};
@@ -12,10 +13,9 @@ pub use plan::{LogPlan, LogPlanParts};
 use super::raft::{LogReady, Persisted, RaftActor, SpaceReturned, WaitOver};
 use crate::log::Entry;
 use crate::model::Disposition;
-use crate::observe::{Mail, MailLoad};
+use crate::observe::{Mail, MailLoad, TraceContext};
 use crate::raft::HardState;
-use crate::supervision::{Backoff, ChildSpec, Line, Restart, Seat};
-use crate::{mail, receives};
+use crate::supervision::{Backoff, ChildSpec, Line, Restart, Seat, mail, receives};
 use actix::prelude::*;
 use jobs::{AppendJob, Job, Jobs};
 use std::fmt;
@@ -55,6 +55,8 @@ pub struct Append {
     pub hard_state: Option<HardState>,
     /// Contiguous, each following the one before.
     pub entries: Vec<Entry>,
+    /// The spans, if any, that the flush is part of.
+    pub traces: Vec<TraceContext>,
 }
 
 /// Asks for [`WaitOver`] after a short time: a flush thread that has nothing to do is the only
@@ -131,7 +133,7 @@ impl Mail for Append {
 
 impl fmt::Debug for Append {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { number, hard_state, entries } = self;
+        let Self { number, hard_state, entries, .. } = self;
         write!(f, "Append(number {number}, {} entries, {}B", entries.len(), bytes_of(entries))?;
         if let Some(last) = entries.last() {
             write!(f, ", to term {} index {}", last.term.0, last.index.0)?;
@@ -159,8 +161,8 @@ impl Handler<Append> for LogActor {
     type Result = ();
 
     fn handle(&mut self, message: Append, _: &mut Self::Context) {
-        let Append { number, hard_state, entries } = message;
-        self.send(Job::Append(AppendJob { number, hard_state, entries }));
+        let Append { number, hard_state, entries, traces } = message;
+        self.send(Job::Append(AppendJob { number, hard_state, entries, traces }));
     }
 }
 

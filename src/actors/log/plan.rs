@@ -4,7 +4,7 @@ use crate::actors::published::Published;
 use crate::log::LogOptions;
 use crate::log::disk::Disk;
 use crate::model::{Clock, Durability};
-use crate::observe::Recorder;
+use crate::observe::{Instruments, Recorder};
 use crate::supervision::Fence;
 use slog::Logger;
 use std::path::PathBuf;
@@ -35,6 +35,8 @@ pub struct LogPlan {
     pub published: Arc<Published>,
     /// Diagnostics.
     pub logger: Logger,
+    /// What is measured.
+    pub instruments: Instruments,
     /// Of the flush thread, over all its lives.
     recorder: OnceLock<Arc<Recorder>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -52,6 +54,7 @@ pub struct LogPlanParts {
     pub sync_interval: Duration,
     pub published: Arc<Published>,
     pub logger: Logger,
+    pub instruments: Instruments,
 }
 
 impl LogPlan {
@@ -66,6 +69,7 @@ impl LogPlan {
             sync_interval,
             published,
             logger,
+            instruments,
         } = parts;
         Self {
             disk,
@@ -78,6 +82,7 @@ impl LogPlan {
             fence_wait: Duration::from_secs(5),
             published,
             logger,
+            instruments,
             recorder: OnceLock::new(),
             threads: Mutex::default(),
         }

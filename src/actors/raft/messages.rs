@@ -3,11 +3,10 @@
 use super::super::partition::AckSender;
 use crate::log::Placed;
 use crate::log::batch::ValidBatches;
-use crate::mail;
 use crate::model::{Durability, Offset, Record};
 use crate::observe::{Mail, MailLoad};
 use crate::raft::{HardState, TermRuns};
-use crate::supervision::Permit;
+use crate::supervision::{Permit, mail};
 use actix::Message;
 use std::fmt;
 

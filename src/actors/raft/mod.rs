@@ -7,6 +7,7 @@
 //! time, so a producer waits for at most the flush in hand and its own.
 
 mod messages;
+mod traces;
 
 use messages::Pump;
 pub use messages::{
@@ -20,15 +21,15 @@ use super::published::{Phase, Published};
 use crate::log::batch::{BatchBuilder, BatchLimits};
 use crate::log::{Entry, EntryPayload, Placed};
 use crate::model::{Disposition, Durability, RaftIndex, Timestamp};
-use crate::observe::{Answer, Mail, Receipt};
+use crate::observe::{Answer, Instruments, Mail, Receipt, Wait};
 use crate::raft::{Effects, Handle, HardState, PartitionRaft, RaftError, Recovered};
-use crate::receives;
-use crate::supervision::{ActorRef, Backoff, ChildSpec, Permit, Receives, Restart, Seat};
+use crate::supervision::{ActorRef, Backoff, ChildSpec, Permit, Receives, Restart, Seat, receives};
 use actix::prelude::*;
 use slog::{Drain, Level, LevelFilter, Logger, debug, info, o, warn};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use traces::{Appending, Queued, Tracing};
 
 /// Restart policy of the raft actor: always, and only together with its log (the partition's
 /// supervisor is one-for-all): a Raft core never comes back on storage that was not recovered.
@@ -54,6 +55,7 @@ struct Pending {
     bytes: usize,
     answer: AckSender,
     receipt: Receipt,
+    traced: Option<Queued>,
     _permit: Permit,
 }
 
@@ -62,6 +64,7 @@ struct Pending {
 struct Asker {
     answer: AckSender,
     receipt: Receipt,
+    traced: Option<Appending>,
     /// Offset of its first record within the entry.
     relative: u32,
     records: u32,
@@ -121,6 +124,7 @@ pub struct RaftActor {
     pump_queued: bool,
     wait_asked: bool,
     waited: bool,
+    tracing: Tracing,
 }
 
 impl RaftActor {
@@ -130,6 +134,7 @@ impl RaftActor {
         log: ActorRef<LogActor>,
         published: Arc<Published>,
         options: RaftOptions,
+        instruments: Instruments,
     ) -> Self {
         // Whatever an earlier life published: this one does not serve yet.
         published.enter(Phase::Recovering { done_bytes: 0, total_bytes: 0 });
@@ -153,6 +158,7 @@ impl RaftActor {
             pump_queued: false,
             wait_asked: false,
             waited: false,
+            tracing: Tracing::new(instruments.tracer),
         }
     }
 
@@ -161,6 +167,16 @@ impl RaftActor {
         if !self.pump_queued {
             self.pump_queued = true;
             self.seat.notify(context, Pump);
+        }
+    }
+
+    /// What the next entry waits for.
+    fn waits(&self) -> Wait {
+        match () {
+            () if self.raft.is_none() && self.full.is_none() => Wait::Recovery,
+            () if self.appending.is_some() => Wait::Flush,
+            () if self.wait_asked => Wait::Gather,
+            () => Wait::Work,
         }
     }
 
@@ -202,7 +218,7 @@ impl RaftActor {
             if bytes > 0 && bytes + next.bytes > self.options.entry_bytes_max {
                 break;
             }
-            let Some(Pending { body, bytes: size, answer, receipt, _permit }) =
+            let Some(Pending { body, bytes: size, answer, receipt, traced, _permit }) =
                 self.pending.pop_front()
             else {
                 break;
@@ -229,7 +245,8 @@ impl RaftActor {
                     facts
                 }
             };
-            askers.push(Asker { answer, receipt, relative, records, timestamp, _permit });
+            let traced = traced.map(|queued| self.tracing.gathered(queued));
+            askers.push(Asker { answer, receipt, traced, relative, records, timestamp, _permit });
             relative += records;
         }
         batches.extend(self.builder.finish());
@@ -246,11 +263,12 @@ impl RaftActor {
             let Effects { number, hard_state, entries, committed } = effects;
             if hard_state.is_some() || !entries.is_empty() {
                 let entries = entries.into_iter().map(|new| self.take_payload(new)).collect();
+                let traces = traces::of_askers(&self.in_flight);
                 if hard_state.is_some() {
                     self.hard_state.clone_from(&hard_state);
                 }
                 self.appending = Some(number);
-                self.tell_log(Append { number, hard_state, entries });
+                self.tell_log(Append { number, hard_state, entries, traces });
             }
             if let Some(index) = committed {
                 self.commit(index);
@@ -279,6 +297,9 @@ impl RaftActor {
             assert_eq!(entry.index, index, "entries land in order");
             self.on_record(Answer::Ok, entry.askers.iter().map(|asker| asker.receipt));
             for asker in entry.askers {
+                if let Some(appending) = asker.traced {
+                    self.tracing.committed(appending, base, asker.records);
+                }
                 asker.answer.send(Ok(Ack {
                     base_offset: base.plus(u64::from(asker.relative)),
                     records: asker.records,
@@ -308,6 +329,9 @@ impl RaftActor {
         let lost: Vec<Asker> = lost.chain(proposed).collect();
         self.on_record(Answer::Refused, lost.iter().map(|asker| asker.receipt));
         for asker in lost {
+            if let Some(appending) = asker.traced {
+                self.tracing.refused(appending, &reason);
+            }
             asker.answer.send(Err(told.clone()));
         }
         self.landed.clear();
@@ -404,6 +428,7 @@ impl actix::Handler<Propose> for RaftActor {
             bytes,
             answer,
             receipt: Receipt::of_current(),
+            traced: self.tracing.queued(),
             _permit: permit,
         });
         self.queue_pump(context);
@@ -416,6 +441,7 @@ impl actix::Handler<Pump> for RaftActor {
     fn handle(&mut self, _: Pump, context: &mut Self::Context) {
         self.pump_queued = false;
         let result = self.pump();
+        self.published.raft_wait().set(self.waits(), &**self.seat.clock());
         self.obey(result, context);
     }
 }
@@ -445,6 +471,7 @@ impl actix::Handler<Persisted> for RaftActor {
                 return;
             }
         };
+        self.tracing.persisted();
         if let Some(placed) = entries.last() {
             self.last_kept = placed.index;
         }

@@ -6,10 +6,14 @@
 
 use super::refusal::Refusal;
 use crate::actors::partition::{Ack, PendingAck};
+use crate::frontends::calls::{Caller, Calls};
 use crate::frontends::drain::{Drain, DrainPoller};
+use crate::observe::Begun;
+use crate::observe::metrics::{Method, Outcome};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::time::Instant;
 use tokio_stream::Stream;
@@ -57,15 +61,24 @@ enum Input {
     Ended(Option<Status>),
 }
 
+/// What is noted of each request of a stream.
+pub struct Noted {
+    pub calls: Arc<Calls>,
+    pub method: Method,
+    /// What the stream came with.
+    pub caller: Caller,
+}
+
 /// The stream of answers to a stream of requests.
 pub struct AckStream<D: Dialect> {
     dialect: D,
     requests: Streaming<D::Request>,
     input: Input,
-    outstanding: VecDeque<(D::Tag, Waiting)>,
+    outstanding: VecDeque<(D::Tag, Begun, Waiting)>,
     outstanding_max: usize,
     pause: Option<Pause>,
     drain: DrainPoller,
+    noted: Noted,
 }
 
 impl<D: Dialect> AckStream<D> {
@@ -75,6 +88,7 @@ impl<D: Dialect> AckStream<D> {
         requests: Streaming<D::Request>,
         outstanding_max: usize,
         drain: Drain,
+        noted: Noted,
     ) -> Self {
         Self {
             dialect,
@@ -84,6 +98,7 @@ impl<D: Dialect> AckStream<D> {
             outstanding_max: outstanding_max.max(1),
             pause: None,
             drain: drain.poller(),
+            noted,
         }
     }
 
@@ -100,25 +115,29 @@ impl<D: Dialect> AckStream<D> {
                 Poll::Ready(Some(Err(status))) => self.input = Input::Ended(Some(status)),
                 Poll::Ready(Some(Ok(request))) => {
                     let tag = self.dialect.tag(&request);
-                    let waiting = match self.propose(request) {
+                    let begun = self.noted.calls.begin(self.noted.method, self.noted.caller);
+                    let waiting = match self.propose(request, &begun) {
                         Ok(ack) => Waiting::Ack(ack),
                         Err(refusal) => Waiting::Refused(Some(refusal)),
                     };
-                    self.outstanding.push_back((tag, waiting));
+                    self.outstanding.push_back((tag, begun, waiting));
                 }
             }
         }
     }
 
     /// Proposes a request, unless it would overtake one that was refused for now.
-    fn propose(&mut self, request: D::Request) -> Result<PendingAck, Refusal> {
+    fn propose(&mut self, request: D::Request, begun: &Begun) -> Result<PendingAck, Refusal> {
         if let Some(Pause { refusal, until }) = &self.pause {
             if until.is_none_or(|until| Instant::now() < until) {
                 return Err(refusal.clone());
             }
             self.pause = None;
         }
-        let proposed = self.dialect.propose(request);
+        let proposed = {
+            let _for_it = self.noted.calls.enter(begun.call);
+            self.dialect.propose(request)
+        };
         if let Err(refusal) = &proposed
             && refusal.retry_after().is_some()
         {
@@ -142,7 +161,7 @@ impl<D: Dialect> Stream for AckStream<D> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         this.read(cx);
-        let Some((tag, waiting)) = this.outstanding.front_mut() else {
+        let Some((tag, begun, waiting)) = this.outstanding.front_mut() else {
             return match &mut this.input {
                 Input::Open => Poll::Pending,
                 Input::Ended(status) => Poll::Ready(status.take().map(Err)),
@@ -157,10 +176,15 @@ impl<D: Dialect> Stream for AckStream<D> {
                 Err(refusal.take().expect("a refusal is taken once, then leaves the queue"))
             }
         };
-        let tag = *tag;
+        let (tag, begun) = (*tag, *begun);
         this.outstanding.pop_front();
-        if let Err(refusal) = &outcome {
-            this.told(refusal);
+        let calls = &this.noted.calls;
+        match &outcome {
+            Ok(_) => calls.finish(&begun, Outcome::Ok, String::new),
+            Err(refusal) => {
+                calls.finish(&begun, refusal.outcome(), || refusal.message().to_owned());
+                this.told(refusal);
+            }
         }
         let answer = this.dialect.answer(tag, outcome);
         if answer.is_err() {

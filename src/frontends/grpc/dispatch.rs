@@ -1,12 +1,17 @@
 //! Finds the service that a call's path names. The two log services are reached without a box
 //! or a routing table; the others are not on a hot path.
 
+use super::refusal::outcome_of;
 use super::reply::{ReplyBody, rewritten};
+use crate::frontends::calls::{Caller, Calls};
+use crate::observe::metrics::{Method, Outcome};
+use crate::observe::{Begun, Complaints};
 use crate::wire::pb::duramen::v1::log_server as duramen;
 use crate::wire::pb::log::v1::log_server as book;
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,6 +29,18 @@ pub struct Dispatch<B: book::Log, D: duramen::Log> {
     book: book::LogServer<B>,
     duramen: duramen::LogServer<D>,
     others: Arc<NamedServices>,
+    calls: Arc<Calls>,
+    /// Whose connection this is.
+    client: Option<Client>,
+}
+
+/// A client, and where its mistakes are noted.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Who.
+    pub peer: SocketAddr,
+    /// Where.
+    pub complaints: Arc<Complaints>,
 }
 
 impl<B: book::Log, D: duramen::Log> Clone for Dispatch<B, D> {
@@ -32,14 +49,26 @@ impl<B: book::Log, D: duramen::Log> Clone for Dispatch<B, D> {
             book: self.book.clone(),
             duramen: self.duramen.clone(),
             others: Arc::clone(&self.others),
+            client: self.client.clone(),
+            calls: Arc::clone(&self.calls),
         }
     }
 }
 
 impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
     /// The two log services.
-    pub fn new(book: book::LogServer<B>, duramen: duramen::LogServer<D>) -> Self {
-        Self { book, duramen, others: Arc::default() }
+    pub fn new(
+        book: book::LogServer<B>,
+        duramen: duramen::LogServer<D>,
+        calls: Arc<Calls>,
+    ) -> Self {
+        Self { book, duramen, others: Arc::default(), calls, client: None }
+    }
+
+    /// The same services for one client.
+    #[must_use]
+    pub fn of(&self, client: Client) -> Self {
+        Self { client: Some(client), ..self.clone() }
     }
 
     /// Adds a service that is called now and then.
@@ -61,7 +90,11 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<Call> for Dispatch<B
     type Error = Infallible;
     type Future = Replying;
 
-    fn call(&self, call: Call) -> Replying {
+    fn call(&self, mut call: Call) -> Replying {
+        if let Some(client) = &self.client {
+            call.extensions_mut().insert(client.clone());
+        }
+        let noted = self.note(&mut call);
         let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let reply = match service.map(|(name, _)| name) {
             Some(<duramen::LogServer<D> as NamedService>::NAME) => self.duramen.clone().call(call),
@@ -72,7 +105,23 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<Call> for Dispatch<B
             },
             None => unimplemented(),
         };
-        Replying(reply)
+        Replying { reply, client: self.client.clone(), noted }
+    }
+}
+
+impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
+    /// Gives a call its number and its place in a trace. The requests of a produce stream are
+    /// begun where they are read.
+    fn note(&self, call: &mut Call) -> Option<(Begun, Arc<Calls>)> {
+        let method = Method::of_call(call.uri().path());
+        let caller = Caller::of(call.headers());
+        if method.counts_requests() {
+            call.extensions_mut().insert(caller);
+            return None;
+        }
+        let begun = self.calls.begin(method, caller);
+        call.extensions_mut().insert(begun.call);
+        Some((begun, Arc::clone(&self.calls)))
     }
 }
 
@@ -82,12 +131,26 @@ fn unimplemented() -> BoxFuture<Reply, Infallible> {
 }
 
 /// A reply on its way through [`rewritten`].
-pub struct Replying(BoxFuture<Reply, Infallible>);
+pub struct Replying {
+    reply: BoxFuture<Reply, Infallible>,
+    client: Option<Client>,
+    /// Of a call that is counted as one.
+    noted: Option<(Begun, Arc<Calls>)>,
+}
 
 impl Future for Replying {
     type Output = Result<http::Response<ReplyBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map(|reply| reply.map(rewritten))
+        let Poll::Ready(Ok(reply)) = self.reply.as_mut().poll(cx) else { return Poll::Pending };
+        if let Some((begun, calls)) = self.noted.take() {
+            // A call that is refused at once has its status in the head.
+            let status = tonic::Status::from_header_map(reply.headers());
+            let outcome = status.as_ref().map_or(Outcome::Ok, |status| outcome_of(status.code()));
+            calls.finish(&begun, outcome, || {
+                status.map_or_else(String::new, |status| status.message().to_owned())
+            });
+        }
+        Poll::Ready(Ok(rewritten(reply, &self.client)))
     }
 }

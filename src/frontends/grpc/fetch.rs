@@ -2,11 +2,13 @@
 
 use super::refusal::Refusal;
 use crate::actors::partition::{PartitionApi, ReadError};
+use crate::actors::readers::{Reader, ReaderWait};
 use crate::frontends::drain::Drain;
 use crate::model::{Offset, Timestamp};
 use crate::wire::convert::record_to_duramen;
 use crate::wire::pb::duramen::v1 as pb;
 use pb::fetch_request::Position;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -43,6 +45,7 @@ pub struct Fetch<P> {
     /// How many records are still wanted; `None`: all.
     wanted: Option<u64>,
     bytes_max: usize,
+    reader: Option<Reader>,
 }
 
 impl<P: PartitionApi> Fetch<P> {
@@ -52,6 +55,7 @@ impl<P: PartitionApi> Fetch<P> {
         request: pb::FetchRequest,
         limits: FetchLimits,
         drain: Drain,
+        peer: Option<SocketAddr>,
     ) -> Result<Self, Refusal> {
         let format = pb::FetchFormat::try_from(request.format)
             .map_err(|_| Refusal::invalid(format!("fetch format {} is unknown", request.format)))?;
@@ -77,7 +81,8 @@ impl<P: PartitionApi> Fetch<P> {
         let wanted = (request.max_records > 0).then_some(request.max_records);
         let high_watermark = partition.watch();
         let end = (!request.follow).then_some(end);
-        Ok(Self { partition, high_watermark, drain, format, next, end, wanted, bytes_max })
+        let reader = partition.reader(peer, next);
+        Ok(Self { partition, high_watermark, drain, format, next, end, wanted, bytes_max, reader })
     }
 
     /// The next response; `None` at the end of a fetch that has one.
@@ -86,7 +91,9 @@ impl<P: PartitionApi> Fetch<P> {
             if self.end.is_some_and(|end| self.next >= end) {
                 return Ok(None);
             }
+            self.waits(ReaderWait::Records);
             self.wait().await?;
+            self.waits(ReaderWait::Node);
             let response = match self.format {
                 pb::FetchFormat::Records => self.read_records().await?,
                 pb::FetchFormat::Batches => self.read_batches().await?,
@@ -95,11 +102,18 @@ impl<P: PartitionApi> Fetch<P> {
                 let covered = response.next_offset - response.base_offset.max(self.next.0);
                 self.wanted = self.wanted.map(|wanted| wanted.saturating_sub(covered));
                 self.next = Offset(response.next_offset);
+                self.waits(ReaderWait::Client);
                 return Ok(Some(response));
             }
             tokio::time::sleep(EMPTY_READ_PAUSE).await;
         }
         Ok(None)
+    }
+
+    fn waits(&self, wait: ReaderWait) {
+        if let Some(reader) = &self.reader {
+            reader.waits(wait, self.next);
+        }
     }
 
     /// A response without records, that tells where the reader stands.

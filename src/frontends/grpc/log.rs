@@ -1,14 +1,17 @@
 //! `duramen.v1`: batches, keys, headers, streams with flow control.
 
-use super::acks::{AckStream, Dialect};
+use super::acks::{AckStream, Dialect, Noted};
 use super::deadline;
+use super::dispatch::Client;
 use super::fetch::{Fetch, FetchLimits, FetchStream};
 use super::refusal::Refusal;
 use crate::actors::partition::{Ack, PartitionApi, PendingAck, ProduceError};
 use crate::actors::readiness::NodeInfo;
+use crate::frontends::calls::Calls;
 use crate::frontends::drain::Drain;
 use crate::frontends::topic;
 use crate::model::Clock;
+use crate::observe::metrics::Method;
 use crate::wire::convert::record_from_duramen;
 use crate::wire::pb::duramen::v1 as pb;
 use std::sync::Arc;
@@ -24,13 +27,16 @@ pub struct DuramenLog<P> {
     /// The longest that one unary call may wait for its answer.
     pub wait_max: Duration,
     pub drain: Drain,
+    pub calls: Arc<Calls>,
 }
 
 impl<P: PartitionApi> DuramenLog<P> {
-    async fn fetch_from(&self, request: pb::FetchRequest) -> Result<Fetch<P>, Refusal> {
+    async fn fetch_from(&self, request: Request<pb::FetchRequest>) -> Result<Fetch<P>, Refusal> {
+        let peer = request.extensions().get::<Client>().map(|client| client.peer);
+        let request = request.into_inner();
         topic::check(&request.topic, request.partition)?;
         let partition = self.proposer.partition.clone();
-        Fetch::begin(partition, request, self.fetch_limits, self.drain.clone()).await
+        Fetch::begin(partition, request, self.fetch_limits, self.drain.clone(), peer).await
     }
 }
 
@@ -42,10 +48,14 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         &self,
         request: Request<Streaming<pb::ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStream>, Status> {
+        let client = request.extensions().get::<Client>().cloned();
+        let caller = request.extensions().get().copied().unwrap_or_default();
+        let noted = Noted { calls: Arc::clone(&self.calls), method: Method::Produce, caller };
         let requests = request.into_inner();
         let drain = self.drain.clone();
-        let proposer = self.proposer.clone();
-        Ok(Response::new(AckStream::new(proposer, requests, self.outstanding_max, drain)))
+        let proposer = Proposer { client, ..self.proposer.clone() };
+        let answers = AckStream::new(proposer, requests, self.outstanding_max, drain, noted);
+        Ok(Response::new(answers))
     }
 
     async fn produce_once(
@@ -53,9 +63,13 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         request: Request<pb::ProduceRequest>,
     ) -> Result<Response<pb::ProduceResponse>, Status> {
         let time = deadline::at_most(self.wait_max, request.metadata());
+        let call = request.extensions().get().copied().unwrap_or_default();
         let request = request.into_inner();
         let correlation_id = request.correlation_id;
-        let proposed = self.proposer.try_propose(request)?;
+        let proposed = {
+            let _for_it = self.calls.enter(call);
+            self.proposer.try_propose(request)?
+        };
         let ack = deadline::within(time, proposed, || ProduceError::Deadline).await;
         Ok(Response::new(response(correlation_id, ack.map_err(Refusal::from)?)))
     }
@@ -66,7 +80,7 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         &self,
         request: Request<pb::FetchRequest>,
     ) -> Result<Response<Self::FetchStream>, Status> {
-        Ok(Response::new(self.fetch_from(request.into_inner()).await?.into_stream()))
+        Ok(Response::new(self.fetch_from(request).await?.into_stream()))
     }
 
     async fn fetch_once(
@@ -74,7 +88,7 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         request: Request<pb::FetchRequest>,
     ) -> Result<Response<pb::FetchResponse>, Status> {
         let time = deadline::at_most(self.wait_max, request.metadata());
-        let mut fetch = self.fetch_from(request.into_inner()).await?;
+        let mut fetch = self.fetch_from(request).await?;
         let found = deadline::within(time, fetch.next(), Refusal::read_deadline).await?;
         Ok(Response::new(found.unwrap_or_else(|| fetch.nothing())))
     }
@@ -113,11 +127,14 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
 pub struct Proposer<P> {
     pub partition: P,
     pub clock: Arc<dyn Clock>,
+    /// Whose mistakes are noted: those within a stream do not show in its status.
+    pub client: Option<Client>,
 }
 
 impl<P: Clone> Clone for Proposer<P> {
     fn clone(&self) -> Self {
-        Self { partition: self.partition.clone(), clock: Arc::clone(&self.clock) }
+        let (partition, clock) = (self.partition.clone(), Arc::clone(&self.clock));
+        Self { partition, clock, client: self.client.clone() }
     }
 }
 
@@ -168,6 +185,9 @@ impl<P: PartitionApi> Dialect for Proposer<P> {
         Ok(match outcome {
             Ok(ack) => response(correlation_id, ack),
             Err(refusal) => {
+                if let (Some(client), Some(mistake)) = (&self.client, refusal.mistake()) {
+                    client.complaints.note(client.peer, mistake);
+                }
                 let error = Some(refusal.into_pb());
                 pb::ProduceResponse { correlation_id, error, ..Default::default() }
             }

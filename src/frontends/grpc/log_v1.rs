@@ -1,12 +1,16 @@
 //! `log.v1`: the interface of the book's final program, for its clients as they are.
 
-use super::acks::{AckStream, Dialect};
+use super::acks::{AckStream, Dialect, Noted};
+use super::dispatch::Client;
 use super::refusal::Refusal;
 use super::{deadline, reply};
 use crate::actors::partition::{Ack, PartitionApi, PendingAck, ProduceError, ReadError};
+use crate::actors::readers::{Reader, ReaderWait};
 use crate::actors::readiness::NodeInfo;
+use crate::frontends::calls::Calls;
 use crate::frontends::drain::Drain;
 use crate::model::{Clock, Offset, Record};
+use crate::observe::metrics::Method;
 use crate::wire::convert::{record_from_book, record_to_book};
 use crate::wire::pb::log::v1 as pb;
 use std::collections::VecDeque;
@@ -30,6 +34,7 @@ pub struct LogV1<P> {
     /// The longest that one unary call may wait for its answer.
     pub wait_max: Duration,
     pub drain: Drain,
+    pub calls: Arc<Calls>,
 }
 
 #[tonic::async_trait]
@@ -39,8 +44,12 @@ impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
         request: Request<pb::ProduceRequest>,
     ) -> Result<Response<pb::ProduceResponse>, Status> {
         let time = deadline::at_most(self.wait_max, request.metadata());
+        let call = request.extensions().get().copied().unwrap_or_default();
         let record = record_from_book(request.into_inner().record, self.clock.wall());
-        let pending = self.partition.propose_records(vec![record]).map_err(Refusal::from)?;
+        let pending = {
+            let _for_it = self.calls.enter(call);
+            self.partition.propose_records(vec![record]).map_err(Refusal::from)?
+        };
         let ack = deadline::within(time, pending, || ProduceError::Deadline).await;
         let ack = ack.map_err(Refusal::from)?;
         Ok(Response::new(pb::ProduceResponse { offset: ack.base_offset.0 }))
@@ -67,11 +76,14 @@ impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
         request: Request<pb::ConsumeRequest>,
     ) -> Result<Response<Self::ConsumeStreamStream>, Status> {
         self.partition.readable().map_err(status)?;
+        let peer = request.extensions().get::<Client>().map(|client| client.peer);
+        let next = Offset(request.into_inner().offset);
         let follower = Follower {
+            reader: self.partition.reader(peer, next),
             partition: self.partition.clone(),
             high_watermark: self.partition.watch(),
             drain: self.drain.clone(),
-            next: Offset(request.into_inner().offset),
+            next,
             ahead: VecDeque::new(),
         };
         let records = futures_util::stream::try_unfold(follower, |mut follower| async move {
@@ -89,9 +101,13 @@ impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
         let dialect =
             BookDialect { partition: self.partition.clone(), clock: Arc::clone(&self.clock) };
+        let (calls, method) = (Arc::clone(&self.calls), Method::BookProduceStream);
+        let caller = request.extensions().get().copied().unwrap_or_default();
+        let noted = Noted { calls, method, caller };
         let requests = request.into_inner();
         let drain = self.drain.clone();
-        Ok(Response::new(AckStream::new(dialect, requests, self.outstanding_max, drain)))
+        let answers = AckStream::new(dialect, requests, self.outstanding_max, drain, noted);
+        Ok(Response::new(answers))
     }
 
     async fn get_servers(
@@ -146,15 +162,23 @@ struct Follower<P> {
     drain: Drain,
     next: Offset,
     ahead: VecDeque<(Offset, Record)>,
+    reader: Option<Reader>,
 }
 
 impl<P: PartitionApi> Follower<P> {
+    fn waits(&self, wait: ReaderWait) {
+        if let Some(reader) = &self.reader {
+            reader.waits(wait, self.next);
+        }
+    }
+
     async fn next(&mut self) -> Result<(Offset, Record), Status> {
         loop {
             if let Some(found) = self.ahead.pop_front() {
                 return Ok(found);
             }
             let next = self.next;
+            self.waits(ReaderWait::Records);
             tokio::select! {
                 moved = self.high_watermark.wait_for(|end| *end > next) => {
                     moved.map_err(|_| Refusal::gone())?;
@@ -164,7 +188,10 @@ impl<P: PartitionApi> Follower<P> {
             let read = self.partition.read_records(next, READ_AHEAD_RECORDS, READ_AHEAD_BYTES);
             self.ahead = read.await.map_err(status)?.into();
             match self.ahead.back() {
-                Some((last, _)) => self.next = last.next(),
+                Some((last, _)) => {
+                    self.next = last.next();
+                    self.waits(ReaderWait::Client);
+                }
                 // Promised by the watermark and not there: never spin on it.
                 None => tokio::time::sleep(super::fetch::EMPTY_READ_PAUSE).await,
             }

@@ -3,6 +3,7 @@
 use crate::actors::observer::ObserveError;
 use crate::actors::partition::{ProduceError, ReadError};
 use crate::frontends::topic::TopicError;
+use crate::observe::metrics::Outcome;
 use crate::wire::pb::duramen::v1 as pb;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -52,9 +53,24 @@ impl Refusal {
         Self { definite: false, ..Self::new(Code::DeadlineExceeded, "DEADLINE", message) }
     }
 
+    /// Why, for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// As what it is counted.
+    pub fn outcome(&self) -> Outcome {
+        if self.definite { outcome_of(self.code) } else { Outcome::Failed }
+    }
+
     /// When the same request may succeed, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// What is wrong with the request, where the client is to blame and not the time.
+    pub fn mistake(&self) -> Option<&str> {
+        matches!(self.code, Code::InvalidArgument | Code::NotFound).then_some(&self.message)
     }
 
     /// The refusal as a field of a stream's response.
@@ -68,6 +84,18 @@ impl Refusal {
             retry_after_ms,
             definite: self.definite,
         }
+    }
+}
+
+/// As what a call that ended with this code is counted.
+pub fn outcome_of(code: Code) -> Outcome {
+    match code {
+        Code::Ok => Outcome::Ok,
+        Code::InvalidArgument | Code::NotFound | Code::OutOfRange | Code::Unimplemented => {
+            Outcome::Invalid
+        }
+        Code::ResourceExhausted | Code::Unavailable | Code::FailedPrecondition => Outcome::Refused,
+        _ => Outcome::Failed,
     }
 }
 

@@ -5,6 +5,7 @@
 //! whether it comes behind messages or instead of them. It also gives a message over the size
 //! limit the code that gRPC's other implementations give it.
 
+use super::dispatch::Client;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -38,12 +39,27 @@ pub fn book_offset_out_of_range(offset: u64) -> Status {
 }
 
 /// Rewrites the status of a reply that has no body, and wraps the body of any other.
-pub fn rewritten(reply: http::Response<tonic::body::Body>) -> http::Response<ReplyBody> {
+pub fn rewritten(
+    reply: http::Response<tonic::body::Body>,
+    client: &Option<Client>,
+) -> http::Response<ReplyBody> {
     let (mut head, body) = reply.into_parts();
     if head.headers.contains_key(STATUS) {
         rewrite(&mut head.headers);
+        note_mistake(&head.headers, client.as_ref());
     }
-    http::Response::from_parts(head, ReplyBody(body))
+    http::Response::from_parts(head, ReplyBody { body, client: client.clone() })
+}
+
+/// Notes a reply that says that the request made no sense.
+fn note_mistake(trailers: &HeaderMap, client: Option<&Client>) {
+    let Some(Client { peer, complaints }) = client else { return };
+    let code = trailers.get(STATUS).map(|code| Code::from_bytes(code.as_bytes()));
+    let is_mistake =
+        matches!(code, Some(Code::InvalidArgument | Code::NotFound | Code::Unimplemented));
+    if is_mistake && let Some(status) = Status::from_header_map(trailers) {
+        complaints.note(*peer, status.message());
+    }
 }
 
 fn rewrite(trailers: &mut HeaderMap) {
@@ -63,7 +79,10 @@ fn rewrite(trailers: &mut HeaderMap) {
 
 /// A reply's body: messages pass untouched, the trailers are rewritten.
 #[derive(Debug)]
-pub struct ReplyBody(tonic::body::Body);
+pub struct ReplyBody {
+    body: tonic::body::Body,
+    client: Option<Client>,
+}
 
 impl Body for ReplyBody {
     type Data = Bytes;
@@ -73,20 +92,21 @@ impl Body for ReplyBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut polled = Pin::new(&mut self.0).poll_frame(cx);
+        let mut polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &mut polled
             && let Some(trailers) = frame.trailers_mut()
         {
             rewrite(trailers);
+            note_mistake(trailers, self.client.as_ref());
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }

@@ -1,6 +1,6 @@
 //! Serves the gRPC port on the current thread's runtime, from a bound socket to the last goodbye.
 
-use super::dispatch::Dispatch;
+use super::dispatch::{Client, Dispatch};
 use super::fetch::FetchLimits;
 use super::log::{DuramenLog, Proposer};
 use super::log_v1::LogV1;
@@ -8,9 +8,13 @@ use super::observe::ObserveService;
 use crate::actors::observer::ObserveApi;
 use crate::actors::partition::PartitionApi;
 use crate::actors::readiness::{Condition, NodeInfo, Readiness};
+use crate::frontends::calls::Calls;
+use crate::frontends::counted::Counted;
 use crate::frontends::drain::Drain;
 use crate::frontends::listener::{ConnectionCounters, Listener};
 use crate::model::Clock;
+use crate::observe::metrics::{Metrics, Protocol};
+use crate::observe::{Complaints, Instruments};
 use crate::wire::pb;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -120,8 +124,12 @@ pub struct GrpcFrontend<P> {
     pub health: HealthSwitch,
     /// Counts connections.
     pub counters: Arc<ConnectionCounters>,
+    /// Where clients' mistakes are noted.
+    pub complaints: Arc<Complaints>,
     /// The inside of the node; without it the port shows only records.
     pub observer: Option<Arc<dyn ObserveApi>>,
+    /// Counts requests and traces them.
+    pub instruments: Instruments,
     /// Where it tells what happens.
     pub logger: Logger,
 }
@@ -143,13 +151,18 @@ impl<P: PartitionApi> GrpcFrontend<P> {
             logger: self.logger.clone(),
             drain: drain.clone(),
         };
-        let (limits, logger) = (Arc::new(self.limits), self.logger);
+        let (limits, logger, complaints) = (Arc::new(self.limits), self.logger, self.complaints);
+        let metrics = self.instruments.metrics;
         let health = follow_readiness(&self.health, &*self.readiness, drain.clone());
         let accepting = listener.run(|stream, peer| {
-            let (dispatch, limits) = (dispatch.clone(), Arc::clone(&limits));
+            let client = Client { peer, complaints: Arc::clone(&complaints) };
+            let (dispatch, limits) = (dispatch.of(client.clone()), Arc::clone(&limits));
             let (drain, logger) = (drain.clone(), logger.clone());
+            let stream = Accepted { stream, metrics: Arc::clone(&metrics) };
             async move {
-                if let Err(error) = serve_connection(stream, dispatch, &limits, drain).await {
+                if let Err(error) =
+                    serve_connection(stream, dispatch, &limits, drain, &client).await
+                {
                     debug!(logger, "connection ended"; "peer" => %peer, "error" => %error);
                 }
             }
@@ -160,6 +173,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
 
     fn dispatch(&self, drain: &Drain) -> Dispatch<LogV1<P>, DuramenLog<P>> {
         let limits = &self.limits;
+        let calls = Arc::new(Calls::new(self.instruments.clone(), "node/frontends/grpc"));
         let book = LogV1 {
             partition: self.partition.clone(),
             node: Arc::clone(&self.node),
@@ -167,10 +181,11 @@ impl<P: PartitionApi> GrpcFrontend<P> {
             outstanding_max: limits.outstanding_batches_max,
             wait_max: limits.request_deadline,
             drain: drain.clone(),
+            calls: Arc::clone(&calls),
         };
         let clock = Arc::clone(&self.clock);
         let duramen = DuramenLog {
-            proposer: Proposer { partition: self.partition.clone(), clock },
+            proposer: Proposer { partition: self.partition.clone(), clock, client: None },
             node: Arc::clone(&self.node),
             outstanding_max: limits.outstanding_batches_max,
             fetch_limits: FetchLimits {
@@ -179,6 +194,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
             },
             wait_max: limits.request_deadline,
             drain: drain.clone(),
+            calls: Arc::clone(&calls),
         };
         let book = pb::log::v1::log_server::LogServer::new(book)
             .max_decoding_message_size(BOOK_MESSAGE_BYTES_MAX);
@@ -191,7 +207,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let proven = "the descriptors are built into the program, and a test decodes them";
-        let dispatch = Dispatch::new(book, duramen)
+        let dispatch = Dispatch::new(book, duramen, calls)
             .with(HealthServer::new(health))
             .with(reflection().build_v1().expect(proven))
             .with(reflection().build_v1alpha().expect(proven));
@@ -225,11 +241,18 @@ async fn follow_readiness(health: &HealthSwitch, readiness: &dyn Readiness, drai
     }
 }
 
-async fn serve_connection<S>(
+/// A connection, and where its bytes are counted.
+struct Accepted {
     stream: TcpStream,
+    metrics: Arc<Metrics>,
+}
+
+async fn serve_connection<S>(
+    Accepted { stream, metrics }: Accepted,
     service: S,
     limits: &RpcLimits,
     drain: Drain,
+    client: &Client,
 ) -> io::Result<()>
 where
     S: hyper::service::HttpService<hyper::body::Incoming>,
@@ -251,7 +274,10 @@ where
     };
     match greeted {
         Ok(Ok(true)) => {}
-        Ok(Ok(false)) => return turn_away(stream).await,
+        Ok(Ok(false)) => {
+            client.complaints.note(client.peer, "it does not speak HTTP/2 on the gRPC port");
+            return turn_away(stream).await;
+        }
         Ok(Err(error)) => return Err(error),
         Err(_) => return Err(io::ErrorKind::TimedOut.into()),
     }
@@ -264,6 +290,7 @@ where
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(16 << 10)
         .auto_date_header(false);
+    let stream = Counted::new(stream, metrics, Protocol::Grpc);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut drain = drain.poller();
     let mut told = false;

@@ -2,10 +2,11 @@
 //! GET; unknown fields, and what follows the first JSON value, are ignored; errors are plain text.
 
 use super::body;
-use super::error::HttpError;
+use super::error::{HttpError, Mistake};
 use super::serve::App;
 use crate::actors::partition::{PartitionApi, ReadError};
 use crate::model::{Offset, Record};
+use crate::observe::Call;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -74,20 +75,28 @@ pub async fn handle<P: PartitionApi>(State(app): State<Arc<App<P>>>, request: Re
         Err(error) => return text(error.status, &error.message),
     };
     let answered = if head.method == Method::POST {
-        produce(&app, body).await
+        let call = head.extensions.get().copied().unwrap_or_default();
+        produce(&app, call, body).await
     } else {
         consume(&app, body).await
     };
     answered.unwrap_or_else(|refused| refused)
 }
 
-async fn produce<P: PartitionApi>(app: &App<P>, body: Bytes) -> Result<Response, Response> {
+async fn produce<P: PartitionApi>(
+    app: &App<P>,
+    call: Call,
+    body: Bytes,
+) -> Result<Response, Response> {
     let request: Produce = decode(&body).map_err(bad_request)?;
     let value = request.record.unwrap_or_default().value;
     let record = Record::of_value(value, app.clock.wall());
     let failed = |message: String| text(StatusCode::INTERNAL_SERVER_ERROR, &message);
-    let pending =
-        app.partition.propose_records(vec![record]).map_err(|error| failed(error.to_string()))?;
+    let proposed = {
+        let _for_it = app.calls.enter(call);
+        app.partition.propose_records(vec![record])
+    };
+    let pending = proposed.map_err(|error| failed(error.to_string()))?;
     let acknowledged = tokio::time::timeout(app.limits.request_deadline, pending).await;
     let ack = acknowledged
         .map_err(|_| failed("the deadline passed; the record may be stored".into()))?
@@ -118,7 +127,10 @@ fn decode<T: DeserializeOwned + Default>(body: &[u8]) -> serde_json::Result<T> {
 }
 
 fn bad_request(error: serde_json::Error) -> Response {
-    text(StatusCode::BAD_REQUEST, &error.to_string())
+    let reason = error.to_string();
+    let mut response = text(StatusCode::BAD_REQUEST, &reason);
+    response.extensions_mut().insert(Mistake(reason));
+    response
 }
 
 fn base64_or_null<'de, D: Deserializer<'de>>(decoder: D) -> Result<Vec<u8>, D::Error> {

@@ -38,8 +38,22 @@ impl HttpError {
     }
 }
 
+/// Travels with a response whose request made no sense, and never leaves the process.
+#[derive(Debug, Clone)]
+pub struct Mistake(pub String);
+
+impl HttpError {
+    /// Whether the client is to blame, and not the time at which it asked.
+    fn is_mistake(&self) -> bool {
+        self.status.is_client_error()
+            && self.status != StatusCode::TOO_MANY_REQUESTS
+            && self.code != "out_of_range"
+    }
+}
+
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
+        let mistake = self.is_mistake().then(|| Mistake(self.message.clone()));
         let millis = self.retry_after.map(|after| after.as_millis().max(1));
         let body = json!({"error": {
             "code": self.code,
@@ -47,6 +61,9 @@ impl IntoResponse for HttpError {
             "retry_after_ms": millis.map(|millis| u64::try_from(millis).unwrap_or(u64::MAX)),
         }});
         let mut response = (self.status, Json(body)).into_response();
+        if let Some(mistake) = mistake {
+            response.extensions_mut().insert(mistake);
+        }
         if let Some(seconds) = self.retry_after_seconds() {
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }

@@ -5,6 +5,7 @@ mod book;
 mod error;
 mod health;
 mod json;
+mod measured;
 mod observe;
 mod records;
 mod serve;

@@ -7,10 +7,11 @@ use super::serve::App;
 use crate::actors::partition::{PartitionApi, ProduceError};
 use crate::frontends::topic;
 use crate::model::{Offset, Timestamp};
+use crate::observe::Call;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +56,7 @@ pub struct Found {
 pub async fn append<P: PartitionApi>(
     State(app): State<Arc<App<P>>>,
     Path(topic): Path<String>,
+    Extension(call): Extension<Call>,
     body: Body,
 ) -> Result<Json<Appended>, HttpError> {
     topic::check(&topic, 0)?;
@@ -67,7 +69,10 @@ pub async fn append<P: PartitionApi>(
     }
     let arrival = app.clock.wall();
     let records = request.records.into_iter().map(|record| record.into_record(arrival)).collect();
-    let pending = app.partition.propose_records(records)?;
+    let pending = {
+        let _for_it = app.calls.enter(call);
+        app.partition.propose_records(records)?
+    };
     let acknowledged = tokio::time::timeout(limits.request_deadline, pending).await;
     let ack = acknowledged.unwrap_or(Err(ProduceError::Deadline))?;
     Ok(Json(Appended {

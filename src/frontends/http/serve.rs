@@ -1,25 +1,35 @@
 //! Serves the HTTP port on the current thread's runtime, from a bound socket to the last goodbye.
 
-use super::{book, error, health, observe, records};
+use super::error::Mistake;
+use super::{book, error, health, measured, observe, records};
 use crate::actors::observer::ObserveApi;
 use crate::actors::partition::PartitionApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
+use crate::frontends::calls::Calls;
+use crate::frontends::counted::Counted;
 use crate::frontends::drain::Drain;
 use crate::frontends::listener::{ConnectionCounters, Listener};
 use crate::model::Clock;
+use crate::observe::metrics::{Measure, Metrics, Protocol};
+use crate::observe::{Complaints, Instruments};
 use axum::Router;
+use axum::response::Response;
 use axum::routing::{any, get};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use slog::{Logger, debug};
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tower::{Service, ServiceExt};
 
 /// Limits of the HTTP port.
 #[derive(Debug, Clone)]
@@ -75,8 +85,14 @@ pub struct HttpFrontend<P> {
     pub limits: HttpLimits,
     /// Counts connections.
     pub counters: Arc<ConnectionCounters>,
+    /// Where clients' mistakes are noted.
+    pub complaints: Arc<Complaints>,
     /// The inside of the node; without it the port shows only records.
     pub observer: Option<Arc<dyn ObserveApi>>,
+    /// Counts requests and traces them.
+    pub instruments: Instruments,
+    /// What `/metrics` shows.
+    pub measure: Arc<dyn Measure>,
     /// Where it tells what happens.
     pub logger: Logger,
 }
@@ -90,6 +106,8 @@ pub struct App<P> {
     pub limits: HttpLimits,
     pub observer: Option<Arc<dyn ObserveApi>>,
     pub drain: Drain,
+    pub calls: Arc<Calls>,
+    pub measure: Arc<dyn Measure>,
 }
 
 impl<P: PartitionApi> HttpFrontend<P> {
@@ -109,6 +127,7 @@ impl<P: PartitionApi> HttpFrontend<P> {
             drain: drain.clone(),
         };
         let header_read_max = self.limits.header_read_max;
+        let metrics = Arc::clone(&self.instruments.metrics);
         let router = router(App {
             partition: self.partition,
             node: self.node,
@@ -117,11 +136,15 @@ impl<P: PartitionApi> HttpFrontend<P> {
             limits: self.limits,
             observer: self.observer,
             drain: drain.clone(),
+            calls: Arc::new(Calls::new(self.instruments, "node/frontends/http")),
+            measure: self.measure,
         });
-        let logger = self.logger;
+        let (logger, complaints) = (self.logger, self.complaints);
         listener
             .run(|stream, peer| {
-                let (router, drain, logger) = (router.clone(), drain.clone(), logger.clone());
+                let router = noting(router.clone(), peer, Arc::clone(&complaints));
+                let (drain, logger) = (drain.clone(), logger.clone());
+                let stream = Accepted { stream, metrics: Arc::clone(&metrics) };
                 async move {
                     let served = serve_connection(stream, router, header_read_max, drain).await;
                     if let Err(error) = served {
@@ -133,9 +156,17 @@ impl<P: PartitionApi> HttpFrontend<P> {
     }
 }
 
+/// A connection, and where its bytes are counted.
+struct Accepted {
+    stream: TcpStream,
+    metrics: Arc<Metrics>,
+}
+
 fn router<P: PartitionApi>(app: App<P>) -> Router {
+    let note = axum::middleware::from_fn_with_state(Arc::clone(&app.calls), measured::note);
     Router::new()
         .route("/", any(book::handle::<P>))
+        .route("/metrics", get(measured::metrics::<P>))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz::<P>))
         .route("/observe/tree", get(observe::tree::<P>))
@@ -145,15 +176,34 @@ fn router<P: PartitionApi>(app: App<P>) -> Router {
             get(records::read::<P>).post(records::append::<P>).fallback(error::method_not_allowed),
         )
         .fallback(error::no_such_path)
+        .layer(note)
         .with_state(Arc::new(app))
 }
 
-async fn serve_connection(
-    stream: TcpStream,
+/// The router for one client, whose mistakes are noted.
+fn noting(
     router: Router,
+    peer: SocketAddr,
+    complaints: Arc<Complaints>,
+) -> impl Service<http::Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone
+{
+    ServiceExt::<http::Request<Incoming>>::map_response(router, move |reply: Response| {
+        if let Some(Mistake(reason)) = reply.extensions().get() {
+            complaints.note(peer, reason);
+        }
+        reply
+    })
+}
+
+async fn serve_connection<R>(
+    Accepted { stream, metrics }: Accepted,
+    router: R,
     header_read_max: Duration,
     drain: Drain,
-) -> Result<(), hyper::Error> {
+) -> Result<(), hyper::Error>
+where
+    R: Service<http::Request<Incoming>, Response = Response, Error = Infallible> + Clone,
+{
     tokio::select! {
         // The first bytes of a request, or the client's goodbye: hyper sees which.
         _ = tokio::time::timeout(header_read_max, stream.readable()) => {}
@@ -163,6 +213,7 @@ async fn serve_connection(
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_read_max);
     let service = TowerToHyperService::new(router);
+    let stream = Counted::new(stream, metrics, Protocol::Http);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut drain = drain.poller();
     let mut told = false;

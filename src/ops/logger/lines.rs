@@ -2,33 +2,25 @@
 //!
 //! Each line is one line whatever the values hold: control characters are escaped.
 
-use crate::model::{Clock, Timestamp};
+use crate::model::Timestamp;
 use slog::{
     Drain, FnValue, KV, Key, OwnedKVList, PushFnValue, PushFnValueSerializer, Record, Serializer, o,
 };
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
-use std::sync::Arc;
 
 /// When a line was written, the first thing in it.
-const TIME_KEY: &str = "ts";
+pub const TIME_KEY: &str = "ts";
 
-/// What the root logger carries: the time of each line, taken where the line is written, not
-/// where it is printed.
-pub fn stamped(clock: Arc<dyn Clock>) -> slog::OwnedKV<impl slog::SendSyncRefUnwindSafeKV> {
-    let now = std::panic::AssertUnwindSafe(clock);
-    o!(TIME_KEY => PushFnValue(move |_: &Record<'_>, serializer: PushFnValueSerializer<'_>| {
-        serializer.emit(rfc3339(now.wall()))
-    }))
+/// When a line was written: its tag, in milliseconds.
+fn time_of(record: &Record<'_>) -> String {
+    record.tag().parse().map(|ms| rfc3339(Timestamp(ms))).unwrap_or_default()
 }
 
 /// A time as RFC 3339 in UTC with milliseconds; the bare number where no calendar reaches.
 pub fn rfc3339(time: Timestamp) -> String {
-    match jiff::Timestamp::from_millisecond(time.0) {
-        Ok(time) => format!("{time:.3}"),
-        Err(_) => time.to_string(),
-    }
+    time.rfc3339()
 }
 
 /// One JSON object a line: `ts`, `level`, `msg`, then the values.
@@ -41,6 +33,7 @@ pub fn json<W: Write + Send>(writer: W) -> slog_json::Json<W> {
             "level" => FnValue(|record: &Record<'_>| {
                 record.level().as_str().to_ascii_lowercase()
             }),
+            TIME_KEY => FnValue(time_of),
         ))
         .build()
 }
@@ -61,7 +54,7 @@ impl<W: Write> Drain for Text<W> {
     type Err = io::Error;
 
     fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> io::Result<()> {
-        let Line { time, pairs } = Line::collect(record, values);
+        let (time, pairs) = (time_of(record), Line::collect(record, values).pairs);
         let level = record.level().as_short_str();
         let mut line = format!("{time} {level} ");
         push_on_one_line(&mut line, &record.msg().to_string());
@@ -90,7 +83,7 @@ impl<W: Write> Drain for Logfmt<W> {
     type Err = io::Error;
 
     fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> io::Result<()> {
-        let Line { time, pairs } = Line::collect(record, values);
+        let (time, pairs) = (time_of(record), Line::collect(record, values).pairs);
         let level = record.level().as_str().to_ascii_lowercase();
         let mut line = format!("ts={time} level={level} msg=");
         push_value(&mut line, &record.msg().to_string());
@@ -133,7 +126,6 @@ fn push_on_one_line(line: &mut String, message: &str) {
 /// A line's values in the order in which they were written, the outermost logger's first.
 #[derive(Default)]
 struct Line {
-    time: String,
     pairs: Vec<(Key, String)>,
 }
 
@@ -150,11 +142,7 @@ impl Line {
 
 impl Serializer for Line {
     fn emit_arguments(&mut self, key: Key, value: &fmt::Arguments<'_>) -> slog::Result {
-        if key == TIME_KEY {
-            self.time = value.to_string();
-        } else {
-            self.pairs.push((key, value.to_string()));
-        }
+        self.pairs.push((key, value.to_string()));
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! Which lines of diagnostics are written: a default level, and levels of their own for actors whose
-//! path matches a pattern. Pure.
+//! Which lines of diagnostics are written: a default level, and levels of their own for actors and
+//! messages that match a pattern. Pure.
 
 use crate::model::Disposition;
 use crate::observe::Pattern;
@@ -9,10 +9,14 @@ use std::str::FromStr;
 
 /// Which lines are written, as in `info,partitions/*/log:trace,http:off`.
 ///
-/// `*` in a pattern stands for any characters within one step of the path, `**` for any steps. A
-/// pattern matches a path's end as well as the whole of it, and everything below what it matches:
-/// `partitions/*` covers `node/partitions/log/0/raft`. A pattern with `*` or `/` in it and no level means `trace`.
-/// The last pattern that matches wins.
+/// Patterns are those of [`Pattern`]: they match a path's end as well as the whole of it, and
+/// everything below what they match. The message that is handled when a line is written is the
+/// last step of its path: `*/Append:debug` holds for all that is written while an `Append` is
+/// handled. A pattern with `*` or `/` in it and no level means `trace`. The last pattern that
+/// matches wins.
+///
+/// What libraries write has paths below `library`. Beyond warnings it is written only where a
+/// pattern begins with `library`: nobody who asks for more of a node wants all that is below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LevelSpec {
     default: FilterLevel,
@@ -23,6 +27,21 @@ pub struct LevelSpec {
 struct Rule {
     pattern: Pattern,
     level: FilterLevel,
+}
+
+impl Rule {
+    fn library_level(&self) -> FilterLevel {
+        if self.pattern.begins_with(LIBRARY) { self.level } else { self.level.min(LIBRARY_LEVEL) }
+    }
+}
+
+/// The first step of the paths of libraries.
+pub const LIBRARY: &str = "library";
+/// What libraries write unless they are named.
+const LIBRARY_LEVEL: FilterLevel = FilterLevel::Warning;
+
+fn is_library(path: &str) -> bool {
+    path.strip_prefix(LIBRARY).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Why a level specification was not understood.
@@ -70,10 +89,29 @@ impl LevelSpec {
         !self.rules.is_empty()
     }
 
-    /// The level of the actor at `path`; `""` for what no actor wrote.
+    /// The level of the actor, or of the message, at `path`; `""` for what no actor wrote.
     pub fn level_of(&self, path: &str) -> FilterLevel {
-        let matching = self.rules.iter().rev().find(|rule| rule.pattern.covers(path));
-        matching.map_or(self.default, |rule| rule.level)
+        self.level_of_message(path, "")
+    }
+
+    /// The level of what the actor at `path` writes while it handles a message of this name; `""`
+    /// for what it writes outside of any.
+    pub fn level_of_message(&self, path: &str, message: &str) -> FilterLevel {
+        let covers = |rule: &&Rule| rule.pattern.covers_message(path, message);
+        let matching = self.rules.iter().rev().find(covers);
+        if !is_library(path) {
+            return matching.map_or(self.default, |rule| rule.level);
+        }
+        match matching {
+            Some(rule) => rule.library_level(),
+            None => self.default.min(LIBRARY_LEVEL),
+        }
+    }
+
+    /// The most detailed level that any library has.
+    pub fn most_detailed_library(&self) -> FilterLevel {
+        let least = self.default.min(LIBRARY_LEVEL);
+        self.rules.iter().map(Rule::library_level).fold(least, Ord::max)
     }
 }
 
@@ -166,7 +204,7 @@ mod tests {
         assert_eq!(level(spec, "node/partitions/0/log"), "trace");
         assert_eq!(level(spec, "node/partitions/0/log/flusher"), "trace");
         assert_eq!(level(spec, "node/partitions/0/raft"), "info");
-        assert_eq!(level(spec, "node/partitions/orders/0/log"), "info", "* is one step");
+        assert_eq!(level(spec, "node/partitions/orders/0/log"), "trace");
         assert_eq!(level("info,partitions/**/log:trace", "partitions/orders/0/log"), "trace");
         assert_eq!(level(spec, ""), "info");
     }
@@ -178,6 +216,33 @@ mod tests {
         assert_eq!(level(spec, "node/partitions/raft-2"), "off");
         assert_eq!(level(spec, "elsewhere"), "debug");
         assert_eq!(spec.parse::<LevelSpec>().unwrap().most_detailed(), FilterLevel::Debug);
+    }
+
+    #[test]
+    fn a_message_is_the_last_step_of_the_path() {
+        let spec = "info,partitions/*/log:trace,*/Append:debug";
+        assert_eq!(level(spec, "node/partitions/log/0/log/Append"), "debug");
+        assert_eq!(level(spec, "node/partitions/log/0/log/Attach"), "trace");
+        assert_eq!(level(spec, "node/partitions/log/0/raft/Propose"), "info");
+        let spec: LevelSpec = spec.parse().unwrap();
+        assert_eq!(level_name(spec.level_of_message("node/x", "Append")), "debug");
+        assert_eq!(level_name(spec.level_of_message("node/x", "")), "info");
+    }
+
+    #[test]
+    fn libraries_say_no_more_than_warnings_unless_they_are_named() {
+        for spec in ["trace", "info", "trace,**:trace", "warning,*/frames:debug"] {
+            assert_eq!(level(spec, "library/h2/frames"), "warning", "{spec}");
+            let spec: LevelSpec = spec.parse().unwrap();
+            assert_eq!(spec.most_detailed_library(), FilterLevel::Warning);
+        }
+        assert_eq!(level("error", "library/h2"), "error");
+        assert_eq!(level("info,library/h2:debug", "library/h2/proto"), "debug");
+        assert_eq!(level("info,library/h2:debug", "library/hyper"), "warning");
+        assert_eq!(level("info,library:trace,library/h2:off", "library/h2/proto"), "off");
+        assert_eq!(level("debug", "libraryish"), "debug");
+        let spec: LevelSpec = "info,library/h2:debug".parse().unwrap();
+        assert_eq!(spec.most_detailed_library(), FilterLevel::Debug);
     }
 
     #[test]

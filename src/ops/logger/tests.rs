@@ -90,6 +90,135 @@ fn an_actors_own_level_holds_for_it_alone() {
     assert_eq!(messages, [true; 3], "{text}");
 }
 
+/// What a thread is doing that handles a message.
+fn handling(message: &'static str, request: u64) -> observe::ScopeGuard {
+    let actor = observe::PathId::of("node/partitions/log/0/log");
+    let call = observe::Call { request, trace: None };
+    let mut scope = Scope::of_call(actor, call);
+    (scope.message, scope.name) = (observe::MessageId(77), message);
+    observe::enter(scope)
+}
+
+#[test]
+fn a_line_carries_the_message_that_is_handled_in_every_format() {
+    let log = |logger: &Logger, _: &LoggerHandle| {
+        let _scope = handling("Append", 9);
+        info!(logger, "one"; "n" => 1);
+        info!(logger.new(o!("actor" => "node/other")), "two");
+        drop(_scope);
+        let _scope = handling("Tend", 0);
+        info!(logger, "three");
+    };
+    let text = written("info", LogFormat::Text, log);
+    let lines: Vec<_> = text.lines().map(|line| line.split_once(" INFO ").unwrap().1).collect();
+    assert_eq!(
+        lines,
+        [
+            "one  actor=node/partitions/log/0/log message=Append id=77 request=9 n=1",
+            "two  actor=node/other message=Append id=77 request=9",
+            "three  actor=node/partitions/log/0/log message=Tend id=77",
+        ]
+    );
+    let text = written("info", LogFormat::Logfmt, log);
+    let first =
+        "level=info msg=one actor=node/partitions/log/0/log message=Append id=77 request=9 n=1";
+    assert!(text.starts_with(&format!("ts=2026-11-21T10:00:00.123Z {first}\n")), "{text}");
+    let text = written("info", LogFormat::Json, log);
+    assert!(text.starts_with("{\"ts\":\"2026-11-21T10:00:00.123Z\""), "{text}");
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["message"], &lines[0]["id"]), (&"Append".into(), &77.into()));
+    assert_eq!((&lines[0]["request"], &lines[0]["n"]), (&9.into(), &1.into()));
+    assert_eq!((&lines[1]["actor"], &lines[2].get("request")), (&"node/other".into(), &None));
+    assert_eq!(text.matches("\"actor\"").count(), 3, "each key once: {text}");
+}
+
+#[test]
+fn a_line_that_tells_of_another_message_is_left_as_it_is() {
+    let text = written("trace", LogFormat::Text, |logger, _| {
+        let _scope = handling("Append", 9);
+        trace!(logger, "answer"; "actor" => "node/raft", "message" => "Propose", "id" => 3);
+    });
+    assert!(text.ends_with("answer  actor=node/raft message=Propose id=3\n"), "{text}");
+}
+
+#[test]
+fn outside_of_any_message_nothing_is_added() {
+    let text = written("info", LogFormat::Text, |logger, _| info!(logger, "alone"; "a" => 1));
+    assert!(text.ends_with("INFO alone  a=1\n"), "{text}");
+}
+
+#[test]
+fn a_messages_own_level_holds_while_it_is_handled() {
+    let text = written("info,*/Append:debug,*/Tend:off", LogFormat::Text, |logger, handle| {
+        let other = logger.new(o!("actor" => "node/other"));
+        {
+            let _scope = handling("Append", 0);
+            debug!(logger, "wanted one");
+            debug!(other, "wanted two");
+            trace!(logger, "unwanted");
+        }
+        debug!(logger, "unwanted");
+        let _scope = handling("Tend", 0);
+        warn!(logger, "unwanted");
+        debug!(other, "wanted three"; "message" => "Append");
+        let control = handle.control();
+        assert!(!control.wants("node/partitions/log/0/log", "Append"), "debug is not trace");
+        handle.set_spec("info,log/Append:trace".parse().unwrap());
+        assert!(control.wants("node/partitions/log/0/log", "Append"));
+        assert!(!control.wants("node/partitions/log/0/log", "Tend"));
+        assert!(!control.wants("node/partitions/log/0/raft", "Append"));
+    });
+    let wanted: Vec<_> = text.lines().map(|line| line.contains(" wanted ")).collect();
+    assert_eq!(wanted, [true; 3], "{text}");
+}
+
+#[test]
+fn libraries_write_below_their_name_and_only_what_is_asked_for() {
+    let text = written("info", LogFormat::Text, |logger, handle| {
+        let events = || {
+            tracing::warn!(target: "h2::proto", stream = 3, "reset by {}", "peer");
+            tracing::debug!(target: "h2::proto", long = %"x".repeat(5000), actor = "me", "frame");
+            tracing::info!(target: "hyper", "hello");
+        };
+        let dispatch = library::dispatch(&handle.control(), logger.clone());
+        tracing::dispatcher::with_default(&dispatch, || {
+            events();
+            // Who asked before asks again when the levels change.
+            handle.set_spec("debug,library/h2:debug".parse().unwrap());
+            events();
+            handle.set_spec("debug,library:off".parse().unwrap());
+            events();
+        });
+    });
+    let lines: Vec<_> = text.lines().map(|line| line.split_once("Z ").unwrap().1).collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    let warning = "WARN reset by peer  actor=library/h2/proto stream=3";
+    assert_eq!((lines[0], lines[1]), (warning, warning));
+    let long = format!("{}…", "x".repeat(512));
+    assert_eq!(lines[2], format!("DEBG frame  actor=library/h2/proto long={long}"));
+}
+
+#[test]
+fn a_library_whose_lines_nobody_wants_is_not_even_asked_to_make_them() {
+    let made = std::cell::Cell::new(0);
+    let make = || {
+        made.set(made.get() + 1);
+        "made"
+    };
+    written("trace", LogFormat::Text, |logger, handle| {
+        let dispatch = library::dispatch(&handle.control(), logger.clone());
+        tracing::dispatcher::with_default(&dispatch, || {
+            let event = || tracing::info!(target: "tower::quiet", "{}", make());
+            event();
+            assert_eq!(made.get(), 0);
+            handle.set_spec("info,library/tower:info".parse().unwrap());
+            event();
+            assert_eq!(made.get(), 1);
+        });
+    });
+}
+
 #[test]
 fn the_levels_can_be_changed_while_it_runs() {
     let text = written("warning", LogFormat::Text, |logger, handle| {

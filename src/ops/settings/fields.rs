@@ -36,6 +36,11 @@ impl Field {
         self.key.split_once('.').unwrap_or(("", self.key))
     }
 
+    /// The value in `settings` for files that people pass on: without what is secret.
+    pub fn show_redacted(&self, settings: &Settings) -> String {
+        redacted(self.key, (self.show)(settings))
+    }
+
     /// The value in `settings` as TOML.
     pub fn show_toml(&self, settings: &Settings) -> String {
         let text = (self.show)(settings);
@@ -43,6 +48,22 @@ impl Field {
             TomlKind::Text => toml::Value::String(text).to_string(),
             TomlKind::Integer | TomlKind::Number | TomlKind::Boolean => text,
         }
+    }
+}
+
+/// Endings of keys whose values are nobody else's business.
+const SECRET_ENDINGS: [&str; 5] = ["password", "secret", "token", "credentials", "headers"];
+
+/// A value as it may be shown to anyone: no secrets, no passwords within addresses.
+fn redacted(key: &str, value: String) -> String {
+    if SECRET_ENDINGS.iter().any(|ending| key.ends_with(ending)) {
+        return "(not shown)".into();
+    }
+    let Some((scheme, rest)) = value.split_once("://") else { return value };
+    let authority = rest.split('/').next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((user, _)) => format!("{scheme}://(not shown){}", &rest[user.len()..]),
+        None => value,
     }
 }
 
@@ -109,7 +130,7 @@ const KIB: ByteSize = ByteSize(1 << 10);
 const GIB: ByteSize = ByteSize(1 << 30);
 
 /// Every setting, by section.
-pub static FIELDS: [Field; 31] = [
+pub static FIELDS: [Field; 38] = [
     field!(
         "data_dir",
         data_dir,
@@ -283,12 +304,70 @@ pub static FIELDS: [Field; 31] = [
     field!(
         "logger.spec",
         logger.spec,
-        "Which lines are written: a level, then patterns of actor paths with levels of their own, \
-         as in info,partitions/*/log:trace. Taken over on SIGHUP."
+        "Which lines are written: a level, then patterns with levels of their own, of actor paths \
+         and of messages below them, as in info,partitions/*/log:trace,*/Append:debug. Lines of \
+         libraries are below library, as in library/h2:debug. Taken over on SIGHUP."
     ),
     field!(
         "logger.format",
         logger.format,
         "What a line looks like: text, json or logfmt; auto: text on a terminal, json otherwise."
     ),
+    field!(
+        "recorder.messages_max",
+        recorder.messages_max,
+        16..=65_536,
+        "Messages that are remembered of each actor, for crash reports and taps."
+    ),
+    field!(
+        "crash.reports_max",
+        crash.reports_max,
+        1..=10_000,
+        "Crash reports kept in the data directory; the oldest are removed first."
+    ),
+    field!(
+        "crash.bytes_max",
+        crash.bytes_max,
+        ByteSize::mib(1)..=GIB,
+        "Bytes of crash reports kept; the oldest are removed first."
+    ),
+    field!(
+        "telemetry.otlp_endpoint",
+        telemetry.otlp_endpoint,
+        "The OpenTelemetry collector that gets metrics and traces (OTLP over gRPC), as in \
+         http://127.0.0.1:4317; none: nobody."
+    ),
+    field!(
+        "telemetry.traces_ratio",
+        telemetry.traces_ratio,
+        0.0..=1.0,
+        "Share of the requests without a trace context that are traced; of those with one the \
+         caller decides."
+    ),
+    field!(
+        "telemetry.metrics_interval",
+        telemetry.metrics_interval,
+        MS * 100..=HOUR,
+        "Time between two exports of all metrics to the collector, or to the debug directory."
+    ),
+    field!(
+        "telemetry.debug_dir",
+        telemetry.debug_dir,
+        "Where metrics-*.log and traces-*.log are written, for a look at both without a collector; \
+         none: nowhere."
+    ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::redacted;
+
+    #[test]
+    fn secrets_are_not_shown_and_everything_else_is() {
+        assert_eq!(redacted("rpc.auth_token", "abc".into()), "(not shown)");
+        let address = "http://me:pass@host:4317/v1".into();
+        assert_eq!(redacted("x.endpoint", address), "http://(not shown)@host:4317/v1");
+        assert_eq!(redacted("x.endpoint", "http://host/a@b".into()), "http://host/a@b");
+        assert_eq!(redacted("log.durability", "fsync".into()), "fsync");
+    }
+}

@@ -265,6 +265,46 @@ impl Value for PathBuf {
     }
 }
 
+impl Value for Option<PathBuf> {
+    const EXPECTED: &'static str = "\"none\", or a path";
+
+    fn read(text: &str) -> Option<Self> {
+        if text == "none" { Some(None) } else { PathBuf::read(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "none".into(), Value::show)
+    }
+}
+
+/// An address of the form `http://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url(Box<str>);
+
+impl Url {
+    /// The address as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Value for Option<Url> {
+    const EXPECTED: &'static str = "\"none\", or an address such as \"http://127.0.0.1:4317\"";
+
+    fn read(text: &str) -> Option<Self> {
+        if text == "none" {
+            return Some(None);
+        }
+        let uri: http::Uri = text.parse().ok()?;
+        (uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty()))
+            .then(|| Some(Url(text.into())))
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "none".into(), |url| url.0.to_string())
+    }
+}
+
 impl Value for Option<String> {
     const EXPECTED: &'static str = "\"none\", or a name of letters, digits, '.', '_' and '-'";
 

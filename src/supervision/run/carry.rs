@@ -1,6 +1,7 @@
 //! Carrying out decisions, and learning what became of them.
 
 use super::*;
+use std::sync::atomic::Ordering;
 
 impl Tree {
     pub(super) fn carry_out(&mut self, supervisor: u64, decision: Decision) {
@@ -136,9 +137,24 @@ impl Tree {
         self.timers.push(Reverse((on_grid(now, interval), Timer::Look { id, generation })));
     }
 
+    /// Who sits inside a call on a thread: when it stands still, that one holds it up, whoever was
+    /// noticed first.
+    fn sits_on(&self, (shard, thread): &(Arc<Shard>, u64)) -> Option<u64> {
+        let sits = |node: &Node| {
+            let Body::Actor { life: Some((hold, _)), .. } = &node.body else { return false };
+            let on_it = hold.thread.as_ref();
+            on_it.is_some_and(|(other, at)| Arc::ptr_eq(other, shard) && at == thread)
+                && hold.pulse.in_poll.load(Ordering::Acquire)
+        };
+        self.nodes.iter().find(|(_, node)| sits(node)).map(|(id, _)| *id)
+    }
+
     /// Gives up a thread and with it all that lives there.
-    fn abandon(&mut self, (shard, thread): (Arc<Shard>, u64), culprit: u64, reason: ExitReason) {
+    fn abandon(&mut self, (shard, thread): (Arc<Shard>, u64), noticed: u64, reason: ExitReason) {
         shard.abandon(thread);
+        let place = (shard, thread);
+        let culprit = self.sits_on(&place).unwrap_or(noticed);
+        let (shard, thread) = place;
         let mut there: Vec<(u64, u64)> = Vec::new();
         for (&id, node) in &mut self.nodes {
             let Body::Actor { runner, life: Some((hold, _)), .. } = &mut node.body else {
@@ -151,6 +167,7 @@ impl Tree {
             // From here on it can reach nobody, nobody waits for it, and nobody reaches it.
             let why = if id == culprit { reason.clone() } else { ExitReason::Abandoned };
             hold.notes.settle(why);
+            hold.notes.witness(&node.vitals.recorder);
             hold.notes.account.end();
             runner.retract(hold.generation);
             if let Some(kill) = hold.kill.take() {
@@ -198,7 +215,7 @@ impl Tree {
             return;
         }
         *ended = generation;
-        *life = None;
+        let last = life.take().and_then(|(hold, _)| hold.notes.last());
         {
             let mut facts = vitals.facts();
             facts.started_at = None;
@@ -207,6 +224,8 @@ impl Tree {
         vitals.set_account(None);
         log_exit(&self.shared.environment.logger, &vitals.path, generation, &reason);
         let parent = *parent;
+        self.remember_exit(id, generation, &reason);
+        self.report_exit(id, generation, &reason, last);
         self.emit(id, EventKind::Exited { reason: reason.clone() });
         self.decide(parent, |policy, now| policy.exited(id, generation, &reason, chance, now));
     }
@@ -216,7 +235,7 @@ impl Tree {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.quarantined_at = since;
         slog::error!(self.shared.environment.logger, "quarantined";
-            "path" => %node.vitals.path, "because" => %reason);
+            "actor" => %node.vitals.path, "because" => %reason);
         match node.parent {
             Some(parent) => drop(self.stale.insert(parent)),
             // Nobody above shows the root's state.
@@ -225,6 +244,7 @@ impl Tree {
                 node.vitals.facts().state = State::Quarantined { reason, since };
             }
         }
+        self.report_quarantine(id, &reason);
         self.emit(id, EventKind::Quarantined { reason });
     }
 
@@ -258,6 +278,7 @@ impl Tree {
             facts.started_at = None;
             facts.last_exit = Some(reason.clone());
         }
+        self.remember_exit(id, generation, &reason);
         self.emit(id, EventKind::Exited { reason: reason.clone() });
         match parent {
             Some(parent) => {
@@ -280,7 +301,7 @@ impl Tree {
             *blame = Some(path.clone());
         }
         slog::error!(self.shared.environment.logger, "supervisor gives up";
-            "path" => %node.vitals.path, "culprit" => %path, "because" => %reason);
+            "actor" => %node.vitals.path, "culprit" => %path, "because" => %reason);
         let text = reason.to_string();
         self.emit(id, EventKind::Escalated { reason: text.clone() });
         if id == self.root {

@@ -56,7 +56,8 @@ impl Tree {
             None => {
                 self.root = id;
                 let quarantined_at = Timestamp::default();
-                self.nodes.insert(id, Node { parent, vitals, quarantined_at, body });
+                let exits = VecDeque::new();
+                self.nodes.insert(id, Node { parent, vitals, quarantined_at, exits, body });
             }
         }
     }
@@ -79,8 +80,9 @@ impl Tree {
         };
         children.insert(id);
         let floor = self.generation_floor;
-        let node =
-            Node { parent: Some(parent), vitals, quarantined_at: Timestamp::default(), body };
+        let (parent_id, quarantined_at, exits) =
+            (Some(parent), Timestamp::default(), VecDeque::new());
+        let node = Node { parent: parent_id, vitals, quarantined_at, exits, body };
         self.nodes.insert(id, node);
         self.decide(parent, |policy, now| policy.add(id, restart, backoff, floor, now));
     }

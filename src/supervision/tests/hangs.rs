@@ -49,6 +49,26 @@ fn a_hung_shard_is_abandoned_and_what_wakes_there_is_fenced_off() {
     });
 }
 
+/// Goal: whoever holds a thread up is blamed, not who is noticed first. Method: the one that is
+/// watched closely is not the one that hangs.
+#[test]
+fn who_sits_in_the_call_is_blamed_for_the_hang_and_not_who_is_noticed_first() {
+    on_system(async {
+        let root = root(plan("node", Strategy::OneForOne, 9));
+        let shard = Shard::new("shard-0");
+        let noticed = root.child(impatient("noticed"), Place::Shard(Arc::clone(&shard)), adder());
+        let hangs = root.child(spec("hangs"), Place::Shard(shard), adder());
+        let mut seen = Seen::start(&root).await;
+        let fault = Fault::Hang(Duration::from_millis(600));
+        seen.tree.inject(hangs.path(), fault).await.unwrap();
+        // The elder's exit is told first.
+        assert_eq!(seen.exit_of(noticed.path()).await, ExitReason::Abandoned);
+        let reason = seen.exit_of(hangs.path()).await;
+        assert!(matches!(reason, ExitReason::Hung { .. }), "{reason}");
+        seen.tree.shutdown().await.unwrap();
+    });
+}
+
 #[test]
 fn a_hang_that_is_injected_is_found_too() {
     on_system(async {

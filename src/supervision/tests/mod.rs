@@ -70,8 +70,8 @@ impl Message for Ask {
     type Result = ();
 }
 
-crate::mail!(Ask);
-crate::receives!(Adder: Ask);
+mail!(Ask);
+receives!(Adder: Ask);
 
 impl Handler<Ask> for Adder {
     type Result = ();
@@ -142,7 +142,8 @@ fn plan(name: &'static str, strategy: Strategy, restarts_max: u32) -> Supervisor
 fn root(plan: SupervisorSpec) -> Supervisor {
     let logger = slog::Logger::root(slog::Discard, slog::o!());
     let hub = Hub::new(logger.clone(), None, 16);
-    Supervisor::new(plan, Environment { clock: Arc::new(SystemClock::new()), seed: 7, logger, hub })
+    let clock = Arc::new(SystemClock::new());
+    Supervisor::new(plan, Environment { clock, seed: 7, logger, hub, crashes: None })
 }
 
 /// A running tree and everything that has happened in it.

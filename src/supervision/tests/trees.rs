@@ -44,6 +44,35 @@ fn children_stop_in_reverse_order_through_all_levels() {
 }
 
 #[test]
+fn who_waits_for_its_turn_to_start_is_starting() {
+    on_system(async {
+        let root = root(plan("node", Strategy::OneForOne, 3));
+        let first = root.supervisor(plan("first", Strategy::OneForOne, 3));
+        let gate = Arc::new(std::sync::Barrier::new(2));
+        let (shut, build) = (Arc::clone(&gate), adder());
+        let slow =
+            first.child(spec("slow"), Place::Shard(Shard::new("shard-0")), move |ctx, seat| {
+                shut.wait();
+                build(ctx, seat)
+            });
+        let last = root.supervisor(plan("last", Strategy::OneForOne, 3));
+        let waiting = last.child(spec("waiting"), Place::Control, adder());
+        let tree = root.start();
+        while slow.generation() == 0 {
+            tokio::task::yield_now().await;
+        }
+        // Not "stopped": whoever asks is to come back.
+        assert_eq!(waiting.state(), State::Starting);
+        let refused = waiting.admit(1).unwrap_err();
+        assert!(matches!(refused, Refused::Restarting { .. }), "{refused}");
+        gate.wait();
+        tree.ready().await.unwrap();
+        assert_eq!(waiting.state(), State::Running);
+        tree.shutdown().await.unwrap();
+    });
+}
+
+#[test]
 fn rest_for_one_renews_those_after_and_not_those_before() {
     on_system(async {
         let root = root(plan("node", Strategy::RestForOne, 9));
@@ -260,7 +289,8 @@ fn a_tree_whose_own_task_dies_says_so() {
         let clock = Arc::new(Mine::default());
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let hub = Hub::new(logger.clone(), None, 16);
-        let environment = Environment { clock: Arc::clone(&clock) as _, seed: 7, logger, hub };
+        let clock_too = Arc::clone(&clock) as _;
+        let environment = Environment { clock: clock_too, seed: 7, logger, hub, crashes: None };
         let root = Supervisor::new(plan("node", Strategy::OneForOne, 9), environment);
         let actor = root.child(spec("a"), Place::Control, adder());
         let seen = Seen::start(&root).await;

@@ -77,6 +77,7 @@ pub(super) async fn open(
         format: pb::FetchFormat::Batches.into(),
     };
     let address = client.address.clone();
+    let request = client.request(request);
     let opened = client.grpc.fetch(request).await;
     let responses = opened.map_err(|status| ClientError::of(status, &address))?.into_inner();
     Ok(Chunks { address, responses, next: None })

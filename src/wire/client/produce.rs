@@ -95,7 +95,8 @@ pub(super) async fn open(
     // As wide as the bound, so that a sink with room never waits for the network.
     let (requests, outgoing) = mpsc::channel(outstanding_max);
     let address = client.address.clone();
-    let opened = client.grpc.produce(ReceiverStream::new(outgoing)).await;
+    let outgoing = client.request(ReceiverStream::new(outgoing));
+    let opened = client.grpc.produce(outgoing).await;
     let responses = opened.map_err(|status| ClientError::of(status, &address))?.into_inner();
     let room = Arc::new(Semaphore::new(outstanding_max));
     let sink =

@@ -7,6 +7,7 @@ use duramen::frontends::drain::{Drain, DrainSwitch};
 use duramen::frontends::http::{HttpFrontend, HttpLimits};
 use duramen::frontends::listener::ConnectionCounters;
 use duramen::model::{ManualClock, Timestamp};
+use duramen::observe::Complaints;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -80,7 +81,13 @@ impl HttpServer {
             clock: Arc::new(ManualClock::at(Timestamp(NOW_MS))),
             limits,
             counters: Arc::clone(&counters),
+            complaints: Complaints::new(
+                Arc::new(ManualClock::at(Timestamp(NOW_MS))),
+                slog::Logger::root(slog::Discard, slog::o!()),
+            ),
             observer: None,
+            instruments: duramen::observe::Instruments::default(),
+            measure: Arc::<duramen::observe::metrics::Metrics>::default(),
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));

@@ -7,6 +7,7 @@ use duramen::frontends::drain::{Drain, DrainSwitch};
 use duramen::frontends::grpc::{GrpcFrontend, HealthSwitch, RpcLimits};
 use duramen::frontends::listener::ConnectionCounters;
 use duramen::model::{ManualClock, Timestamp};
+use duramen::observe::Complaints;
 use duramen::wire::pb::duramen::v1::log_client::LogClient as DuramenClient;
 use duramen::wire::pb::log::v1::log_client::LogClient as BookClient;
 use std::net::{SocketAddr, TcpListener};
@@ -49,7 +50,12 @@ impl Server {
             readiness: Arc::clone(&readiness) as Arc<dyn Readiness>,
             health: HealthSwitch::default(),
             counters: Arc::clone(&counters),
+            complaints: Complaints::new(
+                Arc::new(ManualClock::at(Timestamp(NOW_MS))),
+                slog::Logger::root(slog::Discard, slog::o!()),
+            ),
             observer: None,
+            instruments: duramen::observe::Instruments::default(),
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));

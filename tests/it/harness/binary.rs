@@ -22,9 +22,14 @@ impl Binary {
     }
 
     pub fn start_with(data_dir: &Path, flags: &[&str]) -> Self {
+        Self::start_logging_to(data_dir, flags, Stdio::null())
+    }
+
+    /// The same with a reader for what it logs.
+    pub fn start_logging_to(data_dir: &Path, flags: &[&str], log: impl Into<Stdio>) -> Self {
         // A ports file of an earlier life says nothing about this one.
         let _ = std::fs::remove_file(data_dir.join("ports.json"));
-        let mut child = serve(data_dir, flags).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = serve(data_dir, flags).stderr(log).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some((rpc, http)) = ports(data_dir) {

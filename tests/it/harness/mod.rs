@@ -1,4 +1,7 @@
-// What the tests of whole nodes share: nodes in this process, and the real binary.
+// What tests share that `duramen::testing` does not give: the real binary, and a node on the actix
+// system of the test itself, for those that look at what it is started with.
+
+#![allow(dead_code, reason = "each test takes what it needs")]
 
 pub mod binary;
 

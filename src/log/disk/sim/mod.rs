@@ -149,6 +149,11 @@ impl SimDisk {
             .sum()
     }
 
+    /// How many handles on files and mappings are open.
+    pub fn handles(&self) -> usize {
+        self.shared.world().handles()
+    }
+
     /// How many mutating calls there were: the crash points that can be told apart.
     pub fn mutations(&self) -> u64 {
         self.shared.world().mutations

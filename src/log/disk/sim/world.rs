@@ -209,6 +209,10 @@ impl World {
         self.directories.extend(path.ancestors().map(Path::to_owned));
     }
 
+    pub(super) fn handles(&self) -> usize {
+        self.nodes.values().map(|node| node.handles).sum()
+    }
+
     pub(super) fn used_bytes(&self) -> u64 {
         self.names.values().map(|id| self.nodes[id].charged_bytes()).sum()
     }

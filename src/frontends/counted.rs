@@ -1,0 +1,76 @@
+//! A connection whose bytes are counted, both ways.
+
+use crate::observe::metrics::{Metrics, Protocol};
+use std::io::{IoSlice, Result};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Counted {
+    stream: TcpStream,
+    metrics: Arc<Metrics>,
+    protocol: Protocol,
+}
+
+impl Counted {
+    /// Counts what passes through `stream` from now on.
+    pub fn new(stream: TcpStream, metrics: Arc<Metrics>, protocol: Protocol) -> Self {
+        Self { stream, metrics, protocol }
+    }
+
+    fn sent(&self, outcome: Result<usize>) -> Poll<Result<usize>> {
+        if let Ok(bytes) = &outcome {
+            self.metrics.sent(self.protocol).add(*bytes as u64);
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.metrics.received(self.protocol).add((buffer.filled().len() - before) as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<usize>> {
+        let outcome = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        self.sent(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let outcome = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, parts));
+        self.sent(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,49 @@
+//! `/metrics`, and what is counted of every request of the HTTP port.
+
+use super::serve::App;
+use crate::actors::partition::PartitionApi;
+use crate::frontends::calls::{Caller, Calls};
+use crate::observe::metrics::{Method, Outcome, TEXT_CONTENT_TYPE};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{Method as Verb, StatusCode, header};
+use std::sync::Arc;
+
+/// Serves `/metrics`, in Prometheus' text format.
+pub async fn metrics<P: PartitionApi>(State(app): State<Arc<App<P>>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, TEXT_CONTENT_TYPE)], app.measure.snapshot().text())
+}
+
+/// Lets the request through with its number and its place in a trace, and counts the answer.
+pub async fn note(State(calls): State<Arc<Calls>>, mut request: Request, next: Next) -> Response {
+    let method = method_of(request.method(), request.uri().path());
+    let begun = calls.begin(method, Caller::of(request.headers()));
+    request.extensions_mut().insert(begun.call);
+    let response = next.run(request).await;
+    let status = response.status();
+    calls.finish(&begun, outcome_of(status), || status.to_string());
+    response
+}
+
+fn method_of(verb: &Verb, path: &str) -> Method {
+    match path {
+        "/" => Method::Book,
+        "/livez" | "/readyz" | "/metrics" => Method::Probe,
+        path if path.starts_with("/v1/topics/") && path.ends_with("/records") => {
+            if verb == Verb::POST { Method::Append } else { Method::Read }
+        }
+        _ => Method::OtherPath,
+    }
+}
+
+fn outcome_of(status: StatusCode) -> Outcome {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::INSUFFICIENT_STORAGE => Outcome::Refused,
+        status if status.is_server_error() => Outcome::Failed,
+        status if status.is_client_error() => Outcome::Invalid,
+        _ => Outcome::Ok,
+    }
+}

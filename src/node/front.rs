@@ -1,0 +1,158 @@
+//! The front ends: what they are built from, and how each is joined with its actor.
+
+use super::FAREWELL;
+use super::readings::Readings;
+use crate::actors::frontend::{self, FrontendActor, Serve};
+use crate::actors::handle::PartitionHandle;
+use crate::actors::observer::ObserveApi;
+use crate::actors::partition::{PartitionApi, PartitionState};
+use crate::actors::readiness::{Condition, NodeInfo, Readiness, SubsystemStatus};
+use crate::frontends::drain::Drain;
+use crate::frontends::grpc::{GrpcFrontend, HealthSwitch, RpcLimits};
+use crate::frontends::http::{HttpFrontend, HttpLimits};
+use crate::model::Clock;
+use crate::observe::metrics::Measure;
+use crate::observe::{Complaints, Instruments};
+use crate::ops::settings::Settings;
+use crate::supervision::{Place, Supervisor};
+use slog::Logger;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+/// What front ends are built from.
+pub(super) struct Seams<'a> {
+    pub partition: PartitionHandle,
+    pub info: Arc<NodeInfo>,
+    pub clock: Arc<dyn Clock>,
+    pub complaints: Arc<Complaints>,
+    pub observer: Arc<dyn ObserveApi>,
+    pub settings: &'a Settings,
+    pub instruments: Instruments,
+    pub readings: Arc<Readings>,
+}
+
+impl Seams<'_> {
+    pub fn grpc_below(
+        &self,
+        front: &Supervisor,
+        place: Place,
+        socket: TcpListener,
+        logger: Logger,
+    ) {
+        let rpc = &self.settings.rpc;
+        let limits = RpcLimits {
+            connections_max: rpc.connections_max as usize,
+            streams_max: rpc.streams_max,
+            message_bytes_max: rpc.message_bytes_max.len(),
+            outstanding_batches_max: rpc.outstanding_batches_max as usize,
+            request_deadline: rpc.request_deadline,
+            grace: self.settings.shutdown.grace,
+            ..RpcLimits::default()
+        };
+        let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
+        let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
+        let complaints = Arc::clone(&self.complaints);
+        let (counters, instruments) = (Arc::clone(&self.readings.rpc), self.instruments.clone());
+        let serve = Serve::new(move |draining| {
+            let frontend = GrpcFrontend {
+                partition: partition.clone(),
+                node: Arc::clone(&node),
+                clock: Arc::clone(&clock),
+                limits: limits.clone(),
+                readiness: Arc::new(NodeReadiness(partition.clone())),
+                health: HealthSwitch::default(),
+                counters: Arc::clone(&counters),
+                complaints: Arc::clone(&complaints),
+                observer: Some(Arc::clone(&observer)),
+                instruments: instruments.clone(),
+                logger: logger.clone(),
+            };
+            serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
+        });
+        let spec = frontend::spec("grpc", self.settings.shutdown.grace + FAREWELL);
+        let _ = front.child(spec, place, move |_, seat| FrontendActor::new(seat, serve.clone()));
+    }
+
+    pub fn http_below(&self, front: &Supervisor, socket: TcpListener, logger: Logger) {
+        let http = &self.settings.http;
+        let limits = HttpLimits {
+            connections_max: http.connections_max as usize,
+            body_bytes_max: http.body_bytes_max.len(),
+            request_deadline: self.settings.rpc.request_deadline,
+            grace: self.settings.shutdown.grace,
+            ..HttpLimits::default()
+        };
+        let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
+        let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
+        let readiness: Arc<dyn Readiness> = Arc::new(NodeReadiness(self.partition.clone()));
+        let complaints = Arc::clone(&self.complaints);
+        let (counters, instruments) = (Arc::clone(&self.readings.http), self.instruments.clone());
+        let readings = Arc::clone(&self.readings);
+        let serve = Serve::new(move |draining| {
+            let frontend = HttpFrontend {
+                partition: partition.clone(),
+                node: Arc::clone(&node),
+                readiness: Arc::clone(&readiness),
+                clock: Arc::clone(&clock),
+                limits: limits.clone(),
+                counters: Arc::clone(&counters),
+                complaints: Arc::clone(&complaints),
+                observer: Some(Arc::clone(&observer)),
+                instruments: instruments.clone(),
+                measure: Arc::clone(&readings) as Arc<dyn Measure>,
+                logger: logger.clone(),
+            };
+            serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
+        });
+        let spec = frontend::spec("http", self.settings.shutdown.grace + FAREWELL);
+        let place = Place::Control;
+        let _ = front.child(spec, place, move |_, seat| FrontendActor::new(seat, serve.clone()));
+    }
+}
+
+/// Joins a front end with its actor: the actor's wish to stop becomes the front end's drain.
+fn serve_until<F>(
+    mut draining: frontend::Draining,
+    socket: std::io::Result<TcpListener>,
+    serve: impl FnOnce(TcpListener, Drain) -> F + 'static,
+) -> frontend::Serving
+where
+    F: Future<Output = std::io::Result<()>> + 'static,
+{
+    Box::pin(async move {
+        let socket =
+            socket.map_err(|error| format!("cannot reuse the listening socket: {error}"))?;
+        let (switch, drain) = Drain::channel();
+        let forward = async move {
+            // An error says that the actor is gone, and with it this future.
+            let _ = draining.wait_for(|wanted| *wanted).await;
+            switch.begin();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            served = serve(socket, drain) => served.map_err(|error| error.to_string()),
+            () = forward => Ok(()),
+        }
+    })
+}
+
+/// Tells how the node is without asking an actor, so that it answers while a shard hangs.
+struct NodeReadiness(PartitionHandle);
+
+impl Readiness for NodeReadiness {
+    fn readiness(&self) -> Vec<SubsystemStatus> {
+        let status = self.0.describe();
+        let condition = match status.state {
+            PartitionState::Serving if status.reason.is_empty() => Condition::Ready,
+            PartitionState::Serving | PartitionState::Quarantined => Condition::Degraded,
+            PartitionState::Recovering | PartitionState::Restarting | PartitionState::Stopped => {
+                Condition::NotReady
+            }
+        };
+        let reason = match status.reason {
+            reason if reason.is_empty() => reason,
+            reason => format!("{}: {reason}", status.state.name()),
+        };
+        vec![SubsystemStatus { subsystem: "partitions/log/0".into(), condition, reason }]
+    }
+}

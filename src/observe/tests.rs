@@ -1,0 +1,213 @@
+//! What recorders and taps promise.
+
+use super::*;
+use crate::model::{Clock, ManualClock, Timestamp};
+use slog::{Discard, Logger, o};
+use std::sync::Arc;
+use std::time::Duration;
+
+struct Desk {
+    manual: Arc<ManualClock>,
+    clock: Arc<dyn Clock>,
+    hub: Arc<Hub>,
+    raft: Arc<Recorder>,
+}
+
+fn desk(entries_max: usize) -> Desk {
+    let manual = Arc::new(ManualClock::at(Timestamp(0)));
+    let clock: Arc<dyn Clock> = Arc::clone(&manual) as _;
+    let hub = Hub::new(Logger::root(Discard, o!()), None, entries_max);
+    let raft = hub.recorder("node/partitions/log/0/raft", &clock);
+    Desk { manual, clock, hub, raft }
+}
+
+impl Desk {
+    /// Sends, and handles for so long, one message; within it another may be sent.
+    fn pass(&self, name: &'static str, took_ms: u64, within: impl FnOnce()) -> Stamp {
+        let stamp = Stamp::now(&*self.clock);
+        self.raft.sent();
+        self.raft.left();
+        let load = MailLoad { items: 1, bytes: 7 };
+        let handled = self.raft.begin(&stamp, name, load, || format!("{name}(shown)"));
+        within();
+        self.manual.advance(Duration::from_millis(took_ms));
+        drop(handled);
+        stamp
+    }
+
+    fn filter(&self, pattern: &str) -> TapFilter {
+        TapFilter {
+            pattern: Pattern::new(pattern).unwrap(),
+            messages: Vec::new(),
+            slower_than: Duration::ZERO,
+            sample: 1,
+            queue_len: 8,
+        }
+    }
+}
+
+fn names(recorder: &Recorder) -> Vec<&'static str> {
+    recorder.ring().iter().map(|entry| entry.message).collect()
+}
+
+#[test]
+fn a_message_sent_while_another_is_handled_is_caused_by_it_and_of_the_same_call() {
+    let desk = desk(8);
+    let call = Call { request: 42, trace: None };
+    let grpc = PathId::of("node/frontends/grpc");
+    let mut inner = Stamp::default();
+    let outer = {
+        let _call = enter(Scope::of_call(grpc, call));
+        desk.pass("Propose", 1, || inner = Stamp::now(&*desk.clock))
+    };
+    assert_eq!((outer.sender, outer.cause), (grpc, MessageId(0)));
+    assert_eq!((inner.cause, inner.sender), (outer.id, desk.raft.path()));
+    assert_eq!((outer.call.request, inner.call.request), (42, 42));
+    assert!(outer.id < inner.id && current() == Scope::default());
+}
+
+#[test]
+fn the_ring_keeps_the_newest_in_order() {
+    let desk = desk(3);
+    for name in ["a", "b", "c", "d", "e"] {
+        desk.pass(name, 1, || {});
+    }
+    assert_eq!(names(&desk.raft), ["c", "d", "e"]);
+    assert_eq!(desk.raft.reading().handled, 5);
+}
+
+#[test]
+fn an_entry_has_its_times_its_outcome_and_later_its_answer() {
+    let desk = desk(8);
+    let mut receipt = Receipt::default();
+    desk.pass("Propose", 2, || receipt = Receipt::of_current());
+    let entry = desk.raft.ring()[0];
+    assert_eq!((entry.outcome, entry.handled_ns, entry.bytes), (Outcome::Done, 2_000_000, 7));
+    desk.manual.advance(Duration::from_millis(3));
+    desk.raft.answered(desk.clock.monotonic(), [(receipt, Answer::Ok)]);
+    let entry = desk.raft.ring()[0];
+    assert_eq!((entry.answer, entry.outcome_name()), (Some((Answer::Ok, 5_000_000)), "ok"));
+}
+
+#[test]
+fn an_answer_to_a_message_that_was_overwritten_is_given_to_no_other() {
+    let desk = desk(1);
+    let mut receipt = Receipt::default();
+    desk.pass("first", 1, || receipt = Receipt::of_current());
+    desk.pass("second", 1, || {});
+    desk.raft.answered(desk.clock.monotonic(), [(receipt, Answer::Ok)]);
+    assert_eq!(desk.raft.ring()[0].answer, None);
+}
+
+#[test]
+fn a_handler_that_panics_leaves_its_message_as_the_last() {
+    let desk = desk(8);
+    desk.pass("fine", 1, || {});
+    let panicking = std::panic::AssertUnwindSafe(|| desk.pass("bad", 1, || panic!("boom")));
+    std::panic::catch_unwind(panicking).unwrap_err();
+    let last = *desk.raft.ring().last().unwrap();
+    assert_eq!((last.message, last.outcome), ("bad", Outcome::Panicked));
+    assert_eq!((desk.raft.reading().handling, current()), (None, Scope::default()));
+}
+
+#[test]
+fn a_reading_tells_what_is_in_hand_what_waits_and_what_was_slow() {
+    let desk = desk(8);
+    desk.raft.sent();
+    desk.raft.sent();
+    desk.pass("slow", 30, || {
+        let reading = desk.raft.reading();
+        let (name, _, since_ns) = reading.handling.unwrap();
+        assert_eq!((name, since_ns, reading.mailbox), ("slow", 0, 2));
+    });
+    desk.pass("quick", 1, || {});
+    let reading = desk.raft.reading();
+    assert_eq!(reading.slowest, Some(("slow", 30_000_000)));
+    let quick =
+        KindStats { message: "quick", handled: 1, busy_ns: 1_000_000, slowest_ns: 1_000_000 };
+    assert_eq!(reading.kinds[1], quick);
+    desk.manual.advance(Duration::from_secs(61));
+    desk.pass("quick", 1, || {});
+    desk.manual.advance(Duration::from_secs(61));
+    desk.pass("quick", 1, || {});
+    assert_eq!(desk.raft.reading().slowest, Some(("quick", 1_000_000)), "the past is forgotten");
+}
+
+#[test]
+fn messages_per_second_are_those_of_the_last_full_second() {
+    let desk = desk(8);
+    for _ in 0..100 {
+        desk.pass("a", 20, || {});
+    }
+    assert!((49..=51).contains(&desk.raft.reading().per_second), "{:?}", desk.raft.reading());
+    desk.manual.advance(Duration::from_secs(1000));
+    assert_eq!(desk.raft.reading().per_second, 0);
+}
+
+#[test]
+fn a_mishap_strikes_so_many_messages_of_its_name_and_no_other() {
+    let desk = desk(8);
+    desk.raft.plan(Some("Append"), Mishap::Drop, 2);
+    assert_eq!(desk.raft.mishap("Propose"), None);
+    assert_eq!(desk.raft.mishap("Append"), Some(Mishap::Drop));
+    assert_eq!(desk.raft.mishap("Append"), Some(Mishap::Drop));
+    assert_eq!(desk.raft.mishap("Append"), None);
+    desk.raft.plan(None, Mishap::Delay(Duration::ZERO), 1);
+    desk.raft.unplan();
+    assert_eq!(desk.raft.mishap("Append"), None);
+}
+
+#[tokio::test]
+async fn a_tap_sees_what_its_filter_wants_from_the_moment_it_is_open() {
+    let desk = desk(8);
+    desk.pass("Append", 1, || {});
+    let messages = vec!["Append".to_owned()];
+    let filter = TapFilter { messages, ..desk.filter("log/0/*") };
+    let mut tap = desk.hub.tap(filter).unwrap();
+    desk.pass("Propose", 1, || {});
+    let wanted = desk.pass("Append", 1, || {});
+    let seen = tap.next().await.unwrap();
+    assert_eq!((seen.entry.id, seen.shown.as_str()), (wanted.id, "Append(shown)"));
+    assert_eq!(&*seen.path, "node/partitions/log/0/raft");
+    let mut elsewhere = desk.hub.tap(desk.filter("log/1")).unwrap();
+    desk.pass("Append", 1, || {});
+    drop(tap);
+    assert_eq!(desk.hub.taps(), 1);
+    assert_eq!(elsewhere.dropped(), 0);
+    let nothing = tokio::time::timeout(Duration::ZERO, elsewhere.next()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+}
+
+#[tokio::test]
+async fn a_tap_that_is_not_read_drops_and_counts_and_one_that_samples_skips() {
+    let desk = desk(8);
+    let slow = desk.hub.tap(TapFilter { queue_len: 2, ..desk.filter("**") }).unwrap();
+    let mut sampled = desk.hub.tap(TapFilter { sample: 5, ..desk.filter("**") }).unwrap();
+    let stamps: Vec<Stamp> = (0..10).map(|_| desk.pass("a", 1, || {})).collect();
+    assert_eq!((slow.dropped(), desk.hub.dropped()), (8, 8));
+    assert_eq!(sampled.next().await.unwrap().entry.id, stamps[0].id);
+    assert_eq!(sampled.next().await.unwrap().entry.id, stamps[5].id);
+}
+
+#[tokio::test]
+async fn a_tap_for_slow_messages_sees_them_by_the_time_of_their_answer_too() {
+    let desk = desk(8);
+    let slower_than = Duration::from_millis(10);
+    let mut tap = desk.hub.tap(TapFilter { slower_than, ..desk.filter("raft") }).unwrap();
+    let mut receipt = Receipt::default();
+    desk.pass("Propose", 1, || receipt = Receipt::of_current());
+    desk.manual.advance(Duration::from_millis(20));
+    desk.raft.answered(desk.clock.monotonic(), [(receipt, Answer::Unknown)]);
+    let seen = tap.next().await.unwrap();
+    assert_eq!((seen.entry.outcome_name(), seen.entry.took_ns()), ("unknown", 21_000_000));
+}
+
+#[test]
+fn taps_are_limited() {
+    let desk = desk(8);
+    let open: Vec<Tap> = std::iter::from_fn(|| desk.hub.tap(desk.filter("x")).ok()).collect();
+    let refused = desk.hub.tap(desk.filter("x")).unwrap_err();
+    assert_eq!(refused.max, open.len());
+    drop(open);
+    desk.hub.tap(desk.filter("x")).unwrap();
+}

@@ -1,0 +1,90 @@
+// What a node logs, message by message, and how that is changed while it runs.
+
+use crate::harness::binary::{Binary, run, signal_to};
+use serde_json::Value;
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const LOG: &str = "node/partitions/log/0/log";
+const CANARY: &str = "user-bytes-that-nobody-else-may-see";
+
+fn lines(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(!text.contains(CANARY), "what users store is not logged");
+    // The last may be half written.
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn wait_for(file: &Path, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(line) = lines(file).into_iter().find(|line| is_it(line)) {
+            return line;
+        }
+        assert!(Instant::now() < deadline, "no line: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn actor(line: &Value) -> &str {
+    line["actor"].as_str().unwrap_or_default()
+}
+
+fn produce(node: &Binary) {
+    let output = run(&["produce", "log", "--rpc-addr", &node.rpc], CANARY.as_bytes());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn levels_hold_for_actors_messages_and_libraries_and_change_with_sighup() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, log) = (directory.path().join("node.toml"), directory.path().join("log"));
+    let spec = |spec: &str| {
+        std::fs::write(&config, format!("[logger]\nspec = \"{spec}\"\nformat = \"json\"\n"))
+            .unwrap();
+    };
+    spec("info,partitions/*/log:trace,*/Report:off");
+    let flags = ["--config", config.to_str().unwrap()];
+    let data_dir = directory.path().join("data");
+    let node = Binary::start_logging_to(&data_dir, &flags, File::create(&log).unwrap());
+
+    produce(&node);
+    let append = wait_for(&log, "an append", |line| line["message"] == "Append");
+    assert_eq!((actor(&append), &append["level"]), (LOG, &"trace".into()));
+    assert_eq!((&append["msg"], &append["outcome"]), (&"message".into(), &"done".into()));
+    for field in ["id", "cause", "elapsed_us"] {
+        assert!(append[field].is_u64(), "{field} of {append}");
+    }
+    assert!(append["shown"].as_str().unwrap().starts_with("Append("), "{append}");
+    let all = lines(&log);
+    assert!(!all.iter().any(|line| line["message"] == "Report"), "its own level is off");
+    assert!(!all.iter().any(|line| line["message"] == "Propose"), "of another actor");
+    assert!(!all.iter().any(|line| actor(line).starts_with("library/")), "they are not named");
+
+    spec("info,*/Propose:trace,library/h2:debug");
+    signal_to(node.pid(), "HUP");
+    wait_for(&log, "the reload", |line| line["taken_over"] == "logger.spec");
+    produce(&node);
+    let line = wait_for(&log, "a library's", |line| actor(line).starts_with("library/h2/"));
+    assert_eq!(line["level"], "debug");
+    let propose = wait_for(&log, "a proposal", |line| line["message"] == "Propose");
+    assert_eq!(actor(&propose), "node/partitions/log/0/raft");
+
+    spec("info");
+    signal_to(node.pid(), "HUP");
+    let reloads = |line: &&Value| line["taken_over"] == "logger.spec";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while lines(&log).iter().filter(reloads).count() < 2 {
+        assert!(Instant::now() < deadline, "no second reload");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The logger's thread is behind the others, not before them: what it had then is written first.
+    let before = lines(&log).len();
+    produce(&node);
+    assert_eq!(node.stop("TERM").code(), Some(0));
+    let after = lines(&log);
+    let detailed = |line: &&Value| line["level"] == "trace" || line["level"] == "debug";
+    assert_eq!(after[before..].iter().filter(detailed).count(), 0, "{:#?}", &after[before..]);
+}
