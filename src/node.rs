@@ -24,7 +24,7 @@ use crate::actors::readiness::NodeInfo;
 use crate::log::disk::{Disk, RealDisk};
 use crate::model::{Clock, SystemClock};
 use crate::observe::metrics::Measure;
-use crate::observe::{Complaints, CrashSink, Hub, MessageFilter};
+use crate::observe::{Complaints, CrashSink, Hub, HubLimits, MessageFilter};
 use crate::ops::crash::CrashStore;
 use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::ops::logger::LogControl;
@@ -137,7 +137,11 @@ impl Node {
         let http = listen(settings.http.addr, "HTTP")?;
         let (instruments, telemetry) = instruments::make(settings, &data_dir, &clock, &logger)?;
         let filter = log_control.clone().map(|control| Arc::new(control) as Arc<dyn MessageFilter>);
-        let hub = Hub::new(logger.clone(), filter, settings.recorder.messages_max as usize);
+        let limits = HubLimits {
+            entries_max: settings.recorder.messages_max as usize,
+            lines_per_second_max: u64::from(settings.logger.messages_per_second_max),
+        };
+        let hub = Hub::new(logger.clone(), filter, limits);
         let crashes = CrashStore::new(settings, logger.clone());
         let root = Supervisor::new(
             supervisor("node", Strategy::OneForOne, Exhausted::Escalate, settings),

@@ -35,7 +35,7 @@ pub use recorder::{
 };
 pub use scope::{Scope, ScopeGuard, current, enter};
 pub use span::{Attribute, Begun, Instruments, SpanKind, SpanRecord, SpanSink, Tracer};
-pub use tap::{Attention, Hub, MessageFilter, Seen, Tap, TapFilter, TooManyTaps};
+pub use tap::{Attention, Hub, HubLimits, MessageFilter, Seen, Tap, TapFilter, TooManyTaps};
 pub use wait::{Wait, WaitCell, WaitGuard};
 
 /// Whether recorders keep anything.

@@ -355,6 +355,7 @@ impl Recorder {
             let (kind, interest) = book.kind(message, &self.hub, &self.text);
             (slot, kind, interest)
         };
+        let interest = self.hub.admit(interest, taken_ns);
         let shown = if interest.any() { show() } else { String::new() };
         let scope = enter(Scope {
             actor: self.path,
@@ -382,6 +383,7 @@ impl Recorder {
             entry.answer = Some((answer, now_ns.saturating_sub(entry.sent_ns)));
             let entry = *entry;
             let (_, interest) = book.kind(entry.message, &self.hub, &self.text);
+            let interest = self.hub.admit(interest, now_ns);
             if interest.any() {
                 let (path, shown) = (Arc::clone(&self.text), String::new());
                 self.hub.tell(interest, Seen { path, entry, shown });

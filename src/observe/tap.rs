@@ -5,7 +5,7 @@
 
 use super::{Entry, Pattern, Recorder};
 use crate::model::Clock;
-use slog::{Drain, Logger, trace};
+use slog::{Drain, Logger, trace, warn};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -119,12 +119,57 @@ impl Drop for Tap {
     }
 }
 
+/// What a hub is bounded by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HubLimits {
+    /// Messages that each recorder keeps.
+    pub entries_max: usize,
+    /// Messages that are logged in a second, of all actors; more are counted.
+    pub lines_per_second_max: u64,
+}
+
+impl Default for HubLimits {
+    fn default() -> Self {
+        Self { entries_max: 256, lines_per_second_max: 10_000 }
+    }
+}
+
+/// How many messages were logged in the present tenth of a second.
+#[derive(Debug, Default)]
+struct LineRate {
+    window: AtomicU64,
+    lines: AtomicU64,
+    refused: AtomicU64,
+    told: AtomicU64,
+}
+
+impl LineRate {
+    /// Whether one more may be logged, and how many were refused that nobody was told of. At the
+    /// edge of a window two threads may let a few more pass.
+    fn admit(&self, per_second_max: u64, now_ns: u64) -> (bool, u64) {
+        const WINDOW_NS: u64 = 100_000_000;
+        let window = now_ns / WINDOW_NS;
+        let mut untold = 0;
+        if self.window.swap(window, Ordering::Relaxed) != window {
+            self.lines.store(0, Ordering::Relaxed);
+            let refused = self.refused.load(Ordering::Relaxed);
+            untold = refused - self.told.swap(refused, Ordering::Relaxed).min(refused);
+        }
+        let is_admitted = self.lines.fetch_add(1, Ordering::Relaxed) < per_second_max.div_ceil(10);
+        if !is_admitted {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        (is_admitted, untold)
+    }
+}
+
 /// Where every recorder of a node tells what somebody wants to see.
 pub struct Hub {
     logger: Logger,
     filter: Option<Arc<dyn MessageFilter>>,
     attention: Arc<Attention>,
-    entries_max: usize,
+    limits: HubLimits,
+    rate: LineRate,
     recorders: Mutex<BTreeMap<Arc<str>, Weak<Recorder>>>,
     taps: Mutex<Vec<Line>>,
     taps_opened: AtomicU64,
@@ -145,18 +190,18 @@ pub struct TooManyTaps {
 
 impl Hub {
     /// A hub that logs what the filter wants; without a filter, what the logger's level lets pass.
-    /// Its recorders keep the last `entries_max` messages each.
     pub fn new(
         logger: Logger,
         filter: Option<Arc<dyn MessageFilter>>,
-        entries_max: usize,
+        limits: HubLimits,
     ) -> Arc<Self> {
         let attention = filter.as_ref().map_or_else(Arc::default, |filter| filter.attention());
         Arc::new(Self {
             logger,
             filter,
             attention,
-            entries_max,
+            limits,
+            rate: LineRate::default(),
             recorders: Mutex::default(),
             taps: Mutex::default(),
             taps_opened: AtomicU64::new(0),
@@ -190,7 +235,8 @@ impl Hub {
             return known;
         }
         recorders.retain(|_, recorder| recorder.strong_count() > 0);
-        let recorder = Recorder::new(path, Arc::clone(clock), Arc::clone(self), self.entries_max);
+        let recorder =
+            Recorder::new(path, Arc::clone(clock), Arc::clone(self), self.limits.entries_max);
         recorders.insert(path.into(), Arc::downgrade(&recorder));
         recorder
     }
@@ -223,6 +269,24 @@ impl Hub {
         };
         let tap = self.lines().iter().any(|line| line.filter.wants(path, message));
         Interest { log, tap }
+    }
+
+    /// What is left of an interest once the log has had its share of this second.
+    pub(super) fn admit(&self, interest: Interest, now_ns: u64) -> Interest {
+        if !interest.log {
+            return interest;
+        }
+        let (is_admitted, untold) = self.rate.admit(self.limits.lines_per_second_max, now_ns);
+        if untold > 0 {
+            warn!(self.logger, "messages were not logged: there were too many";
+                "messages" => untold, "per_second_max" => self.limits.lines_per_second_max);
+        }
+        Interest { log: is_admitted, ..interest }
+    }
+
+    /// Messages that were to be logged and were too many, since the beginning.
+    pub fn unlogged(&self) -> u64 {
+        self.rate.refused.load(Ordering::Relaxed)
     }
 
     /// Tells everybody who looks.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{Clock, ManualClock, Timestamp};
-use slog::{Discard, Logger, o};
+use slog::{Discard, Drain, Level, Logger, o};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,11 @@ struct Desk {
 fn desk(entries_max: usize) -> Desk {
     let manual = Arc::new(ManualClock::at(Timestamp(0)));
     let clock: Arc<dyn Clock> = Arc::clone(&manual) as _;
-    let hub = Hub::new(Logger::root(Discard, o!()), None, entries_max);
+    let hub = Hub::new(
+        Logger::root(Discard, o!()),
+        None,
+        HubLimits { entries_max, ..HubLimits::default() },
+    );
     let raft = hub.recorder("node/partitions/log/0/raft", &clock);
     Desk { manual, clock, hub, raft }
 }
@@ -210,4 +214,50 @@ fn taps_are_limited() {
     assert_eq!(refused.max, open.len());
     drop(open);
     desk.hub.tap(desk.filter("x")).unwrap();
+}
+
+#[test]
+fn messages_beyond_the_rate_are_counted_and_not_logged() {
+    let manual = Arc::new(ManualClock::at(Timestamp(0)));
+    let clock: Arc<dyn Clock> = Arc::clone(&manual) as _;
+    let logged = Arc::<Lines>::default();
+    let logger = Logger::root(slog::Fuse(Arc::clone(&logged)), o!());
+    let limits = HubLimits { lines_per_second_max: 100, ..HubLimits::default() };
+    let hub = Hub::new(logger, None, limits);
+    let raft = hub.recorder("raft", &clock);
+    let burst = || {
+        for _ in 0..15 {
+            drop(raft.begin(&Stamp::now(&*clock), "a", MailLoad::default(), || "a".into()));
+        }
+    };
+    burst();
+    assert_eq!(
+        (logged.count(Level::Trace), hub.unlogged()),
+        (10, 5),
+        "a tenth of a second's share"
+    );
+    manual.advance(Duration::from_millis(100));
+    burst();
+    assert_eq!((logged.count(Level::Trace), logged.count(Level::Warning)), (20, 1));
+    assert_eq!(raft.reading().handled, 30, "all are recorded");
+}
+
+/// Counts lines by level.
+#[derive(Default)]
+struct Lines(std::sync::Mutex<Vec<Level>>);
+
+impl Lines {
+    fn count(&self, level: Level) -> usize {
+        self.0.lock().expect("no test panics here").iter().filter(|known| **known == level).count()
+    }
+}
+
+impl Drain for Lines {
+    type Ok = ();
+    type Err = slog::Never;
+
+    fn log(&self, record: &slog::Record<'_>, _: &slog::OwnedKVList) -> Result<(), slog::Never> {
+        self.0.lock().expect("no test panics here").push(record.level());
+        Ok(())
+    }
 }

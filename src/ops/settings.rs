@@ -154,6 +154,8 @@ pub struct LoggerSettings {
     pub spec: LevelSpec,
     /// What a line looks like.
     pub format: LogFormat,
+    /// Messages between actors that are logged in a second; more are counted.
+    pub messages_per_second_max: u32,
 }
 
 /// What is kept of messages that were handled.
@@ -197,7 +199,11 @@ impl Default for Settings {
             admission: AdmissionSettings::default(),
             supervision: SupervisionSettings::default(),
             shutdown: ShutdownSettings { grace: Duration::from_secs(10) },
-            logger: LoggerSettings { spec: LevelSpec::default(), format: LogFormat::Auto },
+            logger: LoggerSettings {
+                spec: LevelSpec::default(),
+                format: LogFormat::Auto,
+                messages_per_second_max: 10_000,
+            },
             recorder: RecorderSettings { messages_max: 256 },
             crash: CrashSettings { reports_max: 50, bytes_max: ByteSize::mib(16) },
             telemetry: TelemetrySettings::default(),

@@ -6,7 +6,7 @@ use crate::harness::{client, on_a_system, one_record, settings, silent, until};
 use duramen::actors::partition::PartitionState;
 use duramen::model::SystemClock;
 use duramen::node::{Node, Surroundings};
-use duramen::observe::{CrashSink, Hub, Mishap};
+use duramen::observe::{CrashSink, Hub, HubLimits, Mishap};
 use duramen::ops::crash::{self, CrashStore};
 use duramen::ops::logger;
 use duramen::ops::settings::{LogFormat, Settings};
@@ -247,7 +247,7 @@ fn a_storm_of_crashes_leaves_few_reports_and_each_crash_is_counted() {
             clock: Arc::new(SystemClock::new()),
             seed: 1,
             logger: silent(),
-            hub: Hub::new(silent(), None, 16),
+            hub: Hub::new(silent(), None, HubLimits::default()),
             crashes: Some(Arc::clone(&store) as Arc<dyn CrashSink>),
         };
         let spec = SupervisorSpec {

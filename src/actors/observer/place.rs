@@ -195,7 +195,7 @@ fn in_hand(reading: &Reading, now: Duration) -> Option<InHand> {
 mod tests {
     use super::*;
     use crate::model::{Clock, ManualClock};
-    use crate::observe::{Hub, MailLoad, Stamp};
+    use crate::observe::{Hub, HubLimits, MailLoad, Stamp};
 
     fn status(path: &str, kind: Kind, children: Vec<TreeStatus>) -> TreeStatus {
         TreeStatus {
@@ -216,7 +216,8 @@ mod tests {
     fn a_worker_stands_right_below_its_actor_with_its_own_messages() {
         let manual = Arc::new(ManualClock::at(Timestamp(0)));
         let clock: Arc<dyn Clock> = Arc::clone(&manual) as Arc<dyn Clock>;
-        let hub = Hub::new(slog::Logger::root(slog::Discard, slog::o!()), None, 16);
+        let hub =
+            Hub::new(slog::Logger::root(slog::Discard, slog::o!()), None, HubLimits::default());
         let log = hub.recorder("node/log", &clock);
         let flush = log.below("flush");
         let in_hand = flush.begin(&Stamp::now(&*clock), "Write", MailLoad::default(), String::new);

@@ -130,7 +130,7 @@ const KIB: ByteSize = ByteSize(1 << 10);
 const GIB: ByteSize = ByteSize(1 << 30);
 
 /// Every setting, by section.
-pub static FIELDS: [Field; 38] = [
+pub static FIELDS: [Field; 39] = [
     field!(
         "data_dir",
         data_dir,
@@ -312,6 +312,13 @@ pub static FIELDS: [Field; 38] = [
         "logger.format",
         logger.format,
         "What a line looks like: text, json or logfmt; auto: text on a terminal, json otherwise."
+    ),
+    field!(
+        "logger.messages_per_second_max",
+        logger.messages_per_second_max,
+        10..=10_000_000,
+        "Messages between actors that are logged in a second where their level is trace; what is \
+         beyond is counted and told."
     ),
     field!(
         "recorder.messages_max",

@@ -8,7 +8,7 @@ mod trees;
 
 use super::*;
 use crate::model::{Disposition, SystemClock};
-use crate::observe::Hub;
+use crate::observe::{Hub, HubLimits};
 use actix::{Actor, ActorContext, Context, Handler, Message, System};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -141,7 +141,7 @@ fn plan(name: &'static str, strategy: Strategy, restarts_max: u32) -> Supervisor
 
 fn root(plan: SupervisorSpec) -> Supervisor {
     let logger = slog::Logger::root(slog::Discard, slog::o!());
-    let hub = Hub::new(logger.clone(), None, 16);
+    let hub = Hub::new(logger.clone(), None, HubLimits::default());
     let clock = Arc::new(SystemClock::new());
     Supervisor::new(plan, Environment { clock, seed: 7, logger, hub, crashes: None })
 }

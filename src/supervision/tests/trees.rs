@@ -288,7 +288,7 @@ fn a_tree_whose_own_task_dies_says_so() {
     on_system(async {
         let clock = Arc::new(Mine::default());
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let hub = Hub::new(logger.clone(), None, 16);
+        let hub = Hub::new(logger.clone(), None, HubLimits::default());
         let clock_too = Arc::clone(&clock) as _;
         let environment = Environment { clock: clock_too, seed: 7, logger, hub, crashes: None };
         let root = Supervisor::new(plan("node", Strategy::OneForOne, 9), environment);
