@@ -2,13 +2,13 @@
 
 mod show;
 
+use super::shape::Shape;
 use super::stdout;
 use super::{Class, Failure};
 use crate::ops::crash::{self, CrashFileError, LATEST, Summary};
 use crate::ops::settings::{ByteSize, Flag, Sources};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// Of a reason in a list.
@@ -46,16 +46,11 @@ struct Place {
     /// The node's data directory [default: as `duramen serve`].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// As JSON; so it is whenever standard output is no terminal.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    shape: Shape,
 }
 
 impl Place {
-    fn as_json(&self) -> bool {
-        self.json || !std::io::stdout().is_terminal()
-    }
-
     /// Where the reports are.
     fn directory(&self) -> Result<PathBuf, Failure> {
         let data_dir = match &self.data_dir {
@@ -89,11 +84,11 @@ pub fn run(args: &CrashArgs) -> Result<(), Failure> {
         CrashCommand::List { place } => {
             let directory = place.directory()?;
             let listed = crash::list(&directory)?;
-            if place.as_json() { list_json(&listed) } else { list_table(&listed, &directory) }
+            if place.shape.is_json() { list_json(&listed) } else { list_table(&listed, &directory) }
         }
         CrashCommand::Show { name, messages, place } => {
             let text = crash::read(&place.directory()?, name)?;
-            if place.as_json() {
+            if place.shape.is_json() {
                 text
             } else {
                 show::text(&text, *messages).map_err(|error| {

@@ -14,6 +14,7 @@ mod produce;
 mod progress;
 mod segment;
 mod serve;
+mod shape;
 mod stdout;
 mod traced;
 mod version;

@@ -2,6 +2,7 @@
 // the line that reveals it. `docs/debugging.md` tells the same stories; run with `--nocapture` to
 // see the lines themselves.
 
+use crate::harness::binary::run;
 use crate::harness::{PATIENCE, client, on_a_system, one_record, settings, until};
 use duramen::actors::explain::{Explanation, Reason, Subject};
 use duramen::actors::partition::{PartitionApi, ProduceError};
@@ -174,6 +175,14 @@ fn a_partition_that_crashes_on_every_request_is_named_with_the_panic() {
             .until_line(&["actor died", "the index is wrong", "actor=node/partitions/log/0/raft"])
             .await;
         story.until_line(&["quarantined", "the index is wrong"]).await;
+        until("the report is written", || story.node.crashes().counts().written > 0).await;
+        let data_dir = story.settings.data_dir.to_str().unwrap();
+        for command in ["list", "show"] {
+            let shown = run(&["crash", command, "--table", "--data-dir", data_dir], b"");
+            let shown = String::from_utf8(shown.stdout).unwrap();
+            println!("$ duramen crash {command}\n{shown}");
+            assert!(shown.contains("the index is wrong"), "{shown}");
+        }
         let ring = raft.ring();
         let last = ring.last().unwrap();
         assert_eq!((last.message, last.outcome_name()), ("Propose", "panicked"));

@@ -4,7 +4,7 @@
 use super::super::readers::ReaderWait;
 use super::{Explanation, Facts, PartitionFacts, Reason, Subject};
 use crate::observe::{Complaint, Wait};
-use crate::supervision::{Kind, State, TreeStatus};
+use crate::supervision::{ExitReason, Kind, State, TreeStatus};
 use std::time::Duration;
 
 /// A flush that takes longer is a slow one.
@@ -102,9 +102,11 @@ fn of_state(place: &TreeStatus, facts: &Facts) -> Option<Explanation> {
         State::Quarantined { reason, .. } => Explanation {
             sentence: format!("it left service: {reason}"),
             next: "nothing, until it is released; committed records can be read meanwhile".into(),
-            advice: format!(
-                "duramen crash show latest; mend the cause; duramen actor release {path}"
-            ),
+            advice: if has_crashed(place) {
+                format!("duramen crash show latest; mend the cause; duramen actor release {path}")
+            } else {
+                format!("duramen actor release {path}, once it may serve again")
+            },
             ..said(path, Reason::Quarantined)
         },
         State::Restarting { until } => Explanation {
@@ -130,6 +132,12 @@ fn of_state(place: &TreeStatus, facts: &Facts) -> Option<Explanation> {
             ..said(path, Reason::Starting)
         },
     })
+}
+
+/// Whether a crash led here, and not an operator.
+fn has_crashed(place: &TreeStatus) -> bool {
+    let crashed = |one: &TreeStatus| one.last_exit.as_ref().is_some_and(ExitReason::is_crash);
+    crashed(place) || place.children.iter().any(crashed)
 }
 
 /// The actors of a partition whose supervisor says that it runs.

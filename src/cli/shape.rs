@@ -1,0 +1,41 @@
+//! Tables on a terminal, JSON elsewhere; two flags choose.
+
+use super::{Failure, stdout};
+use clap::Args;
+use serde::Serialize;
+use std::io::IsTerminal;
+
+/// What the output looks like.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Shape {
+    /// As JSON, also on a terminal.
+    #[arg(long, conflicts_with = "table")]
+    json: bool,
+    /// As text for people, also where standard output is no terminal.
+    #[arg(long)]
+    table: bool,
+}
+
+impl Shape {
+    /// Whether the output is for programs.
+    pub fn is_json(self) -> bool {
+        self.json || !self.table && !std::io::stdout().is_terminal()
+    }
+
+    /// Prints an answer in one of its two forms.
+    pub fn print<T: Serialize>(
+        self,
+        answer: &T,
+        as_text: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        let text = if self.is_json() { json_line(answer) } else { as_text(answer) };
+        stdout::write(text.as_bytes())
+    }
+}
+
+/// An answer as one line of JSON.
+pub fn json_line<T: Serialize>(answer: &T) -> String {
+    let mut line = serde_json::to_string(answer).expect("an answer has text keys and plain values");
+    line.push('\n');
+    line
+}
