@@ -1,7 +1,7 @@
 //! A partition as front ends hold it: checks what comes in, admits it, and reads through what the
 //! partition's actors publish. Stays valid while the actors behind it are replaced.
 
-use super::explain::PartitionFacts;
+use super::explain::{OverloadFacts, PartitionFacts};
 use super::partition::{
     Chunk, PartitionApi, PartitionState, PartitionStatus, PendingAck, ProduceError, ReadError,
 };
@@ -50,7 +50,7 @@ struct Inner {
 /// When requests were last refused for load, and how many the log has not told of.
 #[derive(Debug, Default)]
 struct Overload {
-    last: Option<Duration>,
+    streak: Option<OverloadFacts>,
     told: Option<Duration>,
     untold: u64,
 }
@@ -116,8 +116,8 @@ impl PartitionHandle {
             Refused::Restarting { retry_after, .. } => {
                 ProduceError::Restarting { message, retry_after }
             }
-            Refused::Overloaded { retry_after, .. } => {
-                self.note_overload(&message);
+            Refused::Overloaded { retry_after, what, .. } => {
+                self.note_overload(&message, what);
                 ProduceError::Overloaded { message, retry_after }
             }
             Refused::Stopped { .. } => ProduceError::Stopped { message },
@@ -126,10 +126,12 @@ impl PartitionHandle {
     }
 
     /// Remembers a refusal for load; the log tells of them once a second at most.
-    fn note_overload(&self, message: &str) {
+    fn note_overload(&self, message: &str, what: Load) {
         let now = self.0.clock.monotonic();
         let mut overload = self.0.overload.lock().unwrap_or_else(PoisonError::into_inner);
-        overload.last = Some(now);
+        let streak = overload.streak.filter(|streak| streak.is_recent(now));
+        let since = streak.map_or(now, |streak| streak.since);
+        overload.streak = Some(OverloadFacts { what, since, last: now });
         overload.untold += 1;
         if overload.told.is_none_or(|told| now.saturating_sub(told) >= OVERLOAD_TOLD_EVERY) {
             warn!(self.0.logger, "requests are refused for load"; "requests" => overload.untold,
@@ -150,7 +152,9 @@ impl PartitionHandle {
             readers: published.readers().list(),
             in_flight: raft.in_flight(),
             in_flight_max: raft.admission().messages_max,
-            overloaded_at: overload.lock().unwrap_or_else(PoisonError::into_inner).last,
+            overload: overload.lock().unwrap_or_else(PoisonError::into_inner).streak,
+            in_flight_bytes: raft.in_flight_bytes(),
+            in_flight_bytes_max: raft.admission().bytes_max,
         }
     }
 

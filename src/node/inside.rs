@@ -69,6 +69,7 @@ impl Explainer for ByFacts {
             recorders.iter().map(|known| (known.path_text().to_string(), known.reading()));
         let facts = Facts {
             now: self.clock.monotonic(),
+            wall: self.clock.wall(),
             tree: self.tree.status(),
             readings: readings.collect(),
             partitions: vec![self.partition.facts()],

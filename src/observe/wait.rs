@@ -2,7 +2,7 @@
 
 use crate::model::Clock;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What the workers of a partition can wait for.
@@ -73,11 +73,11 @@ impl WaitCell {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for this until the guard is dropped; then for what it waited for before.
-    pub fn during(self: &Arc<Self>, wait: Wait, clock: &Arc<dyn Clock>) -> WaitGuard {
-        let before = self.get().0;
-        self.set(wait, &**clock);
-        WaitGuard { cell: Arc::clone(self), before, clock: Arc::clone(clock) }
+    /// Says that a wait goes on that began then (monotonic time).
+    pub fn resume(&self, wait: Wait, since: Duration) {
+        if super::IS_ON {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (wait, since);
+        }
     }
 }
 
@@ -88,39 +88,21 @@ impl fmt::Debug for WaitCell {
     }
 }
 
-/// See [`WaitCell::during`].
-#[derive(Debug)]
-#[must_use = "the wait is over when the guard is dropped"]
-pub struct WaitGuard {
-    cell: Arc<WaitCell>,
-    before: Wait,
-    clock: Arc<dyn Clock>,
-}
-
-impl Drop for WaitGuard {
-    fn drop(&mut self) {
-        self.cell.set(self.before, &*self.clock);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{ManualClock, Timestamp};
 
     #[test]
-    fn a_wait_lasts_until_another_begins_and_returns_to_the_one_before() {
-        let clock = Arc::new(ManualClock::at(Timestamp(0)));
-        let time: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let cell = Arc::<WaitCell>::default();
+    fn a_wait_lasts_until_another_begins_and_one_that_is_resumed_keeps_its_beginning() {
+        let clock = ManualClock::at(Timestamp(0));
+        let cell = WaitCell::default();
         clock.advance(Duration::from_millis(5));
-        cell.set(Wait::Work, &*time);
+        cell.set(Wait::Work, &clock);
         assert_eq!(cell.get(), (Wait::Work, Duration::ZERO), "the same goes on");
-        {
-            let _sync = cell.during(Wait::Sync, &time);
-            assert_eq!(cell.get(), (Wait::Sync, Duration::from_millis(5)));
-            clock.advance(Duration::from_millis(2));
-        }
-        assert_eq!(cell.get(), (Wait::Work, Duration::from_millis(7)));
+        cell.set(Wait::Sync, &clock);
+        assert_eq!(cell.get(), (Wait::Sync, Duration::from_millis(5)));
+        cell.resume(Wait::Space { free_bytes: 1 }, Duration::from_millis(2));
+        assert_eq!(cell.get().1, Duration::from_millis(2));
     }
 }

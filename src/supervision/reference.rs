@@ -153,6 +153,11 @@ impl<A: Child> ActorRef<A> {
         self.slot.admission
     }
 
+    /// The bytes of all admitted requests that are not yet answered.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.slot.vitals.in_flight_bytes()
+    }
+
     /// How many admitted requests are not yet answered.
     pub fn in_flight(&self) -> usize {
         self.slot.vitals.in_flight()

@@ -264,6 +264,10 @@ impl Vitals {
         self.account.store(account);
     }
 
+    pub(super) fn in_flight_bytes(&self) -> usize {
+        self.account.load().as_ref().map_or(0, |account| account.bytes.load(Ordering::Relaxed))
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.account.load().as_ref().map_or(0, |account| account.in_flight())
     }

@@ -7,7 +7,7 @@ use crate::harness::{PATIENCE, client, on_a_system, one_record, settings, until}
 use duramen::actors::explain::{Explanation, Reason, Subject};
 use duramen::actors::partition::{PartitionApi, ProduceError};
 use duramen::log::disk::sim::SimDisk;
-use duramen::model::{Clock, Record, SystemClock, Timestamp};
+use duramen::model::{Clock, Durability, Record, SystemClock, Timestamp};
 use duramen::node::{Node, Surroundings};
 use duramen::observe::Mishap;
 use duramen::ops::logger::{LoggerHandle, start_on};
@@ -150,6 +150,36 @@ fn a_slow_disk_is_named_while_it_is_slow_and_afterwards() {
 }
 
 #[test]
+fn a_slow_disk_is_remembered_whoever_waited_for_it_and_at_every_durability() {
+    for durability in [Durability::Fsync, Durability::Interval] {
+        on_a_system(async {
+            let story = Story::begin(|settings| {
+                settings.log.durability = durability;
+                settings.log.sync_interval = Duration::from_millis(20);
+            })
+            .await;
+            // Two at a time: the second waits for others before its flush.
+            let two = || [one("a"), one("b")].map(|r| story.node.log().propose_records(r).unwrap());
+            for pending in two() {
+                pending.await.unwrap();
+            }
+            let held = story.disk.hold_syncs();
+            let pending = two();
+            held.wait_until_held();
+            story.clock.jump(Duration::from_millis(900));
+            held.release();
+            for pending in pending {
+                pending.await.unwrap();
+            }
+            story.until_line(&["slow flush", "elapsed_us=9"]).await;
+            let told = story.until_told(Reason::SlowFlush).await;
+            assert!(told.sentence.contains("of the last minute took 9"), "{}", told.sentence);
+            story.end().await;
+        });
+    }
+}
+
+#[test]
 fn a_partition_that_crashes_on_every_request_is_named_with_the_panic() {
     on_a_system(async {
         let story = Story::begin(|settings| settings.supervision.restarts_max = 2).await;
@@ -186,6 +216,30 @@ fn a_partition_that_crashes_on_every_request_is_named_with_the_panic() {
         let ring = raft.ring();
         let last = ring.last().unwrap();
         assert_eq!((last.message, last.outcome_name()), ("Propose", "panicked"));
+        story.end().await;
+    });
+}
+
+#[test]
+fn a_crash_leaves_on_record_who_was_not_answered() {
+    on_a_system(async {
+        let story = Story::begin(|_| {}).await;
+        let recorders = story.node.hub().recorders();
+        let raft = recorders.iter().find(|known| known.path_text().ends_with("/raft")).unwrap();
+        let held = story.disk.hold_syncs();
+        let pending = story.node.log().propose_records(one("a")).unwrap();
+        held.wait_until_held();
+        raft.plan(Some("Propose"), Mishap::Panic("boom".into()), 1);
+        let crashing = story.node.log().propose_records(one("b")).unwrap();
+        assert!(matches!(crashing.await, Err(ProduceError::Unknown { .. })));
+        assert!(matches!(pending.await, Err(ProduceError::Unknown { .. })));
+        let outcomes = || -> Vec<&str> {
+            let ring = raft.ring();
+            let proposals = ring.iter().filter(|entry| entry.message == "Propose");
+            proposals.map(|entry| entry.outcome_name()).collect()
+        };
+        until("both are on record", || outcomes() == ["unknown", "panicked"]).await;
+        held.release();
         story.end().await;
     });
 }

@@ -2,8 +2,9 @@
 
 use super::super::partition::PartitionStatus;
 use super::super::readers::ReaderStatus;
+use crate::model::Timestamp;
 use crate::observe::{Complaint, Reading, Wait};
-use crate::supervision::TreeStatus;
+use crate::supervision::{Load, TreeStatus};
 use std::time::Duration;
 
 /// All that is known at a moment.
@@ -11,6 +12,8 @@ use std::time::Duration;
 pub struct Facts {
     /// The moment (monotonic time).
     pub now: Duration,
+    /// The same moment by the wall clock.
+    pub wall: Timestamp,
     /// The supervision tree.
     pub tree: TreeStatus,
     /// What each actor and worker does, by path.
@@ -42,8 +45,33 @@ pub struct PartitionFacts {
     pub in_flight: usize,
     /// How many there may be.
     pub in_flight_max: usize,
-    /// When a request was last refused for load.
-    pub overloaded_at: Option<Duration>,
+    /// Their bytes.
+    pub in_flight_bytes: usize,
+    /// How many bytes there may be.
+    pub in_flight_bytes_max: usize,
+    /// The last row of refusals for load.
+    pub overload: Option<OverloadFacts>,
+}
+
+/// Requests refused for load, one soon after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverloadFacts {
+    /// The bound that the last of them met.
+    pub what: Load,
+    /// When the first was (monotonic time).
+    pub since: Duration,
+    /// When the last was (monotonic time).
+    pub last: Duration,
+}
+
+impl OverloadFacts {
+    /// A refusal counts for so long.
+    const RECENT: Duration = Duration::from_secs(5);
+
+    /// Whether the row goes on: a further refusal now would be one of it.
+    pub fn is_recent(&self, now: Duration) -> bool {
+        now.saturating_sub(self.last) < Self::RECENT
+    }
 }
 
 impl PartitionFacts {

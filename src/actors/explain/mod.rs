@@ -9,7 +9,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use facts::{Facts, PartitionFacts};
+pub use facts::{Facts, OverloadFacts, PartitionFacts};
 pub use reason::Reason;
 pub use rules::{CLIENT_STUCK, SLOW_FLUSH, explain};
 

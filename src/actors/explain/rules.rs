@@ -4,17 +4,17 @@
 use super::super::readers::ReaderWait;
 use super::{Explanation, Facts, PartitionFacts, Reason, Subject};
 use crate::observe::{Complaint, Wait};
-use crate::supervision::{ExitReason, Kind, State, TreeStatus};
+use crate::supervision::{ExitReason, Kind, Load, State, TreeStatus};
 use std::time::Duration;
 
 /// A flush that takes longer is a slow one.
 pub const SLOW_FLUSH: Duration = Duration::from_millis(100);
+/// What a flush thread does that takes as long as the disk takes.
+const DISK_JOBS: [&str; 3] = ["Write", "Sync", "Tend"];
 /// A handler that runs longer is told of.
 const LONG_HANDLER: Duration = Duration::from_secs(1);
 /// A client that takes nothing for longer is told of.
 pub const CLIENT_STUCK: Duration = Duration::from_secs(5);
-/// A refusal for load counts for so long.
-const OVERLOAD_RECENT: Duration = Duration::from_secs(5);
 /// A client's mistake counts for so long.
 const COMPLAINT_RECENT: Duration = Duration::from_secs(60);
 /// Of a kind of finding so many are told.
@@ -99,8 +99,11 @@ fn of_state(place: &TreeStatus, facts: &Facts) -> Option<Explanation> {
     let because = last.map(|exit| format!(": {exit}")).unwrap_or_default();
     Some(match &place.state {
         State::Running => return None,
-        State::Quarantined { reason, .. } => Explanation {
+        State::Quarantined { reason, since } => Explanation {
             sentence: format!("it left service: {reason}"),
+            since: u64::try_from(facts.wall.0.saturating_sub(since.0))
+                .ok()
+                .map(Duration::from_millis),
             next: "nothing, until it is released; committed records can be read meanwhile".into(),
             advice: if has_crashed(place) {
                 format!("duramen crash show latest; mend the cause; duramen actor release {path}")
@@ -109,12 +112,19 @@ fn of_state(place: &TreeStatus, facts: &Facts) -> Option<Explanation> {
             },
             ..said(path, Reason::Quarantined)
         },
-        State::Restarting { until } => Explanation {
-            sentence: format!("it crashed and waits for its next life{because}"),
-            next: format!("it starts again in {}", time(until.saturating_sub(facts.now))),
-            advice: "duramen crash show latest".into(),
-            ..said(path, Reason::Restarting)
-        },
+        State::Restarting { until } => {
+            let crashed = has_crashed(place);
+            Explanation {
+                sentence: if crashed {
+                    format!("it crashed and waits for its next life{because}")
+                } else {
+                    "it was stopped, and waits for its next life".to_owned()
+                },
+                next: format!("it starts again in {}", time(until.saturating_sub(facts.now))),
+                advice: if crashed { "duramen crash show latest" } else { "" }.into(),
+                ..said(path, Reason::Restarting)
+            }
+        }
         State::Stopping => Explanation {
             sentence: "it lets what is under way finish, and ends".into(),
             next: "it ends when that is done, or when the grace time is over".into(),
@@ -199,46 +209,67 @@ fn disk(known: &PartitionFacts, facts: &Facts) -> Option<Explanation> {
             next: "it serves when all of it is read".into(),
             ..said(path, Reason::Recovering)
         }),
-        Wait::Write | Wait::Sync if waited >= SLOW_FLUSH => Some(Explanation {
-            sentence: format!(
-                "the disk has not finished {} for {}; {waiting} for it",
-                if wait == Wait::Sync { "a flush" } else { "a write" },
-                time(waited)
-            ),
-            since: Some(waited),
-            next: "they are acknowledged when the disk answers, and not before".into(),
-            advice: format!(
-                "look at the disk: iostat -x 1; \
+        Wait::Tend | Wait::Prepare if known.in_flight == 0 => None,
+        Wait::Write | Wait::Sync | Wait::Tend | Wait::Prepare if waited >= SLOW_FLUSH => {
+            let what = match wait {
+                Wait::Sync => "a flush",
+                Wait::Tend => "housekeeping (retention, a checkpoint)",
+                Wait::Prepare => "the preparation of blocks",
+                _ => "a write",
+            };
+            Some(Explanation {
+                sentence: format!(
+                    "the disk has not finished {what} for {}; {waiting} for it",
+                    time(waited)
+                ),
+                since: Some(waited),
+                next: "they are acknowledged when the disk answers, and not before".into(),
+                advice: format!(
+                    "look at the disk: iostat -x 1; \
                  duramen tap '{}/log/flush' --slower-than 100ms",
-                known.name()
-            ),
-            ..said(path, Reason::SlowFlush)
-        }),
+                    known.name()
+                ),
+                ..said(path, Reason::SlowFlush)
+            })
+        }
         _ => None,
     }
 }
 
 fn overload(known: &PartitionFacts, facts: &Facts) -> Option<Explanation> {
-    let last = known.overloaded_at.filter(|at| facts.now.saturating_sub(*at) < OVERLOAD_RECENT)?;
+    let streak = known.overload.filter(|streak| streak.is_recent(facts.now))?;
     let PartitionFacts { in_flight, in_flight_max, .. } = known;
-    Some(Explanation {
-        sentence: format!(
-            "it refuses requests: {in_flight} of the {in_flight_max} that may be under way are"
+    let PartitionFacts { in_flight_bytes, in_flight_bytes_max, .. } = known;
+    let (bound, key) = match streak.what {
+        Load::Messages => (
+            format!("{in_flight} of the {in_flight_max} that may be under way are"),
+            "admission.messages_max",
         ),
-        since: Some(facts.now.saturating_sub(last)),
+        Load::Bytes => (
+            format!(
+                "{in_flight_bytes} of the {in_flight_bytes_max} bytes that may be under way are"
+            ),
+            "admission.bytes_max",
+        ),
+        Load::Mailbox => {
+            ("its mailbox was full when the last one came".to_owned(), "admission.messages_max")
+        }
+    };
+    Some(Explanation {
+        sentence: format!("it refuses requests: {bound}"),
+        since: Some(facts.now.saturating_sub(streak.since)),
         next: "it takes the next request as soon as one is answered; refused clients were told \
                when to come back"
             .into(),
-        advice: "send from fewer clients or in larger batches; or raise admission.messages_max \
-                 and admission.bytes_max"
-            .into(),
+        advice: format!("send from fewer clients or in larger batches; or raise {key}"),
         ..said(known.path(), Reason::Overloaded)
     })
 }
 
 fn slow_lately(known: &PartitionFacts, facts: &Facts) -> Option<Explanation> {
     let flush = format!("{}/log/flush", known.path());
-    let (message, took_ns) = facts.reading(&flush)?.slowest.filter(|(name, _)| *name == "Write")?;
+    let (message, took_ns) =
+        facts.reading(&flush)?.slowest.filter(|(name, _)| DISK_JOBS.contains(name))?;
     let took = Duration::from_nanos(took_ns);
     (took >= SLOW_FLUSH).then(|| Explanation {
         sentence: format!(

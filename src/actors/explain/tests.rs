@@ -5,7 +5,7 @@ use super::super::readers::{ReaderStatus, ReaderWait};
 use super::*;
 use crate::model::{Durability, Offset, Term, Timestamp};
 use crate::observe::{Complaint, MessageId, Reading, Wait};
-use crate::supervision::{ExitReason, Kind, State, TreeStatus};
+use crate::supervision::{ExitReason, Kind, Load, State, TreeStatus};
 
 const NOW: Duration = Duration::from_secs(100);
 const RAFT: &str = "node/partitions/log/0/raft";
@@ -43,6 +43,7 @@ fn calm() -> Facts {
     let workers = ["node/partitions/log/0/log/flush", RAFT, "node/partitions/log/0/log"];
     Facts {
         now: NOW,
+        wall: Timestamp(1_000_000),
         tree: place("node", Kind::Supervisor, vec![partitions, front]),
         readings: workers.map(|path| (path.to_owned(), Reading::default())).into(),
         partitions: vec![PartitionFacts {
@@ -66,7 +67,9 @@ fn calm() -> Facts {
             readers: Vec::new(),
             in_flight: 0,
             in_flight_max: 64,
-            overloaded_at: None,
+            in_flight_bytes: 0,
+            in_flight_bytes_max: 1 << 20,
+            overload: None,
         }],
         complaints: Vec::new(),
         hang_after: Duration::from_secs(10),
@@ -82,6 +85,10 @@ fn place_mut<'a>(tree: &'a mut TreeStatus, path: &str) -> &'a mut TreeStatus {
         .iter_mut()
         .find(|child| path == child.path.as_str() || path.starts_with(&format!("{}/", child.path)));
     place_mut(next.expect("there is such a place"), path)
+}
+
+fn overload(last_ms: u64) -> Option<OverloadFacts> {
+    Some(OverloadFacts { what: Load::Messages, since: ago(last_ms + 1000), last: ago(last_ms) })
 }
 
 fn of_partition(facts: &Facts) -> Explanation {
@@ -123,8 +130,31 @@ fn a_slow_flush_is_remembered_for_a_while() {
     let mut facts = calm();
     facts.readings[0].1.slowest = Some(("Write", 700_000_000));
     assert!(of_partition(&facts).sentence.ends_with("took 700 ms"));
+    facts.readings[0].1.slowest = Some(("Tend", 700_000_000));
+    assert_eq!(of_partition(&facts).reason, Reason::SlowFlush, "a checkpoint is the disk's too");
     facts.readings[0].1.slowest = Some(("Wait", 700_000_000));
     assert_eq!(of_partition(&facts).reason, Reason::Idle, "a wait is no flush");
+}
+
+#[test]
+fn housekeeping_that_holds_up_requests_is_a_slow_disk_and_is_not_when_nobody_waits() {
+    let mut facts = calm();
+    facts.partitions[0].flush = (Wait::Tend, ago(30_000));
+    assert_eq!(of_partition(&facts).reason, Reason::Housekeeping);
+    facts.partitions[0].in_flight = 500;
+    let told = of_node(&facts);
+    assert_eq!(told.reason, Reason::SlowFlush);
+    assert!(told.sentence.contains("a checkpoint) for 30.0 s; 500 requests wait"), "{told:?}");
+}
+
+#[test]
+fn a_restart_that_an_operator_asked_for_is_no_crash() {
+    let mut facts = calm();
+    let raft = place_mut(&mut facts.tree, RAFT);
+    raft.state = State::Restarting { until: NOW };
+    raft.last_exit = Some(ExitReason::Normal);
+    let told = of_node(&facts);
+    assert!(told.sentence.starts_with("it was stopped") && told.advice.is_empty(), "{told:?}");
 }
 
 #[test]
@@ -147,12 +177,13 @@ fn a_crash_is_told_with_its_reason_and_the_time_of_the_next_life() {
 #[test]
 fn quarantine_is_worse_than_anything_and_says_how_to_release() {
     let mut facts = calm();
-    facts.partitions[0].overloaded_at = Some(ago(1));
+    facts.partitions[0].overload = overload(1);
     facts.complaints.push(complaint());
     let partition = place_mut(&mut facts.tree, "node/partitions/log/0");
     let reason = "3 restarts within 1 minute".to_owned();
-    partition.state = State::Quarantined { reason, since: Timestamp(0) };
+    partition.state = State::Quarantined { reason, since: Timestamp(940_000) };
     let told = of_node(&facts);
+    assert_eq!(told.since, Some(Duration::from_secs(60)));
     assert_eq!(told.reason, Reason::Quarantined);
     assert_eq!(
         told.advice, "duramen actor release node/partitions/log/0, once it may serve again",
@@ -178,12 +209,17 @@ fn an_actor_inside_one_message_for_long_is_named_with_the_message() {
 #[test]
 fn a_full_house_refuses_for_a_while_and_is_told_for_five_seconds() {
     let mut facts = calm();
-    facts.partitions[0].overloaded_at = Some(ago(400));
+    facts.partitions[0].overload = overload(400);
     facts.partitions[0].in_flight = 64;
     let told = of_partition(&facts);
     assert_eq!(told.reason, Reason::Overloaded);
     assert!(told.sentence.contains("64 of the 64"), "{}", told.sentence);
-    facts.partitions[0].overloaded_at = Some(ago(6000));
+    assert_eq!(told.since, Some(Duration::from_millis(1400)), "since the first of the row");
+    let what = Load::Bytes;
+    facts.partitions[0].overload = overload(400).map(|streak| OverloadFacts { what, ..streak });
+    let told = of_partition(&facts);
+    assert!(told.advice.ends_with("admission.bytes_max"), "{}", told.advice);
+    facts.partitions[0].overload = overload(6000);
     assert_ne!(of_partition(&facts).reason, Reason::Overloaded);
 }
 

@@ -96,8 +96,8 @@ struct FlushThread<'a> {
     log: Log,
     /// Since when something is written and not synced, where the level is `interval`.
     dirty_since: Option<Duration>,
-    /// The disk was full at the last append: so many free bytes are waited for.
-    awaiting_free_bytes: Option<u64>,
+    /// The disk was full at the last append: so many free bytes are waited for, since then.
+    awaiting_space: Option<(u64, Duration)>,
     /// When the log was last told of a slow flush.
     told_slow: Option<Duration>,
 }
@@ -160,7 +160,7 @@ impl<'a> FlushThread<'a> {
             recorder,
             log,
             dirty_since: None,
-            awaiting_free_bytes: None,
+            awaiting_space: None,
             told_slow: None,
         })
     }
@@ -168,33 +168,39 @@ impl<'a> FlushThread<'a> {
     fn serve(&mut self, jobs: &Receiver<Sent>) -> Result<(), Stop> {
         let mut prepared = false;
         loop {
-            self.waits(match self.awaiting_free_bytes {
-                Some(free_bytes) => Wait::Space { free_bytes },
-                None => Wait::Work,
-            });
+            match self.awaiting_space {
+                // Other work in between does not make the wait a new one.
+                Some((free_bytes, since)) => {
+                    self.plan.published.flush_wait().resume(Wait::Space { free_bytes }, since);
+                }
+                None => self.waits(Wait::Work),
+            }
             let sync_in = self.sync_due_in();
             if sync_in.is_some_and(|wait| wait.is_zero()) {
                 self.sync_late()?;
                 continue;
             }
-            let wait = match (self.awaiting_free_bytes, sync_in) {
+            let wait = match (self.awaiting_space, sync_in) {
                 (Some(_), sync_in) => Some(sync_in.unwrap_or(SPACE_POLL).min(SPACE_POLL)),
                 (None, Some(sync_in)) => Some(sync_in),
                 (None, None) => (!prepared).then_some(IDLE),
             };
             match jobs::next(jobs, wait) {
-                Ok(job) => {
+                Ok(sent) => {
                     prepared = false;
-                    self.take(job, jobs)?;
+                    let mut next = Some(sent);
+                    while let Some(sent) = next {
+                        next = self.take(sent, jobs)?;
+                    }
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) if sync_in.is_some() => {}
-                Err(RecvTimeoutError::Timeout) => match self.awaiting_free_bytes {
-                    Some(enough) => self.look_for_space(enough),
+                Err(RecvTimeoutError::Timeout) => match self.awaiting_space {
+                    Some((enough, _)) => self.look_for_space(enough),
                     None => prepared = !self.prepare()?,
                 },
             }
-            if let (Some(enough), true) = (self.awaiting_free_bytes, sync_in.is_some()) {
+            if let (Some((enough, _)), true) = (self.awaiting_space, sync_in.is_some()) {
                 self.look_for_space(enough);
             }
         }
@@ -226,32 +232,32 @@ impl<'a> FlushThread<'a> {
         }
     }
 
-    fn take(&mut self, sent: Sent, jobs: &Receiver<Sent>) -> Result<(), Stop> {
-        let recorder = self.recorder;
-        let _handled = sent.begin(recorder);
-        match sent.job {
-            Job::Append(append) => self.append(append),
-            Job::Wait(wait) => match jobs.recv_timeout(wait) {
+    /// Does a job. Returns the one that ended a wait: it is a job of its own, on record by itself.
+    fn take(&mut self, sent: Sent, jobs: &Receiver<Sent>) -> Result<Option<Sent>, Stop> {
+        let (job, _handled) = sent.begin(self.recorder);
+        match job {
+            Job::Append(append) => self.append(append)?,
+            Job::Wait(wait) => {
+                let next = match jobs.recv_timeout(wait) {
+                    Ok(next) => Some(next),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                };
                 // An append is what was waited for. Anything else must not swallow the answer.
-                Ok(sent @ Sent { job: Job::Append(_), .. }) => self.take(sent, jobs),
-                Ok(sent) => {
+                if !next.as_ref().is_some_and(Sent::is_append) {
                     self.reports.complete(Report::WaitOver);
-                    self.take(sent, jobs)
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.reports.complete(Report::WaitOver);
-                    Ok(())
-                }
-                Err(RecvTimeoutError::Disconnected) => Ok(()),
-            },
+                return Ok(next);
+            }
             Job::AwaitSpace { needed_bytes } => {
                 // Some room over what was refused, or the next append would find it full again.
                 let spare = needed_bytes.max(SPACE_SPARE_BYTES);
-                self.awaiting_free_bytes = Some(self.plan.options.reserve_free_bytes + spare);
-                Ok(())
+                let free_bytes = self.plan.options.reserve_free_bytes + spare;
+                self.awaiting_space = Some((free_bytes, self.plan.clock.monotonic()));
             }
-            Job::Tend => self.tend(),
+            Job::Tend => self.tend()?,
         }
+        Ok(None)
     }
 
     fn append(&mut self, job: AppendJob) -> Result<(), Stop> {
@@ -276,6 +282,7 @@ impl<'a> FlushThread<'a> {
         hard_state: Option<&HardState>,
         entries: &[Entry],
     ) -> Result<Kept, LogError> {
+        self.waits(Wait::Write);
         if let Some(state) = hard_state {
             let path = self.plan.directory.join(HARD_STATE_FILE);
             let disk = self.plan.disk.as_ref();
@@ -284,7 +291,6 @@ impl<'a> FlushThread<'a> {
         if entries.is_empty() {
             return Ok(Kept { durability: self.plan.durability, entries: Vec::new() });
         }
-        self.waits(Wait::Write);
         let begun = self.plan.clock.monotonic();
         let appended = self.log.append(entries)?;
         self.plan.instruments.metrics.log.appended_bytes.add(appended.bytes);
@@ -319,19 +325,21 @@ impl<'a> FlushThread<'a> {
         self.dirty_since = None;
         let pass = self.pass.clone();
         let _fenced = pass.enter()?;
+        let begun = self.plan.clock.monotonic();
+        let _handled = jobs::begin_own("Sync", self.recorder);
         self.waits(Wait::Sync);
+        let metrics = &self.plan.instruments.metrics.log;
         // Their producers were told a weaker level long ago.
-        let _ = self
-            .log
-            .sync()
-            .inspect_err(|_| self.plan.instruments.metrics.log.flush_failures.one())?;
+        let _ = self.log.sync().inspect_err(|_| metrics.flush_failures.one())?;
+        metrics.flush_duration.observe_for(self.plan.clock.monotonic().saturating_sub(begun));
+        self.tell_if_slow(begun, 0);
         Ok(())
     }
 
     fn look_for_space(&mut self, enough: u64) {
         match self.plan.disk.free_bytes(&self.plan.directory) {
             Ok(free) if free >= enough => {
-                self.awaiting_free_bytes = None;
+                self.awaiting_space = None;
                 self.reports.complete(Report::SpaceReturned);
             }
             Ok(_) => {}

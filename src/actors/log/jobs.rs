@@ -114,7 +114,9 @@ impl Job {
 #[derive(Debug)]
 pub(super) struct Sent {
     stamp: Stamp,
-    pub job: Job,
+    /// Taken when it is begun.
+    job: Option<Job>,
+    recorder: Arc<Recorder>,
 }
 
 impl Sent {
@@ -122,19 +124,39 @@ impl Sent {
     ///
     /// # Panics
     /// Where a test planned it.
-    pub fn begin<'a>(&self, recorder: &'a Recorder) -> Handled<'a> {
+    pub fn begin(mut self, recorder: &Recorder) -> (Job, Handled<'_>) {
+        let job = self.job.take().expect("a job is begun once");
         recorder.left();
-        let name = self.job.name();
-        let show = || format!("{:?}", self.job);
-        let handled = recorder.begin(&self.stamp, name, self.job.load(), show);
+        let name = job.name();
+        let show = || format!("{job:?}");
+        let handled = recorder.begin(&self.stamp, name, job.load(), show);
         match recorder.mishap(name) {
             Some(Mishap::Panic(text)) => panic!("{text}"),
             Some(Mishap::Delay(time)) => std::thread::sleep(time),
             // A job that is lost would hang its actor: as bad as a panic, and less clear.
             Some(Mishap::Drop) | None => {}
         }
-        handled
+        (job, handled)
     }
+
+    pub fn is_append(&self) -> bool {
+        matches!(self.job, Some(Job::Append(_)))
+    }
+}
+
+impl Drop for Sent {
+    /// A thread that ends with jobs before it.
+    fn drop(&mut self) {
+        if self.job.is_some() {
+            self.recorder.left();
+        }
+    }
+}
+
+/// Puts work on record that nobody asked the thread for.
+pub(super) fn begin_own<'a>(name: &'static str, recorder: &'a Recorder) -> Handled<'a> {
+    let stamp = Stamp::now(&**recorder.clock());
+    recorder.begin(&stamp, name, MailLoad::default(), || name.to_owned())
 }
 
 /// The way to the thread. Bounded by construction: of each kind of job one is under way at a time.
@@ -154,10 +176,9 @@ impl Jobs {
     pub fn send(&self, job: Job) {
         let stamp = Stamp::now(&**self.recorder.clock());
         self.recorder.sent();
+        let (job, recorder) = (Some(job), Arc::clone(&self.recorder));
         // A thread that is gone has reported why; the report ends the actor.
-        if self.sender.send(Sent { stamp, job }).is_err() {
-            self.recorder.left();
-        }
+        drop(self.sender.send(Sent { stamp, job, recorder }));
     }
 }
 

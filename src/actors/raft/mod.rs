@@ -138,6 +138,7 @@ impl RaftActor {
     ) -> Self {
         // Whatever an earlier life published: this one does not serve yet.
         published.enter(Phase::Recovering { done_bytes: 0, total_bytes: 0 });
+        published.raft_wait().set(Wait::Recovery, &**seat.clock());
         seat.recorder().waits_by(published.raft_wait());
         Self {
             seat,
@@ -401,6 +402,18 @@ impl RaftActor {
 fn quiet(logger: &Logger) -> Logger {
     let wanted = if logger.is_debug_enabled() { Level::Debug } else { Level::Warning };
     Logger::root(LevelFilter::new(logger.clone(), wanted).ignore_res(), o!())
+}
+
+impl Drop for RaftActor {
+    /// Whoever is not answered by now never will be.
+    fn drop(&mut self) {
+        let pending = self.pending.iter().map(|pending| pending.receipt);
+        let proposed = self.proposed.iter().flat_map(|(_, askers)| askers);
+        let in_flight = self.in_flight.iter().flat_map(|entry| &entry.askers);
+        let askers = proposed.chain(in_flight).map(|asker| asker.receipt);
+        let unanswered: Vec<Receipt> = pending.chain(askers).collect();
+        self.on_record(Answer::Unknown, unanswered);
+    }
 }
 
 impl Actor for RaftActor {

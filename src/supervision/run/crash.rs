@@ -85,7 +85,7 @@ impl Tree {
             restarts: vitals.facts().restarts,
             mailbox: last.reading.mailbox,
             in_flight: last.in_flight as u64,
-            in_hand: in_hand(&last, recorders.first()),
+            in_hand: in_hand(&last, recorders.first(), life_since_ns(node)),
             exits: self.exits_below(id),
             recorders,
             recorders_left_out,
@@ -146,11 +146,18 @@ impl Tree {
     }
 }
 
-/// The message in hand: one whose handler runs, or has just panicked.
-fn in_hand(last: &LastReading, own: Option<&RecorderDump>) -> Option<InHand> {
+/// When the life that has just ended cannot have begun before: at the end of the one before it.
+fn life_since_ns(node: &Node) -> u64 {
+    node.exits.iter().rev().nth(1).map_or(0, |exit| exit.at_ns)
+}
+
+/// The message in hand: one whose handler runs, or has just panicked. Rings outlive lives, so that
+/// a message of an earlier life is none.
+fn in_hand(last: &LastReading, own: Option<&RecorderDump>, since_ns: u64) -> Option<InHand> {
     if let Some((message, id, since_ns)) = last.reading.handling {
         return Some(InHand { message, id: id.0, since_ns });
     }
-    let newest = own?.entries.last().filter(|entry| entry.outcome == Outcome::Panicked)?;
-    Some(InHand { message: newest.message, id: newest.id.0, since_ns: newest.taken_ns })
+    let newest = own?.entries.last()?;
+    let is_its = newest.outcome == Outcome::Panicked && newest.taken_ns >= since_ns;
+    is_its.then(|| InHand { message: newest.message, id: newest.id.0, since_ns: newest.taken_ns })
 }
