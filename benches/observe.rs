@@ -1,6 +1,8 @@
 //! What it costs that a message is on record, with nobody looking: the share of this in the cost of
 //! a request is the share of seeing in the whole.
 
+#![allow(missing_docs, reason = "a bench")]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use duramen::model::{Clock, SystemClock};
 use duramen::observe::{Answer, Hub, HubLimits, MailLoad, Receipt, Stamp};
