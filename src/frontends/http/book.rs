@@ -2,7 +2,7 @@
 //! GET; unknown fields, and what follows the first JSON value, are ignored; errors are plain text.
 
 use super::body;
-use super::error::{HttpError, Mistake};
+use super::error::{HttpError, Mistake, without_quotes};
 use super::serve::App;
 use crate::actors::partition::{PartitionApi, ReadError};
 use crate::model::{Offset, Record};
@@ -127,9 +127,8 @@ fn decode<T: DeserializeOwned + Default>(body: &[u8]) -> serde_json::Result<T> {
 }
 
 fn bad_request(error: serde_json::Error) -> Response {
-    let reason = error.to_string();
-    let mut response = text(StatusCode::BAD_REQUEST, &reason);
-    response.extensions_mut().insert(Mistake(reason));
+    let mut response = text(StatusCode::BAD_REQUEST, &error.to_string());
+    response.extensions_mut().insert(Mistake(without_quotes(&error)));
     response
 }
 
