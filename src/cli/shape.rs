@@ -28,8 +28,11 @@ impl Shape {
         answer: &T,
         as_text: impl FnOnce(&T) -> String,
     ) -> Result<(), Failure> {
-        let text = if self.is_json() { json_line(answer) } else { as_text(answer) };
-        stdout::write(text.as_bytes())
+        if self.is_json() {
+            stdout::write(json_line(answer).as_bytes())
+        } else {
+            stdout::write_text(&as_text(answer))
+        }
     }
 }
 

@@ -84,8 +84,6 @@ impl From<ObserveError> for HttpError {
             ObserveError::NotNow { .. } => (StatusCode::CONFLICT, "not_now"),
             ObserveError::TooManyTaps(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_taps"),
             ObserveError::ForeignLogger => (StatusCode::CONFLICT, "foreign_logger"),
-            ObserveError::UnknownCrash { .. } => (StatusCode::NOT_FOUND, "unknown_crash"),
-            ObserveError::Unreadable { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "io"),
             ObserveError::Ended => (StatusCode::SERVICE_UNAVAILABLE, "stopped"),
         };
         Self { noted: Noted::Nothing, ..Self::new(status, code, error.to_string()) }
