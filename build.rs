@@ -7,7 +7,7 @@ const FILES: [&str; 3] =
     ["proto/log/v1/log.proto", "proto/duramen/v1/log.proto", "proto/duramen/v1/observe.proto"];
 
 /// Messages that are also shown as JSON, by their field names.
-const SHOWN_AS_JSON: [&str; 10] = [
+const SHOWN_AS_JSON: [&str; 9] = [
     "TreeResponse",
     "Place",
     "SlowestMessage",
@@ -17,7 +17,6 @@ const SHOWN_AS_JSON: [&str; 10] = [
     "CommandResponse",
     "AffectedPlace",
     "LogLevels",
-    "CrashSummary",
 ];
 
 #[allow(clippy::disallowed_methods, reason = "a build script writes where Cargo tells it")]

@@ -35,7 +35,7 @@ use crate::supervision::{
     SupervisorSpec, TreeHandle,
 };
 use front::Seams;
-use inside::{ByFacts, CrashDirectory, OwnLogger};
+use inside::{ByFacts, OwnLogger};
 use partition::{Ground, Partition, log_options};
 use readings::Readings;
 use slog::{Logger, info, o, warn};
@@ -187,7 +187,6 @@ impl Node {
             log_levels: log_control
                 .clone()
                 .map(|control| Arc::new(OwnLogger(control)) as Arc<dyn LogLevelControl>),
-            crashes: Arc::new(CrashDirectory(crashes.directory().to_owned())),
             explainer: Arc::new(ByFacts {
                 tree: root.handle(),
                 hub: Arc::clone(&hub),

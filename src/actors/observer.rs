@@ -58,18 +58,6 @@ pub trait ObserveApi: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the text is no specification, or the node does not decide that.
     fn set_log_levels(&self, spec: &str) -> Result<LogLevels, ObserveError>;
-
-    /// The crash reports, the newest first. Reads a directory: not for a thread that must not wait.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
-    fn crashes(&self) -> Result<Vec<CrashSummary>, ObserveError>;
-
-    /// One crash report, as JSON; the newest without a name. Reads a file, as above.
-    ///
-    /// # Errors
-    /// When there is none of this name, or it cannot be read.
-    fn crash(&self, name: Option<&str>) -> Result<CrashReport, ObserveError>;
 }
 
 /// What an operator may do to a place.
@@ -128,24 +116,6 @@ pub struct LogLevels {
     pub dropped: u64,
 }
 
-/// A crash report, as listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CrashSummary {
-    /// By which it is asked for.
-    pub name: String,
-    /// Its length.
-    pub bytes: u64,
-}
-
-/// A crash report.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CrashReport {
-    /// Its name.
-    pub name: String,
-    /// The whole of it.
-    pub json: String,
-}
-
 /// Whoever decides which lines of diagnostics are written.
 pub trait LogLevelControl: Send + Sync + 'static {
     /// The specification in force.
@@ -157,20 +127,6 @@ pub trait LogLevelControl: Send + Sync + 'static {
     fn set_spec(&self, spec: &str) -> Result<(), String>;
     /// Lines dropped since the node started.
     fn dropped(&self) -> u64;
-}
-
-/// Where crash reports are kept.
-pub trait CrashStore: Send + Sync + 'static {
-    /// What there is, the newest first.
-    ///
-    /// # Errors
-    /// What the system said.
-    fn list(&self) -> Result<Vec<CrashSummary>, String>;
-    /// The report of this name; `None` where there is none.
-    ///
-    /// # Errors
-    /// What the system said.
-    fn read(&self, name: &str) -> Result<Option<String>, String>;
 }
 
 /// Whoever knows why something waits.
@@ -216,18 +172,6 @@ pub enum ObserveError {
     /// The node runs inside a program that has a logger of its own.
     #[error("this node's log levels are the affair of the program that it runs in")]
     ForeignLogger,
-    /// There is no crash report of this name, or none at all.
-    #[error("there is no crash report {name}")]
-    UnknownCrash {
-        /// What was asked for.
-        name: String,
-    },
-    /// Crash reports cannot be read.
-    #[error("crash reports cannot be read: {message}")]
-    Unreadable {
-        /// What the system said.
-        message: String,
-    },
     /// The node has stopped.
     #[error("the node has stopped")]
     Ended,
@@ -254,8 +198,6 @@ pub struct Observer {
     pub clock: Arc<dyn Clock>,
     /// `None` where the node does not decide what is logged.
     pub log_levels: Option<Arc<dyn LogLevelControl>>,
-    /// Where crash reports are.
-    pub crashes: Arc<dyn CrashStore>,
     /// Knows why something waits.
     pub explainer: Arc<dyn Explainer>,
     /// By which operators come in: out of service it could never be released.
@@ -397,26 +339,6 @@ impl ObserveApi for Observer {
         let spec = control.spec();
         info!(self.logger, "log levels changed"; "spec" => &spec, "before" => &before);
         Ok(LogLevels { spec, before, dropped: control.dropped() })
-    }
-
-    fn crashes(&self) -> Result<Vec<CrashSummary>, ObserveError> {
-        self.crashes.list().map_err(|message| ObserveError::Unreadable { message })
-    }
-
-    fn crash(&self, name: Option<&str>) -> Result<CrashReport, ObserveError> {
-        let unknown = |name: &str| ObserveError::UnknownCrash { name: name.into() };
-        let name = match name {
-            Some(name) => name.to_owned(),
-            None => match self.crashes()?.into_iter().next() {
-                Some(newest) => newest.name,
-                None => return Err(unknown("at all")),
-            },
-        };
-        let found = self.crashes.read(&name);
-        match found.map_err(|message| ObserveError::Unreadable { message })? {
-            Some(json) => Ok(CrashReport { name, json }),
-            None => Err(unknown(&name)),
-        }
     }
 }
 

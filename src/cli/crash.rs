@@ -5,6 +5,7 @@ mod show;
 use super::shape::Shape;
 use super::stdout;
 use super::{Class, Failure};
+use crate::model::escape;
 use crate::ops::crash::{self, CrashFileError, LATEST, Summary};
 use crate::ops::settings::{ByteSize, Flag, Sources};
 use clap::{Args, Subcommand};
@@ -99,7 +100,7 @@ pub fn run(args: &CrashArgs) -> Result<(), Failure> {
             }
         }
     };
-    stdout::write(text.as_bytes())
+    stdout::write_text(&text)
 }
 
 fn list_json(listed: &[Summary]) -> String {
@@ -160,11 +161,7 @@ fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], indent: &str) -> Stri
 
 /// Text from a report, which moves no cursor.
 fn on_one_line(text: &str) -> String {
-    let mut line = String::new();
-    for c in text.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    line
+    escape::one_line(text).into_owned()
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub fn run(args: &DescribeArgs) -> Result<(), Failure> {
         Ok(client.describe(&args.topic).await?)
     })?;
     let text = if args.json { as_json(&described) } else { as_table(&described) };
-    stdout::write(text.as_bytes())
+    stdout::write_text(&text)
 }
 
 fn durability(partition: &Partition) -> &'static str {

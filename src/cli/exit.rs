@@ -2,6 +2,7 @@
 //! scripts can tell apart.
 
 use super::bench::BenchError;
+use crate::model::escape;
 use crate::node::NodeError;
 use crate::ops::data_dir::DataDirError;
 use crate::ops::settings::{Fault, SettingsError};
@@ -94,15 +95,16 @@ impl Failure {
     }
 }
 
-/// `error: …`, `cause: …`, `try: …`; continued lines are set in.
+/// `error: …`, `cause: …`, `try: …`; continued lines are set in, and no text moves the cursor.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.error.replace('\n', "\n       "))?;
+        let set_in = |text: &str| escape::lines(text).replace('\n', "\n       ");
+        write!(f, "error: {}", set_in(&self.error))?;
         if let Some(cause) = &self.cause {
-            write!(f, "\ncause: {}", cause.replace('\n', "\n       "))?;
+            write!(f, "\ncause: {}", set_in(cause))?;
         }
         if let Some(advice) = &self.advice {
-            write!(f, "\ntry:   {}", advice.replace('\n', "\n       "))?;
+            write!(f, "\ntry:   {}", set_in(advice))?;
         }
         Ok(())
     }
@@ -264,10 +266,11 @@ mod tests {
 
     #[test]
     fn a_failure_is_three_lines() {
-        let failure = Failure::new(Class::Io, "it broke").cause("it\nwas old").advice("a new one");
+        let failure =
+            Failure::new(Class::Io, "it \x1b[2Jbroke").cause("it\nwas old").advice("a new one");
         assert_eq!(
             failure.to_string(),
-            "error: it broke\ncause: it\n       was old\ntry:   a new one"
+            "error: it \\u{1b}[2Jbroke\ncause: it\n       was old\ntry:   a new one"
         );
     }
 

@@ -197,7 +197,7 @@ fn verify(path: &Path, as_json: bool) -> Result<(), Failure> {
         text.push_str(&line);
         text.push('\n');
     }
-    stdout::write(text.as_bytes())?;
+    stdout::write_text(&text)?;
     verdict(&reports)
 }
 

@@ -28,14 +28,38 @@ impl Shape {
         answer: &T,
         as_text: impl FnOnce(&T) -> String,
     ) -> Result<(), Failure> {
-        let text = if self.is_json() { json_line(answer) } else { as_text(answer) };
-        stdout::write(text.as_bytes())
+        if self.is_json() {
+            stdout::write(json_line(answer).as_bytes())
+        } else {
+            stdout::write_text(&as_text(answer))
+        }
     }
 }
 
-/// An answer as one line of JSON.
+/// An answer as one line of JSON, that moves no cursor either: JSON lets some controls stand.
 pub fn json_line<T: Serialize>(answer: &T) -> String {
-    let mut line = serde_json::to_string(answer).expect("an answer has text keys and plain values");
+    let written = serde_json::to_string(answer).expect("an answer has text keys and plain values");
+    let mut line = String::with_capacity(written.len() + 1);
+    for c in written.chars() {
+        if c.is_control() {
+            line.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            line.push(c);
+        }
+    }
     line.push('\n');
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_moves_no_cursor_and_is_read_back_the_same() {
+        let text = "\x1b[2J\u{9b}2J\x7f\né";
+        let line = json_line(&text);
+        assert_eq!(line.chars().filter(|c| c.is_control()).count(), 1, "the newline: {line:?}");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+    }
 }

@@ -2,6 +2,7 @@
 //! goes away.
 
 use super::{Class, Failure};
+use crate::model::escape;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -20,6 +21,12 @@ pub fn buffered() -> Result<BufWriter<File>, Failure> {
 pub fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut output = buffered()?;
     settle(output.write_all(bytes).and_then(|()| output.flush())).map(|_| ())
+}
+
+/// Writes text for people, with escapes where it would move the cursor: what is told of a node can
+/// hold what its clients made up.
+pub fn write_text(text: &str) -> Result<(), Failure> {
+    write(escape::lines(text).as_bytes())
 }
 
 /// Turns the outcome of a write into: go on (true), the reader has gone (false), or a failure.

@@ -3,6 +3,7 @@
 //! This room knows nobody. It does no I/O and holds no policy.
 
 mod clock;
+pub mod escape;
 mod record;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};

@@ -1,15 +1,13 @@
-//! What the view of a node's inside is joined with: who decides what is logged, where crash reports
-//! are, and who knows why something waits.
+//! What the view of a node's inside is joined with: who decides what is logged, and who knows
+//! why something waits.
 
 use crate::actors::explain::{Explanation, Facts, Subject, explain};
 use crate::actors::handle::PartitionHandle;
-use crate::actors::observer::{CrashStore, CrashSummary, Explainer, LogLevelControl};
-use crate::model::{Clock, with_causes};
+use crate::actors::observer::{Explainer, LogLevelControl};
+use crate::model::Clock;
 use crate::observe::{Complaints, Hub};
-use crate::ops::crash::{self, CrashFileError};
 use crate::ops::logger::{LevelSpec, LogControl};
 use crate::supervision::TreeHandle;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,25 +28,6 @@ impl LogLevelControl for OwnLogger {
 
     fn dropped(&self) -> u64 {
         self.0.dropped_count()
-    }
-}
-
-/// The directory of crash reports.
-pub(super) struct CrashDirectory(pub PathBuf);
-
-impl CrashStore for CrashDirectory {
-    fn list(&self) -> Result<Vec<CrashSummary>, String> {
-        let found = crash::list(&self.0).map_err(|error| with_causes(&error))?;
-        let newest_first = found.into_iter().rev();
-        Ok(newest_first.map(|one| CrashSummary { name: one.name, bytes: one.bytes }).collect())
-    }
-
-    fn read(&self, name: &str) -> Result<Option<String>, String> {
-        match crash::read(&self.0, name) {
-            Ok(text) => Ok(Some(text)),
-            Err(CrashFileError::NotAName { .. } | CrashFileError::Missing { .. }) => Ok(None),
-            Err(error) => Err(with_causes(&error)),
-        }
     }
 }
 

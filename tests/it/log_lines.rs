@@ -3,6 +3,8 @@
 use crate::harness::binary::{Binary, run, signal_to};
 use serde_json::Value;
 use std::fs::File;
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -51,6 +53,32 @@ fn levels_hold_for_actors_messages_and_libraries_and_change_with_sighup() {
     let node = Binary::start_logging_to(&data_dir, &flags, File::create(&log).unwrap());
 
     produce(&node);
+    // A client's mistakes are told without what it sent, whichever door they come by.
+    let body = format!(r#"{{"records":[{{"{CANARY}":1}}]}}"#);
+    let query = format!("/v1/topics/log/records?{CANARY}=1");
+    let offset = format!(r#"{{"record":{{"offset":"{CANARY}"}}}}"#);
+    for (method, path, body) in
+        [("POST", "/v1/topics/log/records", &*body), ("POST", "/", &*offset), ("GET", &*query, "")]
+    {
+        let (status, told) = node.http(method, path, body);
+        assert!(status == 400 && told.contains(CANARY), "the client is told all: {told}");
+    }
+    wait_for(&log, "the mistake", |line| {
+        line["reason"].as_str().is_some_and(|reason| reason.contains("no such request (line 1"))
+    });
+    let mut stream = TcpStream::connect(&node.http).unwrap();
+    stream.write_all(format!("{CANARY}\r\n\r\n").as_bytes()).unwrap();
+    let mistake = "it does not speak HTTP/1.1";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let told = loop {
+        let (_, told) = node.http("GET", "/observe/explain", "");
+        if told.contains(mistake) {
+            break told;
+        }
+        assert!(Instant::now() < deadline, "not noted: {told}");
+    };
+    assert!(told.contains("bad_client") && !told.contains(CANARY), "{told}");
+
     let append = wait_for(&log, "an append", |line| line["message"] == "Append");
     assert_eq!((actor(&append), &append["level"]), (LOG, &"trace".into()));
     assert_eq!((&append["msg"], &append["outcome"]), (&"message".into(), &"done".into()));

@@ -121,10 +121,10 @@ fn every_command_shows_a_node_under_load() {
     assert!(table.contains("\n        flush  ") && table.contains("MSG/S"), "{table}");
 
     // Twice the busiest, and then it ends.
-    let looks = told(&node, &["top", "--count", "2", "--interval", "100ms"]);
+    let looks = told(&node, &["top", "--count", "2", "--interval", "100ms", "--table"]);
     assert_eq!(looks.matches("PLACE").count(), 2, "{looks}");
     assert!(!looks.contains('\x1b'), "no terminal, no colours");
-    let looks = told(&node, &["top", "-n", "2", "-i", "50ms", "--json"]);
+    let looks = told(&node, &["top", "-n", "2", "-i", "50ms"]);
     let times: Vec<i64> = looks
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["time_ms"].as_i64().unwrap())

@@ -12,6 +12,7 @@ use duramen::node::{Node, Surroundings};
 use duramen::observe::Mishap;
 use duramen::ops::logger::{LoggerHandle, start_on};
 use duramen::ops::settings::{LogFormat, Settings};
+use duramen::wire::client::{Client, ClientOptions};
 use duramen::wire::pb::duramen::v1::{FetchRequest, ProduceRequest};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -327,6 +328,15 @@ fn a_client_that_sends_nonsense_is_named_with_its_last_mistake() {
         assert!(answers.message().await.unwrap().unwrap().error.is_none());
         let told = story.until_told(Reason::BadClient).await;
         assert!(told.sentence.contains("2 requests"), "{}", told.sentence);
+        // What an operator mistypes is no client's mistake.
+        let address = story.node.rpc_addr().to_string();
+        let mut operator = Client::connect(&address, ClientOptions::default()).await.unwrap();
+        operator.observer().tree("no/such/place").await.unwrap_err();
+        let told = story.until_told(Reason::BadClient).await;
+        assert!(told.sentence.contains("2 requests"), "{}", told.sentence);
+        operator.describe("no-such-topic").await.unwrap_err();
+        let told = story.until_told(Reason::BadClient).await;
+        assert!(told.sentence.contains("3 requests"), "though it came anew: {}", told.sentence);
         story.clock.jump(Duration::from_secs(61));
         assert!(!story.is_told(Reason::BadClient), "it is forgotten");
         story.end().await;

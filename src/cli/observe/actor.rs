@@ -1,7 +1,8 @@
 //! `duramen actor`: acts on a part of a running node, and tells what happens next.
 
 use super::table::align;
-use super::{Failure, NodeAddress, Shape, block_on, connect, failed};
+use super::{Failure, NodeAddress, Shape, asked, block_on, connect};
+use crate::model::escape::one_line;
 use crate::wire::pb::duramen::v1::{Action, CommandResponse};
 use clap::{Args, Subcommand};
 
@@ -44,7 +45,8 @@ pub fn run(args: ActorArgs) -> Result<(), Failure> {
     };
     let On { path, reason, shape, node } = on;
     let acted = block_on(async {
-        connect(&node).await?.act(action, &path, &reason).await.map_err(failed)
+        let mut observer = connect(&node).await?;
+        asked(&node, observer.act(action, &path, &reason)).await
     })?;
     shape.print(&acted, as_text)
 }
@@ -53,5 +55,5 @@ fn as_text(acted: &CommandResponse) -> String {
     let CommandResponse { path, affected, next } = acted;
     let rows: Vec<_> =
         affected.iter().map(|place| vec![place.path.clone(), place.state.clone()]).collect();
-    format!("{path}: {next}\n\n{}", align(&rows))
+    format!("{path}: {}\n\n{}", one_line(next), align(&rows))
 }

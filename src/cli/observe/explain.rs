@@ -1,7 +1,8 @@
 //! `duramen explain`: why something waits, since when, what will happen next and what to type.
 
 use super::table::time_ms;
-use super::{Failure, NodeAddress, Shape, block_on, connect, failed};
+use super::{Failure, NodeAddress, Shape, asked, block_on, connect};
+use crate::model::escape::one_line;
 use crate::wire::pb::duramen::v1::Explanation;
 use crate::wire::pb::duramen::v1::explain_request::Subject;
 use clap::{Args, Subcommand};
@@ -52,7 +53,10 @@ pub fn run(args: ExplainArgs) -> Result<(), Failure> {
         What::Partition { name, common } => (Subject::Partition(name), common),
         What::Actor { path, common } => (Subject::Actor(path), common),
     };
-    let told = block_on(async { connect(&node).await?.explain(subject).await.map_err(failed) })?;
+    let told = block_on(async {
+        let mut observer = connect(&node).await?;
+        asked(&node, observer.explain(subject)).await
+    })?;
     shape.print(&told, as_text)
 }
 
@@ -69,10 +73,11 @@ fn as_text(told: &Explanation) -> String {
 
 fn add(told: &Explanation, lines: &mut Vec<String>) {
     let since = told.since_ms.map(|ms| format!(", for {}", time_ms(Some(ms)))).unwrap_or_default();
-    lines.push(format!("{}: {} ({}{since})", told.subject, told.sentence, told.reason));
+    let Explanation { subject, sentence, reason, .. } = told;
+    lines.push(one_line(&format!("{subject}: {sentence} ({reason}{since})")).into_owned());
     for (label, text) in [("next", &told.next), ("try", &told.advice)] {
         if !text.is_empty() {
-            lines.push(format!("{:<6}{text}", format!("{label}:")));
+            lines.push(format!("{:<6}{}", format!("{label}:"), one_line(text)));
         }
     }
 }
@@ -80,6 +85,14 @@ fn add(told: &Explanation, lines: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_client_made_up_forges_no_line_and_moves_no_cursor() {
+        let sentence = "the last: x\ntry:  rm -r /\x1b[1A".into();
+        let text = as_text(&Explanation { sentence, ..Default::default() });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("x\\ntry:  rm -r /\\u{1b}[1A"), "{text}");
+    }
 
     #[test]
     fn an_explanation_is_a_sentence_then_what_comes_next_and_what_to_type() {

@@ -1,6 +1,6 @@
 //! `duramen log`: which lines a running node writes.
 
-use super::{Failure, NodeAddress, Shape, block_on, connect, failed};
+use super::{Failure, NodeAddress, Shape, asked, block_on, connect};
 use crate::ops::logger::LevelSpec;
 use crate::wire::pb::duramen::v1::LogLevels;
 use clap::{Args, Subcommand};
@@ -46,10 +46,9 @@ pub fn run(args: LogArgs) -> Result<(), Failure> {
     let levels = block_on(async {
         let mut observer = connect(&node).await?;
         match spec {
-            None => observer.log_levels().await,
-            Some(spec) => observer.set_log_levels(&spec).await,
+            None => asked(&node, observer.log_levels()).await,
+            Some(spec) => asked(&node, observer.set_log_levels(&spec)).await,
         }
-        .map_err(failed)
     })?;
     shape.print(&levels, as_text)
 }

@@ -1,8 +1,9 @@
 //! `duramen ps`: every place of a node's tree at a moment.
 
 use super::table::{align, dash, time, time_ms};
-use super::{Failure, NodeAddress, Shape, block_on, connect, failed};
+use super::{Failure, NodeAddress, Shape, asked, block_on, connect};
 use crate::model::Timestamp;
+use crate::model::escape::one_line;
 use crate::ops::logger::rfc3339;
 use crate::wire::pb::duramen::v1::{Place, TreeResponse};
 use clap::Args;
@@ -26,7 +27,10 @@ pub struct PsArgs {
 /// Asks the node and prints what it says.
 pub fn run(args: &PsArgs) -> Result<(), Failure> {
     let pattern = args.pattern.as_deref().unwrap_or_default();
-    let tree = block_on(async { connect(&args.node).await?.tree(pattern).await.map_err(failed) })?;
+    let tree = block_on(async {
+        let mut observer = connect(&args.node).await?;
+        asked(&args.node, observer.tree(pattern)).await
+    })?;
     args.shape.print(&tree, as_table)
 }
 
@@ -121,14 +125,14 @@ pub fn remarks(text: &mut String, places: &[Place]) {
         }
         told.push((&place.path, &place.reason));
         let since = place.since_ms.map(|ms| format!(" since {}", rfc3339(Timestamp(ms))));
-        let (path, state, reason) = (&place.path, &place.state, &place.reason);
+        let (path, state, reason) = (&place.path, &place.state, one_line(&place.reason));
         let since = since.unwrap_or_default();
         write!(text, "\n{path}: {state}{since}: {reason}\n").expect("a string takes any text");
     }
     for place in places {
         let exit = place.last_exit.as_ref().filter(|exit| *exit != ENDED_IN_ORDER);
         if let Some(exit) = exit.filter(|_| place.restarts > 0) {
-            write!(text, "\n{}: its last life {exit}\n", place.path).expect("text");
+            write!(text, "\n{}: its last life {}\n", place.path, one_line(exit)).expect("text");
         }
         if let Some(ms) = place.again_in_ms {
             let (path, wait) = (&place.path, time(ms.saturating_mul(1_000_000)));
@@ -156,7 +160,7 @@ mod tests {
         let log = Place { reason: partition.reason.clone(), ..log };
         let raft = Place {
             restarts: 1,
-            last_exit: Some("panicked at a.rs:1: no".into()),
+            last_exit: Some("panicked at a.rs:1: no\x1b[A\nnode: fine".into()),
             ..place("node/partitions/log/0/raft")
         };
         let places = vec![place("node"), place("node/partitions"), partition, log, flush, raft];
@@ -174,7 +178,10 @@ mod tests {
         assert!(text.contains("Write 1.50 ms"), "{text}");
         assert!(text.contains("\nnode/partitions/log/0: quarantined: fsync failed\n"), "{text}");
         assert_eq!(text.matches("fsync failed").count(), 1, "once for its whole domain: {text}");
-        assert!(text.contains("/raft: its last life panicked at a.rs:1: no\n"), "{text}");
+        assert!(
+            text.contains("/raft: its last life panicked at a.rs:1: no\\u{1b}[A\\nnode: fine\n"),
+            "{text}"
+        );
     }
 
     #[test]

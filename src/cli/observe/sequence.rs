@@ -18,14 +18,27 @@ const ANSWERS_MAX: usize = 64;
 /// An answer is given up when so many messages were sent after its request.
 const BEHIND_MAX: u64 = 16_384;
 
+/// What an answer waits for before it can be drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// The message of this number.
+    Id(u64),
+    /// The message in whose handling it was given, whatever its number.
+    Answering,
+}
+
 /// Gathers messages until those of one request are complete.
 #[derive(Debug)]
 pub struct Sequencer {
     slower_than_ns: u64,
     handled: BTreeMap<u64, Envelope>,
-    answers: VecDeque<Envelope>,
+    /// The number of the message that an actor took at a moment.
+    taken: BTreeMap<String, BTreeMap<u64, u64>>,
+    waiting: VecDeque<(Envelope, Missing)>,
     /// How many answers were given at the same moment: by when, how many.
     together: VecDeque<(u64, usize)>,
+    #[cfg(test)]
+    tries: std::cell::Cell<usize>,
 }
 
 impl Sequencer {
@@ -34,30 +47,59 @@ impl Sequencer {
         Self {
             slower_than_ns: u64::try_from(slower_than.as_nanos()).unwrap_or(u64::MAX),
             handled: BTreeMap::new(),
-            answers: VecDeque::new(),
+            taken: BTreeMap::new(),
+            waiting: VecDeque::new(),
             together: VecDeque::new(),
+            #[cfg(test)]
+            tries: std::cell::Cell::default(),
         }
     }
 
     /// Takes what a tap tells, in any order; the diagram once a request is complete.
     pub fn take(&mut self, told: Envelope) -> Option<String> {
+        let newest = self.handled.last_key_value().map_or(0, |(id, _)| *id).max(told.id);
+        self.waiting.retain(|(answer, _)| answer.id.saturating_add(BEHIND_MAX) >= newest);
         match told.answered_after_ns {
             Some(after_ns) => self.note_answer(told, after_ns),
-            None => {
-                self.handled.insert(told.id, told);
-                if self.handled.len() > HANDLED_MAX {
-                    self.handled.pop_first();
-                }
-            }
+            None => self.note_handled(told),
         }
-        let newest = self.handled.last_key_value().map_or(0, |(id, _)| *id);
-        self.answers.retain(|answer| answer.id + BEHIND_MAX >= newest);
-        // The newest first: what an old one lacks was most likely dropped.
-        self.answers.iter().rev().find_map(|answer| self.diagram(answer))
     }
 
-    fn note_answer(&mut self, answer: Envelope, after_ns: u64) {
-        let at = answer.sent_ns + after_ns;
+    fn note_handled(&mut self, told: Envelope) -> Option<String> {
+        let is_it = |(answer, missing): &(Envelope, Missing)| match missing {
+            Missing::Id(id) => *id == told.id,
+            Missing::Answering => is_answering(&told, answer),
+        };
+        // The newest first: what an old one lacks was most likely dropped.
+        let ready: Vec<usize> =
+            (0..self.waiting.len()).rev().filter(|at| is_it(&self.waiting[*at])).collect();
+        self.taken.entry(told.path.clone()).or_default().insert(taken_at(&told), told.id);
+        self.handled.insert(told.id, told);
+        if self.handled.len() > HANDLED_MAX {
+            self.forget_oldest();
+        }
+        for at in ready {
+            match self.diagram(&self.waiting[at].0) {
+                Ok(diagram) => return Some(diagram),
+                Err(missing) => self.waiting[at].1 = missing,
+            }
+        }
+        None
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((id, told)) = self.handled.pop_first() else { return };
+        let Some(taken) = self.taken.get_mut(&told.path) else { return };
+        if taken.get(&taken_at(&told)) == Some(&id) {
+            taken.remove(&taken_at(&told));
+        }
+        if taken.is_empty() {
+            self.taken.remove(&told.path);
+        }
+    }
+
+    fn note_answer(&mut self, answer: Envelope, after_ns: u64) -> Option<String> {
+        let at = answered_at(&answer);
         match self.together.back_mut().filter(|(known, _)| *known == at) {
             Some((_, count)) => *count += 1,
             None => self.together.push_back((at, 1)),
@@ -66,57 +108,76 @@ impl Sequencer {
             self.together.pop_front();
         }
         if after_ns < self.slower_than_ns {
-            return;
+            return None;
         }
-        self.answers.push_back(answer);
-        if self.answers.len() > ANSWERS_MAX {
-            self.answers.pop_front();
+        match self.diagram(&answer) {
+            Ok(diagram) => return Some(diagram),
+            Err(missing) => self.waiting.push_back((answer, missing)),
         }
+        if self.waiting.len() > ANSWERS_MAX {
+            self.waiting.pop_front();
+        }
+        None
     }
 
-    fn diagram(&self, answer: &Envelope) -> Option<String> {
-        let request = self.handled.get(&answer.id)?;
+    fn diagram(&self, answer: &Envelope) -> Result<String, Missing> {
+        #[cfg(test)]
+        self.tries.set(self.tries.get() + 1);
+        let request = self.handled.get(&answer.id).ok_or(Missing::Id(answer.id))?;
         let chain = self.chain(request, answer)?;
         let at = answered_at(answer);
         let together = self.together.iter().find(|(known, _)| *known == at);
-        Some(render(request, answer, &chain, together.map_or(1, |(_, count)| *count)))
+        Ok(render(request, answer, &chain, together.map_or(1, |(_, count)| *count)))
     }
 
     /// The messages from the request's arrival to its answer, in the order of their causes, without
-    /// the request itself; `None` while some are missing.
-    fn chain<'a>(&'a self, request: &Envelope, answer: &Envelope) -> Option<Vec<&'a Envelope>> {
-        let at = answered_at(answer);
+    /// the request itself; or the first that is missing.
+    fn chain<'a>(
+        &'a self,
+        request: &Envelope,
+        answer: &Envelope,
+    ) -> Result<Vec<&'a Envelope>, Missing> {
+        let taken = self.taken.get(&answer.path);
+        let last = taken.and_then(|taken| taken.range(..=answered_at(answer)).next_back());
+        let mut step = last
+            .and_then(|(_, id)| self.handled.get(id))
+            .filter(|told| is_answering(told, answer))
+            .ok_or(Missing::Answering)?;
         let mut chain = Vec::new();
-        let mut since = self.handled.range(request.id..).rev().map(|(_, told)| told);
-        let mut step = since.find(|told| {
-            let taken = taken_at(told);
-            told.path == answer.path && taken <= at && at <= taken + told.handled_ns
-        })?;
         while step.id != request.id {
             // What was in hand before the request came is another one's story.
             if taken_at(step) < taken_at(request) {
                 break;
             }
             chain.push(step);
-            match self.handled.get(&step.cause) {
-                Some(cause) => step = cause,
-                // What an actor sends by itself, as on a timer, has no cause.
-                None if step.cause == 0 => break,
-                None => return None,
+            // What an actor sends by itself, as on a timer, has no cause; and none comes after what
+            // it caused.
+            if step.cause == 0 || step.cause >= step.id {
+                break;
             }
+            step = self.handled.get(&step.cause).ok_or(Missing::Id(step.cause))?;
         }
         chain.reverse();
-        Some(chain)
+        Ok(chain)
     }
+}
+
+/// Whether the answer was given while this was handled.
+fn is_answering(told: &Envelope, answer: &Envelope) -> bool {
+    let (at, taken) = (answered_at(answer), taken_at(told));
+    told.id >= answer.id
+        && told.path == answer.path
+        && taken <= at
+        && at <= taken.saturating_add(told.handled_ns)
 }
 
 /// When a message's handler began, by the node's clock.
 fn taken_at(told: &Envelope) -> u64 {
-    told.sent_ns + told.waited_ns
+    told.sent_ns.saturating_add(told.waited_ns)
 }
 
 fn answered_at(answer: &Envelope) -> u64 {
-    answer.sent_ns + answer.answered_after_ns.unwrap_or_default()
+    answer.sent_ns.saturating_add(answer.answered_after_ns.unwrap_or_default())
 }
 
 /// Draws the request, what it led to, and its answer.
@@ -333,6 +394,31 @@ mod tests {
             story.push(flush[missing].clone());
             assert!(first(story).is_some(), "with {} in the end", flush[missing].message);
         }
+    }
+
+    #[test]
+    fn an_answer_is_tried_again_only_when_what_it_lacks_has_come() {
+        let mut sequencer = Sequencer::new(Duration::ZERO);
+        for id in 1..=ANSWERS_MAX as u64 {
+            let lost = told(id, 0, GRPC, RAFT, "Propose", id);
+            assert_eq!(sequencer.take(answer(&lost, 1_000_000 + id)), None);
+        }
+        let tries = sequencer.tries.get();
+        for id in 100..5_000 {
+            assert_eq!(sequencer.take(told(id, 0, RAFT, LOG, "Append", id)), None);
+        }
+        assert_eq!(sequencer.tries.get(), tries, "nothing of theirs has come");
+        assert_eq!(sequencer.take(told(7, 0, GRPC, RAFT, "Propose", 7)), None);
+        assert_eq!(sequencer.tries.get(), tries + 1, "that is the seventh's");
+    }
+
+    #[test]
+    fn causes_that_go_round_in_a_circle_end() {
+        let propose = told(10, 0, GRPC, RAFT, "Propose", 100);
+        let pump = told(11, 12, RAFT, RAFT, "Pump", 102);
+        let persisted = told(12, 11, LOG, RAFT, "Persisted", 105);
+        let story = [propose.clone(), pump, persisted, answer(&propose, 107)];
+        assert!(first(story).is_some());
     }
 
     #[test]

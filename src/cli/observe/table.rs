@@ -1,16 +1,19 @@
 //! Columns and units for people.
 
+use crate::model::escape::one_line;
 use std::fmt::Write;
 
-/// Aligns rows; the last cell of a row is not padded.
+/// Aligns rows, whose cells move no cursor; the last cell of a row is not padded.
 pub fn align(rows: &[Vec<String>]) -> String {
+    let plain = |row: &Vec<String>| row.iter().map(|cell| one_line(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(plain).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
     };
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             write!(line, "{cell:<width$}  ").expect("a string takes any text");
@@ -72,5 +75,6 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell_and_lines_end_clean() {
         let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
         assert_eq!(align(&[row("µµµ", "b"), row("c", "")]), "µµµ  b\nc\n");
+        assert_eq!(align(&[row("a\nb", "\x1bc"), row("d", "e")]), "a\\nb  \\u{1b}c\nd     e\n");
     }
 }

@@ -5,6 +5,7 @@ use super::sequence::Sequencer;
 use super::table::time;
 use super::{Class, Failure, NodeAddress, Shape, block_on, connect, failed, json_line, stdout};
 use crate::model::Timestamp;
+use crate::model::escape::one_line;
 use crate::ops::logger::rfc3339;
 use crate::ops::settings::parse_duration;
 use crate::wire::client::Tapped;
@@ -90,7 +91,7 @@ async fn follow(args: &TapArgs, mut tapped: Tapped) -> Result<(), Failure> {
             Err(error) => break Err(failed(error)),
         };
         for warning in told.warnings {
-            eprintln!("warning: {warning}");
+            eprintln!("warning: {}", one_line(&warning));
         }
         lost.note(told.dropped);
         for envelope in told.envelopes.iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
@@ -117,7 +118,7 @@ async fn sequence(args: &TapArgs, mut tapped: Tapped) -> Result<(), Failure> {
     while let Some(told) = tapped.next().await.map_err(failed)? {
         for envelope in told.envelopes {
             if let Some(diagram) = sequencer.take(envelope) {
-                return stdout::write(diagram.as_bytes());
+                return stdout::write_text(&diagram);
             }
         }
     }
@@ -178,6 +179,7 @@ fn as_text(envelope: &Envelope) -> String {
     if !envelope.shown.is_empty() && envelope.shown != *message {
         add(envelope.shown.clone());
     }
+    line = one_line(&line).into_owned();
     line.push('\n');
     line
 }

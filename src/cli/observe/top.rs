@@ -2,7 +2,8 @@
 
 use super::ps::{handling, headline, remarks, slowest};
 use super::table::align;
-use super::{Failure, NodeAddress, block_on, connect, failed, json_line, stdout};
+use super::{Failure, NodeAddress, Shape, asked, block_on, connect, json_line, stdout};
+use crate::model::escape;
 use crate::ops::settings::parse_duration;
 use crate::wire::pb::duramen::v1::{Place, TreeResponse};
 use clap::Args;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 /// Arguments of `duramen top`.
 #[derive(Debug, Args)]
+#[command(after_help = "As JSON: one object a look, as `duramen ps --json` prints it.")]
 pub struct TopArgs {
     /// Only places that this covers, as in partitions/**/log; a tail of a path is enough.
     #[arg(value_name = "PATH-GLOB")]
@@ -22,9 +24,8 @@ pub struct TopArgs {
     /// End after so many looks.
     #[arg(short = 'n', long, value_name = "LOOKS")]
     count: Option<u64>,
-    /// One JSON object a look, as `duramen ps --json` prints it.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    shape: Shape,
     #[command(flatten)]
     node: NodeAddress,
 }
@@ -53,7 +54,8 @@ pub fn run(args: &TopArgs) -> Result<(), Failure> {
 async fn look(args: &TopArgs) -> Result<(), Failure> {
     let mut observer = connect(&args.node).await?;
     let pattern = args.pattern.as_deref().unwrap_or_default();
-    let redraws = !args.json && std::io::stdout().is_terminal();
+    let is_json = args.shape.is_json();
+    let redraws = !is_json && std::io::stdout().is_terminal();
     let mut output = stdout::buffered()?;
     let mut ticks = tokio::time::interval(args.interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -61,11 +63,12 @@ async fn look(args: &TopArgs) -> Result<(), Failure> {
     let mut looks = 0;
     while args.count.is_none_or(|count| looks < count) {
         ticks.tick().await;
-        let tree = observer.tree(pattern).await.map_err(failed)?;
-        let text = match (args.json, redraws) {
+        let tree = asked(&args.node, observer.tree(pattern)).await?;
+        let table = || escape::lines(&as_table(&tree, before.as_ref())).into_owned();
+        let text = match (is_json, redraws) {
             (true, _) => json_line(&tree),
-            (false, true) => redrawn(&as_table(&tree, before.as_ref()), looks == 0),
-            (false, false) => format!("{}\n", as_table(&tree, before.as_ref())),
+            (false, true) => redrawn(&table(), looks == 0),
+            (false, false) => table() + "\n",
         };
         let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
         if !stdout::settle(written)? {

@@ -146,12 +146,25 @@ impl<D: Dialect> AckStream<D> {
         proposed
     }
 
+    /// Nothing more is answered.
+    fn give_up(&mut self) {
+        for (_, begun, _) in self.outstanding.drain(..) {
+            self.noted.calls.cancel(&begun);
+        }
+    }
+
     /// Notes that the client is told of a refusal: the first of a row says when to come back.
     fn told(&mut self, refusal: &Refusal) {
         let Some(after) = refusal.retry_after() else { return };
         let refusal = refusal.clone();
         let pause = self.pause.get_or_insert(Pause { refusal, until: None });
         pause.until = pause.until.or(Some(Instant::now() + after));
+    }
+}
+
+impl<D: Dialect> Drop for AckStream<D> {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }
 
@@ -189,7 +202,7 @@ impl<D: Dialect> Stream for AckStream<D> {
         let answer = this.dialect.answer(tag, outcome);
         if answer.is_err() {
             this.input = Input::Ended(None);
-            this.outstanding.clear();
+            this.give_up();
         }
         Poll::Ready(Some(answer))
     }

@@ -1,11 +1,10 @@
 //! Finds the service that a call's path names. The two log services are reached without a box
 //! or a routing table; the others are not on a hot path.
 
-use super::refusal::outcome_of;
-use super::reply::{ReplyBody, rewritten};
-use crate::frontends::calls::{Caller, Calls};
+use super::reply::{self, ReplyBody, rewritten};
+use crate::frontends::calls::{Caller, Calls, OpenCall};
+use crate::observe::Complaints;
 use crate::observe::metrics::{Method, Outcome};
-use crate::observe::{Begun, Complaints};
 use crate::wire::pb::duramen::v1::log_server as duramen;
 use crate::wire::pb::log::v1::log_server as book;
 use hyper::body::Incoming;
@@ -94,34 +93,38 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<Call> for Dispatch<B
         if let Some(client) = &self.client {
             call.extensions_mut().insert(client.clone());
         }
-        let noted = self.note(&mut call);
+        let open = self.note(&mut call);
         let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let reply = match service.map(|(name, _)| name) {
             Some(<duramen::LogServer<D> as NamedService>::NAME) => self.duramen.clone().call(call),
             Some(<book::LogServer<B> as NamedService>::NAME) => self.book.clone().call(call),
             Some(name) => match self.others.iter().find(|(known, _)| *known == name) {
-                Some((_, service)) => Box::pin(service.clone().oneshot(call)),
+                Some((_, service)) => {
+                    // What operators and probes mistype says nothing of a client of the log.
+                    let reply = Box::pin(service.clone().oneshot(call));
+                    return Replying { reply, client: None, open };
+                }
                 None => unimplemented(),
             },
             None => unimplemented(),
         };
-        Replying { reply, client: self.client.clone(), noted }
+        Replying { reply, client: self.client.clone(), open }
     }
 }
 
 impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
     /// Gives a call its number and its place in a trace. The requests of a produce stream are
     /// begun where they are read.
-    fn note(&self, call: &mut Call) -> Option<(Begun, Arc<Calls>)> {
+    fn note(&self, call: &mut Call) -> Option<OpenCall> {
         let method = Method::of_call(call.uri().path());
         let caller = Caller::of(call.headers());
         if method.counts_requests() {
             call.extensions_mut().insert(caller);
             return None;
         }
-        let begun = self.calls.begin(method, caller);
-        call.extensions_mut().insert(begun.call);
-        Some((begun, Arc::clone(&self.calls)))
+        let open = self.calls.open(method, caller);
+        call.extensions_mut().insert(open.call());
+        Some(open)
     }
 }
 
@@ -134,8 +137,8 @@ fn unimplemented() -> BoxFuture<Reply, Infallible> {
 pub struct Replying {
     reply: BoxFuture<Reply, Infallible>,
     client: Option<Client>,
-    /// Of a call that is counted as one.
-    noted: Option<(Begun, Arc<Calls>)>,
+    /// Of a call that is counted as one; until it is answered.
+    open: Option<OpenCall>,
 }
 
 impl Future for Replying {
@@ -143,11 +146,11 @@ impl Future for Replying {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Poll::Ready(Ok(reply)) = self.reply.as_mut().poll(cx) else { return Poll::Pending };
-        if let Some((begun, calls)) = self.noted.take() {
+        if let Some(open) = self.open.take() {
             // A call that is refused at once has its status in the head.
             let status = tonic::Status::from_header_map(reply.headers());
-            let outcome = status.as_ref().map_or(Outcome::Ok, |status| outcome_of(status.code()));
-            calls.finish(&begun, outcome, || {
+            let outcome = status.as_ref().map_or(Outcome::Ok, reply::outcome_of);
+            open.finish(outcome, || {
                 status.map_or_else(String::new, |status| status.message().to_owned())
             });
         }

@@ -4,8 +4,9 @@
 //! and nothing waits for it.
 
 use super::deadline;
+use super::dispatch::Client;
 use super::refusal::Refusal;
-use crate::actors::observer::{Action, ObserveApi, ObserveError};
+use crate::actors::observer::{Action, ObserveApi};
 use crate::actors::readiness::NodeInfo;
 use crate::frontends::drain::Drain;
 use crate::frontends::observe as words;
@@ -17,7 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 
 /// Messages that may wait for a tap's client where it does not say.
 const TAP_QUEUE_DEFAULT: u32 = 4096;
@@ -42,20 +43,6 @@ pub struct ObserveService {
     pub drain: Drain,
 }
 
-impl ObserveService {
-    /// Runs what reads files where it may wait for them.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&dyn ObserveApi) -> Result<T, ObserveError> + Send + 'static,
-    ) -> Result<T, Status> {
-        let observer = Arc::clone(&self.observer);
-        match tokio::task::spawn_blocking(move || read(&*observer)).await {
-            Ok(outcome) => outcome.map_err(|error| Refusal::from(error).into()),
-            Err(error) => Err(Status::internal(format!("the read was given up: {error}"))),
-        }
-    }
-}
-
 fn checked(text: String, what: &str) -> Result<String, Refusal> {
     if text.len() > TEXT_BYTES_MAX {
         let bytes = text.len();
@@ -63,6 +50,17 @@ fn checked(text: String, what: &str) -> Result<String, Refusal> {
         return Err(Refusal::invalid(message));
     }
     Ok(text)
+}
+
+/// Nobody proves who it is, so that whoever acts on the node must be on its machine. A call that
+/// came by no connection is of the process itself.
+fn from_this_machine(extensions: &Extensions) -> Result<(), Refusal> {
+    match extensions.get::<Client>() {
+        Some(Client { peer, .. }) if !peer.ip().to_canonical().is_loopback() => {
+            Err(Refusal::stranger(peer.ip()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn pattern(text: String) -> Result<Pattern, Refusal> {
@@ -132,6 +130,7 @@ impl pb::observe_server::Observe for ObserveService {
         &self,
         request: Request<pb::CommandRequest>,
     ) -> Result<Response<pb::CommandResponse>, Status> {
+        from_this_machine(request.extensions())?;
         let time = deadline::at_most(self.wait_max, request.metadata());
         let pb::CommandRequest { action, path, reason } = request.into_inner();
         let action = match pb::Action::try_from(action) {
@@ -161,29 +160,10 @@ impl pb::observe_server::Observe for ObserveService {
         &self,
         request: Request<pb::SetLogLevelsRequest>,
     ) -> Result<Response<pb::LogLevels>, Status> {
+        from_this_machine(request.extensions())?;
         let spec = checked(request.into_inner().spec, "specification")?;
         let levels = self.observer.set_log_levels(&spec).map_err(Refusal::from)?;
         Ok(Response::new(words::log_levels(levels)))
-    }
-
-    async fn list_crashes(
-        &self,
-        _: Request<pb::ListCrashesRequest>,
-    ) -> Result<Response<pb::ListCrashesResponse>, Status> {
-        let found = self.blocking(|observer| observer.crashes()).await?.into_iter();
-        let crashes =
-            found.map(|crash| pb::CrashSummary { name: crash.name, bytes: crash.bytes }).collect();
-        Ok(Response::new(pb::ListCrashesResponse { crashes }))
-    }
-
-    async fn get_crash(
-        &self,
-        request: Request<pb::GetCrashRequest>,
-    ) -> Result<Response<pb::GetCrashResponse>, Status> {
-        let name = checked(request.into_inner().name, "name")?;
-        let name = (!name.is_empty()).then_some(name);
-        let report = self.blocking(move |observer| observer.crash(name.as_deref())).await?;
-        Ok(Response::new(pb::GetCrashResponse { name: report.name, json: report.json }))
     }
 }
 
@@ -234,5 +214,36 @@ impl Tapping {
         }
         self.told = self.tap.dropped();
         Ok(Some(pb::TapResponse { envelopes, dropped: self.told, warnings: Vec::new() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Complaints;
+    use slog::{Logger, o};
+    use std::net::SocketAddr;
+    use tonic::Code;
+
+    fn call_of(peer: &str) -> Extensions {
+        let clock = Arc::new(crate::model::ManualClock::default());
+        let complaints = Complaints::new(clock, Logger::root(slog::Discard, o!()));
+        let peer: SocketAddr = peer.parse().unwrap();
+        let mut extensions = Extensions::new();
+        extensions.insert(Client { peer, complaints });
+        extensions
+    }
+
+    #[test]
+    fn only_callers_on_the_nodes_machine_may_act() {
+        for own in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert_eq!(from_this_machine(&call_of(own)), Ok(()), "{own}");
+        }
+        assert_eq!(from_this_machine(&Extensions::new()), Ok(()), "within the process");
+        for strange in ["192.0.2.1:1", "[2001:db8::1]:1", "[::ffff:192.0.2.1]:1", "0.0.0.0:1"] {
+            let status = Status::from(from_this_machine(&call_of(strange)).unwrap_err());
+            assert_eq!(status.code(), Code::PermissionDenied, "{strange}");
+            assert!(status.message().contains("do it there"), "{}", status.message());
+        }
     }
 }

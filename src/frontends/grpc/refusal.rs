@@ -6,6 +6,7 @@ use crate::frontends::topic::TopicError;
 use crate::observe::metrics::Outcome;
 use crate::wire::pb::duramen::v1 as pb;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -53,6 +54,15 @@ impl Refusal {
         Self { definite: false, ..Self::new(Code::DeadlineExceeded, "DEADLINE", message) }
     }
 
+    /// Acting on the node is for those on its machine.
+    pub fn stranger(peer: IpAddr) -> Self {
+        let message = format!(
+            "{peer} may look and not act: callers do not prove who they are, so only those on the \
+             node's own machine may; do it there, by its loopback address"
+        );
+        Self::new(Code::PermissionDenied, "NOT_THIS_MACHINE", message)
+    }
+
     /// Why, for people.
     pub fn message(&self) -> &str {
         &self.message
@@ -94,7 +104,10 @@ pub fn outcome_of(code: Code) -> Outcome {
         Code::InvalidArgument | Code::NotFound | Code::OutOfRange | Code::Unimplemented => {
             Outcome::Invalid
         }
-        Code::ResourceExhausted | Code::Unavailable | Code::FailedPrecondition => Outcome::Refused,
+        Code::ResourceExhausted
+        | Code::Unavailable
+        | Code::FailedPrecondition
+        | Code::PermissionDenied => Outcome::Refused,
         _ => Outcome::Failed,
     }
 }
@@ -156,8 +169,6 @@ impl From<ObserveError> for Refusal {
             ObserveError::NotNow { .. } => (Code::FailedPrecondition, "NOT_NOW"),
             ObserveError::TooManyTaps(_) => (Code::ResourceExhausted, "TOO_MANY_TAPS"),
             ObserveError::ForeignLogger => (Code::FailedPrecondition, "FOREIGN_LOGGER"),
-            ObserveError::UnknownCrash { .. } => (Code::NotFound, "UNKNOWN_CRASH"),
-            ObserveError::Unreadable { .. } => (Code::Internal, "IO"),
             ObserveError::Ended => (Code::Unavailable, "STOPPED"),
         };
         Self::new(code, reason, error.to_string())

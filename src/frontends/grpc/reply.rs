@@ -6,6 +6,8 @@
 //! limit the code that gRPC's other implementations give it.
 
 use super::dispatch::Client;
+use super::refusal;
+use crate::observe::metrics::Outcome;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -36,6 +38,15 @@ pub fn book_offset_out_of_range(offset: u64) -> Status {
     let mut status = Status::with_details(Code::Unknown, message, details);
     status.metadata_mut().insert(STATUS_WANTED, MetadataValue::from_static("404"));
     status
+}
+
+/// As what a call is counted that ends so: the book's own status is that of an offset that is not
+/// there.
+pub fn outcome_of(status: &Status) -> Outcome {
+    if status.metadata().contains_key(STATUS_WANTED) {
+        return Outcome::Invalid;
+    }
+    refusal::outcome_of(status.code())
 }
 
 /// Rewrites the status of a reply that has no body, and wraps the body of any other.
@@ -108,5 +119,25 @@ impl Body for ReplyBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::partition::ReadError;
+    use crate::frontends::grpc::refusal::Refusal;
+    use crate::model::Offset;
+
+    #[test]
+    fn an_offset_that_is_not_there_is_counted_alike_in_both_interfaces() {
+        let (offset, start, end) = (Offset(7), Offset(0), Offset(3));
+        let duramen: Status = Refusal::from(ReadError::OutOfRange { offset, start, end }).into();
+        for status in [duramen, book_offset_out_of_range(7)] {
+            // As dispatch sees it: written to headers and read back.
+            let head = status.into_http::<tonic::body::Body>();
+            let read = Status::from_header_map(head.headers()).unwrap();
+            assert_eq!(outcome_of(&read), Outcome::Invalid);
+        }
     }
 }

@@ -2,9 +2,10 @@
 //! GET; unknown fields, and what follows the first JSON value, are ignored; errors are plain text.
 
 use super::body;
-use super::error::{HttpError, Mistake};
+use super::error::{HttpError, Mistake, without_quotes};
+use super::measured;
 use super::serve::App;
-use crate::actors::partition::{PartitionApi, ReadError};
+use crate::actors::partition::{PartitionApi, ProduceError, ReadError};
 use crate::model::{Offset, Record};
 use crate::observe::Call;
 use axum::extract::{Request, State};
@@ -91,16 +92,18 @@ async fn produce<P: PartitionApi>(
     let request: Produce = decode(&body).map_err(bad_request)?;
     let value = request.record.unwrap_or_default().value;
     let record = Record::of_value(value, app.clock.wall());
-    let failed = |message: String| text(StatusCode::INTERNAL_SERVER_ERROR, &message);
     let proposed = {
         let _for_it = app.calls.enter(call);
         app.partition.propose_records(vec![record])
     };
-    let pending = proposed.map_err(|error| failed(error.to_string()))?;
+    let pending = proposed.map_err(not_stored)?;
     let acknowledged = tokio::time::timeout(app.limits.request_deadline, pending).await;
     let ack = acknowledged
-        .map_err(|_| failed("the deadline passed; the record may be stored".into()))?
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|_| {
+            let message = "the deadline passed; the record may be stored";
+            text(StatusCode::INTERNAL_SERVER_ERROR, message)
+        })?
+        .map_err(not_stored)?;
     Ok(json(&Produced { offset: ack.base_offset.0 }))
 }
 
@@ -120,6 +123,13 @@ async fn consume<P: PartitionApi>(app: &App<P>, body: Bytes) -> Result<Response,
     Ok(json(&Consumed { record: OutRecord { value, offset: offset.0 } }))
 }
 
+/// The book's server knows one status for this; as what it is counted tells more.
+fn not_stored(error: ProduceError) -> Response {
+    let mut response = text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
+    response.extensions_mut().insert(measured::outcome_of(HttpError::from(error).status));
+    response
+}
+
 /// Decodes the first JSON value of a body; `null` is a request with nothing set.
 fn decode<T: DeserializeOwned + Default>(body: &[u8]) -> serde_json::Result<T> {
     let mut decoder = serde_json::Deserializer::from_slice(body);
@@ -127,9 +137,8 @@ fn decode<T: DeserializeOwned + Default>(body: &[u8]) -> serde_json::Result<T> {
 }
 
 fn bad_request(error: serde_json::Error) -> Response {
-    let reason = error.to_string();
-    let mut response = text(StatusCode::BAD_REQUEST, &reason);
-    response.extensions_mut().insert(Mistake(reason));
+    let mut response = text(StatusCode::BAD_REQUEST, &error.to_string());
+    response.extensions_mut().insert(Mistake(without_quotes(&error)));
     response
 }
 

@@ -3,10 +3,23 @@
 use crate::actors::partition::{ProduceError, ReadError};
 use crate::frontends::topic::TopicError;
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, Uri, header};
+use serde_json::error::Category;
 use serde_json::json;
 use std::time::Duration;
+
+/// What the node's operator is told of a client's mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Noted {
+    /// The message.
+    Message,
+    /// This instead: the message quotes the request, which is nobody's to see but the client's.
+    Unquoted(String),
+    /// Nothing: it was an operator who asked.
+    Nothing,
+}
 
 /// An error on its way to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,18 +28,31 @@ pub struct HttpError {
     /// A word for programs, finer than the status.
     pub code: &'static str,
     pub message: String,
+    pub noted: Noted,
     pub retry_after: Option<Duration>,
 }
 
 impl HttpError {
     /// An error that a retry does not mend.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None }
+        Self { status, code, message: message.into(), noted: Noted::Message, retry_after: None }
     }
 
     /// The request makes no sense.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", message)
+    }
+
+    /// The body is not what it should be.
+    pub fn malformed(error: &serde_json::Error) -> Self {
+        let noted = Noted::Unquoted(without_quotes(error));
+        Self { noted, ..Self::invalid(error.to_string()) }
+    }
+
+    /// The query is not what it should be.
+    pub fn query(rejection: &QueryRejection) -> Self {
+        let noted = Noted::Unquoted("the query is not one that this path knows".into());
+        Self { noted, ..Self::invalid(rejection.body_text()) }
     }
 
     /// The pause as a header has it.
@@ -36,6 +62,17 @@ impl HttpError {
         let seconds = HeaderValue::from_str(&millis.div_ceil(1000).to_string());
         Some(seconds.expect("digits are a valid header value"))
     }
+}
+
+/// What is wrong with a body, by kind and place only.
+pub fn without_quotes(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        Category::Io => "cannot be read",
+        Category::Syntax => "is not JSON",
+        Category::Data => "is JSON, but no such request",
+        Category::Eof => "ends too early",
+    };
+    format!("the body {what} (line {}, column {})", error.line(), error.column())
 }
 
 /// Travels with a response whose request made no sense, and never leaves the process.
@@ -53,7 +90,12 @@ impl HttpError {
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let mistake = self.is_mistake().then(|| Mistake(self.message.clone()));
+        let mistake = match &self.noted {
+            _ if !self.is_mistake() => None,
+            Noted::Message => Some(Mistake(self.message.clone())),
+            Noted::Unquoted(words) => Some(Mistake(words.clone())),
+            Noted::Nothing => None,
+        };
         let millis = self.retry_after.map(|after| after.as_millis().max(1));
         let body = json!({"error": {
             "code": self.code,

@@ -18,11 +18,12 @@ pub async fn metrics<P: PartitionApi>(State(app): State<Arc<App<P>>>) -> impl In
 /// Lets the request through with its number and its place in a trace, and counts the answer.
 pub async fn note(State(calls): State<Arc<Calls>>, mut request: Request, next: Next) -> Response {
     let method = method_of(request.method(), request.uri().path());
-    let begun = calls.begin(method, Caller::of(request.headers()));
-    request.extensions_mut().insert(begun.call);
+    let open = calls.open(method, Caller::of(request.headers()));
+    request.extensions_mut().insert(open.call());
     let response = next.run(request).await;
     let status = response.status();
-    calls.finish(&begun, outcome_of(status), || status.to_string());
+    let known = response.extensions().get().copied();
+    open.finish(known.unwrap_or_else(|| outcome_of(status)), || status.to_string());
     response
 }
 
@@ -37,7 +38,8 @@ fn method_of(verb: &Verb, path: &str) -> Method {
     }
 }
 
-fn outcome_of(status: StatusCode) -> Outcome {
+/// Where the answer does not carry a finer one.
+pub fn outcome_of(status: StatusCode) -> Outcome {
     match status {
         StatusCode::TOO_MANY_REQUESTS
         | StatusCode::SERVICE_UNAVAILABLE

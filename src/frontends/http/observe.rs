@@ -1,7 +1,7 @@
 //! `/observe/tree` and `/observe/explain`: the inside of the node as JSON, for reading. This port is
 //! served by the control thread, so that it answers while a shard hangs.
 
-use super::error::HttpError;
+use super::error::{HttpError, Noted};
 use super::serve::App;
 use crate::actors::explain::Subject;
 use crate::actors::observer::{ObserveApi, ObserveError};
@@ -72,7 +72,7 @@ fn observer<P: PartitionApi>(app: &App<P>) -> Result<&dyn ObserveApi, HttpError>
 }
 
 fn odd_query(rejection: QueryRejection) -> HttpError {
-    HttpError::invalid(rejection.body_text())
+    HttpError { noted: Noted::Nothing, ..HttpError::query(&rejection) }
 }
 
 impl From<ObserveError> for HttpError {
@@ -84,10 +84,8 @@ impl From<ObserveError> for HttpError {
             ObserveError::NotNow { .. } => (StatusCode::CONFLICT, "not_now"),
             ObserveError::TooManyTaps(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_taps"),
             ObserveError::ForeignLogger => (StatusCode::CONFLICT, "foreign_logger"),
-            ObserveError::UnknownCrash { .. } => (StatusCode::NOT_FOUND, "unknown_crash"),
-            ObserveError::Unreadable { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "io"),
             ObserveError::Ended => (StatusCode::SERVICE_UNAVAILABLE, "stopped"),
         };
-        Self::new(status, code, error.to_string())
+        Self { noted: Noted::Nothing, ..Self::new(status, code, error.to_string()) }
     }
 }

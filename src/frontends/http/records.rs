@@ -63,7 +63,7 @@ pub async fn append<P: PartitionApi>(
     let limits = &app.limits;
     let body = body::read(body, limits.body_bytes_max, limits.request_deadline).await?;
     let request: Append =
-        serde_json::from_slice(&body).map_err(|error| HttpError::invalid(error.to_string()))?;
+        serde_json::from_slice(&body).map_err(|error| HttpError::malformed(&error))?;
     if request.records.is_empty() {
         return Err(HttpError::invalid("the request holds no records"));
     }
@@ -90,7 +90,7 @@ pub async fn read<P: PartitionApi>(
     query: Result<Query<Read>, QueryRejection>,
 ) -> Result<Json<Found>, HttpError> {
     topic::check(&topic, 0)?;
-    let Query(query) = query.map_err(|error| HttpError::invalid(error.body_text()))?;
+    let Query(query) = query.map_err(|error| HttpError::query(&error))?;
     let (partition, limits) = (&app.partition, &app.limits);
     partition.readable()?;
     let from = match (query.offset, query.time) {

@@ -144,10 +144,14 @@ impl<P: PartitionApi> HttpFrontend<P> {
             .run(|stream, peer| {
                 let router = noting(router.clone(), peer, Arc::clone(&complaints));
                 let (drain, logger) = (drain.clone(), logger.clone());
+                let complaints = Arc::clone(&complaints);
                 let stream = Accepted { stream, metrics: Arc::clone(&metrics) };
                 async move {
                     let served = serve_connection(stream, router, header_read_max, drain).await;
                     if let Err(error) = served {
+                        if error.is_parse() {
+                            complaints.note(peer, &format!("it does not speak HTTP/1.1: {error}"));
+                        }
                         debug!(logger, "connection ended"; "peer" => %peer, "error" => %error);
                     }
                 }

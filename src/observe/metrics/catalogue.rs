@@ -115,7 +115,8 @@ catalogue! {
         "Events of the tree that were lost before they were counted as exits.";
 
     REQUESTS = "duramen_requests_total" Counter "{request}" ["protocol", "method", "outcome"]
-        "Requests of clients that were answered; each request of a produce stream counts.";
+        "Requests of clients that have ended, of streams that read those whose first answer could be \
+         sent; each request of a produce stream counts.";
     REQUEST_DURATION = "duramen_request_duration_seconds" Histogram "s" ["protocol", "method"]
         "How long requests took; of streams that read, until the first answer can be sent.";
     REFUSALS = "duramen_refused_requests_total" Counter "{request}" ["reason"]

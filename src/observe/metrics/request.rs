@@ -105,11 +105,15 @@ pub enum Outcome {
     Refused,
     /// Something broke, or it is not known whether it was done.
     Failed,
+    /// It was not answered: the client went away, or its stream ended before. What it asked for may
+    /// have been done.
+    Cancelled,
 }
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Ok, Self::Invalid, Self::Refused, Self::Failed];
+    pub const ALL: [Self; 5] =
+        [Self::Ok, Self::Invalid, Self::Refused, Self::Failed, Self::Cancelled];
 
     /// The label's value.
     pub const fn name(self) -> &'static str {
@@ -118,6 +122,7 @@ impl Outcome {
             Self::Invalid => "invalid",
             Self::Refused => "refused",
             Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
         }
     }
 }

@@ -166,7 +166,7 @@ impl Layers {
         if (field.set)(&mut self.settings, text) {
             self.origins.insert(field.key, origin);
         } else {
-            self.wrong_kind(field, format!("\"{text}\""), origin);
+            self.wrong_kind(field, format!("\"{}\"", without_user(text)), origin);
         }
     }
 
@@ -249,6 +249,14 @@ impl Layers {
         }
         let Self { settings, origins, warnings, .. } = self;
         Ok(Loaded { settings, warnings, file, origins })
+    }
+}
+
+/// An address that is refused for its password is not refused by showing it.
+fn without_user(text: &str) -> String {
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://(not shown)@{host}"),
+        _ => text.to_owned(),
     }
 }
 

@@ -118,9 +118,18 @@ fn a_collector_is_named_by_an_address_that_can_be_reached_without_tls() {
     let endpoint = settings.telemetry.otlp_endpoint.unwrap();
     assert_eq!(endpoint.as_str(), "http://127.0.0.1:4317");
     assert_eq!(of("none").layer().unwrap().settings.telemetry.otlp_endpoint, None);
-    for url in ["https://collector:4317", "127.0.0.1:4317", "http://", "", "grpc://x"] {
+    for url in [
+        "https://collector:4317",
+        "127.0.0.1:4317",
+        "http://",
+        "",
+        "grpc://x",
+        "http://me:pass@host:4317",
+    ] {
         assert!(faults(&of(url)).contains("http://127.0.0.1:4317"), "{url}");
     }
+    let text = faults(&of("http://me:pass@host:4317"));
+    assert!(text.contains("http://(not shown)@host:4317") && !text.contains("pass@"), "{text}");
     let text = faults(&file("[telemetry]\ntraces_ratio = 1.5\n"));
     assert!(text.contains("telemetry.traces_ratio is 1.5: allowed is 0.0 to 1.0"), "{text}");
 }

@@ -289,14 +289,18 @@ impl Url {
 }
 
 impl Value for Option<Url> {
-    const EXPECTED: &'static str = "\"none\", or an address such as \"http://127.0.0.1:4317\"";
+    const EXPECTED: &'static str = "\"none\", or an address without user and password, such as \
+        \"http://127.0.0.1:4317\"";
 
     fn read(text: &str) -> Option<Self> {
         if text == "none" {
             return Some(None);
         }
         let uri: http::Uri = text.parse().ok()?;
-        (uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty()))
+        // Settings are shown, logged and written to crash reports: none may hold a secret.
+        let names_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        let is_http = uri.scheme_str() == Some("http");
+        (is_http && !names_user && uri.host().is_some_and(|host| !host.is_empty()))
             .then(|| Some(Url(text.into())))
     }
 

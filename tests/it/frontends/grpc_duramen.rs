@@ -6,7 +6,9 @@ use super::server::{NOW_MS, Server, until};
 use bytes::Bytes;
 use duramen::actors::partition::{PartitionState, ProduceError, ReadError};
 use duramen::frontends::grpc::RpcLimits;
+use duramen::observe::metrics::{Method, Outcome};
 use duramen::wire::pb::duramen::v1 as pb;
+use duramen::wire::pb::log::v1 as book;
 use pb::fetch_request::Position;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -348,4 +350,40 @@ async fn what_was_pipelined_behind_a_refusal_for_now_does_not_overtake_it() {
     until("it is taken again", || server.partition.release()).await;
     let response = responses.message().await.unwrap().unwrap();
     assert!(response.error.is_none() && response.base_offset == 1);
+}
+
+#[tokio::test]
+async fn what_its_client_does_not_wait_for_is_counted_as_cancelled() {
+    let server = Server::start().await;
+    server.partition.hold();
+    let cancelled = |method| server.metrics.requests(method, Outcome::Cancelled).get();
+    let mut client = server.duramen().await;
+
+    let mut waiting = client.clone();
+    let call = tokio::spawn(async move { waiting.produce_once(produce(0, &["a"])).await });
+    until("it is proposed", || server.partition.proposals() == 1).await;
+    assert_eq!(cancelled(Method::ProduceOnce), 0);
+    call.abort();
+    until("the call is counted", || cancelled(Method::ProduceOnce) == 1).await;
+
+    let (sender, receiver) = mpsc::channel(8);
+    for id in 1..=2 {
+        sender.send(produce(id, &["b"])).await.unwrap();
+    }
+    let responses = client.produce(ReceiverStream::new(receiver)).await.unwrap();
+    until("both are proposed", || server.partition.proposals() == 3).await;
+    assert_eq!(cancelled(Method::Produce), 0);
+    drop((responses, sender));
+    until("each request of the stream is counted", || cancelled(Method::Produce) == 2).await;
+    assert_eq!(server.metrics.requests(Method::Produce, Outcome::Ok).get(), 0);
+}
+
+#[tokio::test]
+async fn an_offset_past_the_end_is_counted_as_invalid_whichever_interface_is_asked() {
+    let server = Server::start().await;
+    let invalid = |method| server.metrics.requests(method, Outcome::Invalid).get();
+    server.book().await.consume(book::ConsumeRequest { offset: 9 }).await.unwrap_err();
+    assert_eq!(invalid(Method::BookConsume), 1);
+    server.duramen().await.fetch(fetch(Position::Offset(9))).await.unwrap_err();
+    assert_eq!(invalid(Method::Fetch), 1);
 }

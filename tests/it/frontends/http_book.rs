@@ -2,6 +2,8 @@
 
 use super::http_server::HttpServer;
 use duramen::actors::partition::ProduceError;
+use duramen::observe::metrics::{Method, Outcome};
+use std::time::Duration;
 
 #[tokio::test]
 async fn the_six_curl_commands_of_the_book_answer_byte_for_byte() {
@@ -76,4 +78,24 @@ async fn other_methods_are_not_allowed_other_paths_not_found_other_failures_500(
     server.partition.refuse_next(ProduceError::DiskFull { message: "disk is full".into() });
     let answer = server.send("POST", "/", "{}").await;
     assert_eq!((answer.status, answer.body.as_str()), (500, "disk is full\n"));
+}
+
+#[tokio::test]
+async fn what_is_refused_for_now_is_counted_as_that_though_the_book_knows_one_status() {
+    let server = HttpServer::start().await;
+    let counted =
+        || Outcome::ALL.map(|outcome| server.metrics.requests(Method::Book, outcome).get());
+    let (message, retry_after) = ("not now".to_owned(), Duration::from_millis(5));
+    for error in [
+        ProduceError::Overloaded { message: message.clone(), retry_after },
+        ProduceError::Restarting { message: message.clone(), retry_after },
+        ProduceError::Quarantined { message: message.clone() },
+    ] {
+        server.partition.refuse_next(error);
+        assert_eq!(server.send("POST", "/", "{}").await.status, 500);
+    }
+    server.partition.refuse_next(ProduceError::Unknown { message });
+    assert_eq!(server.send("POST", "/", "{}").await.status, 500);
+    let [ok, invalid, refused, failed, cancelled] = counted();
+    assert_eq!((ok, invalid, refused, failed, cancelled), (0, 0, 3, 1, 0));
 }

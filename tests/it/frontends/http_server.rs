@@ -7,7 +7,8 @@ use duramen::frontends::drain::{Drain, DrainSwitch};
 use duramen::frontends::http::{HttpFrontend, HttpLimits};
 use duramen::frontends::listener::ConnectionCounters;
 use duramen::model::{ManualClock, Timestamp};
-use duramen::observe::Complaints;
+use duramen::observe::metrics::Metrics;
+use duramen::observe::{Complaints, Instruments};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,6 +37,7 @@ pub struct HttpServer {
     pub address: SocketAddr,
     pub readiness: Arc<ReportedReadiness>,
     pub counters: Arc<ConnectionCounters>,
+    pub metrics: Arc<Metrics>,
     pub drain: DrainSwitch,
     pub serving: JoinHandle<std::io::Result<()>>,
 }
@@ -73,6 +75,8 @@ impl HttpServer {
         let readiness = Arc::<ReportedReadiness>::default();
         let counters = Arc::<ConnectionCounters>::default();
         let (drain_switch, drain) = Drain::channel();
+        let instruments = Instruments::default();
+        let metrics = Arc::clone(&instruments.metrics);
         let (node_id, rpc_addr) = ("node-under-test".to_owned(), String::new());
         let frontend = HttpFrontend {
             partition: partition.clone(),
@@ -86,12 +90,12 @@ impl HttpServer {
                 slog::Logger::root(slog::Discard, slog::o!()),
             ),
             observer: None,
-            instruments: duramen::observe::Instruments::default(),
-            measure: Arc::<duramen::observe::metrics::Metrics>::default(),
+            instruments,
+            measure: Arc::<Metrics>::default(),
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));
-        Self { partition, address, readiness, counters, drain: drain_switch, serving }
+        Self { partition, address, readiness, counters, metrics, drain: drain_switch, serving }
     }
 
     /// Sends a request as curl does with `-d`: with its content type, whatever the method.

@@ -7,7 +7,8 @@ use duramen::frontends::drain::{Drain, DrainSwitch};
 use duramen::frontends::grpc::{GrpcFrontend, HealthSwitch, RpcLimits};
 use duramen::frontends::listener::ConnectionCounters;
 use duramen::model::{ManualClock, Timestamp};
-use duramen::observe::Complaints;
+use duramen::observe::metrics::Metrics;
+use duramen::observe::{Complaints, Instruments};
 use duramen::wire::pb::duramen::v1::log_client::LogClient as DuramenClient;
 use duramen::wire::pb::log::v1::log_client::LogClient as BookClient;
 use std::net::{SocketAddr, TcpListener};
@@ -24,6 +25,7 @@ pub struct Server {
     pub address: SocketAddr,
     pub readiness: Arc<ReportedReadiness>,
     pub counters: Arc<ConnectionCounters>,
+    pub metrics: Arc<Metrics>,
     pub drain: DrainSwitch,
     pub serving: JoinHandle<std::io::Result<()>>,
 }
@@ -40,6 +42,8 @@ impl Server {
         let counters = Arc::<ConnectionCounters>::default();
         let readiness = Arc::<ReportedReadiness>::default();
         let (drain_switch, drain) = Drain::channel();
+        let instruments = Instruments::default();
+        let metrics = Arc::clone(&instruments.metrics);
         let node_id = "node-under-test".to_owned();
         let node = NodeInfo { node_id, rpc_addr: address.to_string(), version: "1.2.3".into() };
         let frontend = GrpcFrontend {
@@ -55,11 +59,11 @@ impl Server {
                 slog::Logger::root(slog::Discard, slog::o!()),
             ),
             observer: None,
-            instruments: duramen::observe::Instruments::default(),
+            instruments,
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));
-        Self { partition, address, readiness, counters, drain: drain_switch, serving }
+        Self { partition, address, readiness, counters, metrics, drain: drain_switch, serving }
     }
 
     pub async fn channel(&self) -> Channel {
