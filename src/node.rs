@@ -205,6 +205,7 @@ impl Node {
             instruments.clone(),
             Arc::clone(&hub),
             log_control,
+            Arc::clone(&crashes),
             started_at,
         );
         if let Some(telemetry) = &telemetry {

@@ -100,6 +100,12 @@ impl Entry {
         self.answer.map_or(self.handled_ns, |(_, after_ns)| after_ns)
     }
 
+    /// What is told of the message itself where its `Debug` was not made.
+    fn size(&self) -> String {
+        let Self { message, items, bytes, .. } = self;
+        format!("{message} of {items} items, {bytes} bytes")
+    }
+
     /// How it stands with the message, in one word.
     pub fn outcome_name(&self) -> &'static str {
         self.answer.map_or(self.outcome.name(), |(answer, _)| answer.name())
@@ -370,8 +376,8 @@ impl Recorder {
             let (kind, interest) = book.kind(message, &self.hub, &self.text);
             (slot, kind, interest)
         };
-        let interest = self.hub.admit(interest, taken_ns);
-        let shown = if interest.any() { show() } else { String::new() };
+        let (interest, is_shown) = self.hub.choose(self.hub.admit(interest, taken_ns));
+        let shown = is_shown.then(show);
         let scope = enter(Scope {
             actor: self.path,
             message: stamp.id,
@@ -398,7 +404,7 @@ impl Recorder {
             entry.answer = Some((answer, now_ns.saturating_sub(entry.sent_ns)));
             let entry = *entry;
             let (_, interest) = book.kind(entry.message, &self.hub, &self.text);
-            let interest = self.hub.admit(interest, now_ns);
+            let (interest, _) = self.hub.choose(self.hub.admit(interest, now_ns));
             if interest.any() {
                 let (path, shown) = (Arc::clone(&self.text), String::new());
                 self.hub.tell(interest, Seen { path, entry, shown });
@@ -495,6 +501,7 @@ impl Recorder {
             // As it was handled: an answer is told of by itself.
             let entry = Entry { answer: None, ..*entry };
             drop(book);
+            let shown = shown.unwrap_or_else(|| entry.size());
             self.hub.tell(interest, Seen { path: Arc::clone(&self.text), entry, shown });
         }
     }
@@ -553,7 +560,8 @@ struct At {
     id: MessageId,
     taken_ns: u64,
     interest: Interest,
-    shown: String,
+    /// Its `Debug`, where it was made.
+    shown: Option<String>,
 }
 
 /// A message in hand. Dropped while its handler unwinds, it is noted as panicked.

@@ -234,7 +234,8 @@ struct Birth<A: Child> {
 
 impl<A: Child> Birth<A> {
     async fn live(self) {
-        let Self { notice, mailbox, orders, killed, pulse, factory, mailbox_len_max, logger } = self;
+        let Self { notice, mailbox, orders, killed, pulse, factory, mailbox_len_max, logger } =
+            self;
         // Moved first, so dropped last: whatever else there is of the life is gone by then.
         let notice = notice;
         let notes = Arc::clone(&notice.notes);
