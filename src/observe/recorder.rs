@@ -100,12 +100,6 @@ impl Entry {
         self.answer.map_or(self.handled_ns, |(_, after_ns)| after_ns)
     }
 
-    /// What is told of the message itself where its `Debug` was not made.
-    fn size(&self) -> String {
-        let Self { message, items, bytes, .. } = self;
-        format!("{message} of {items} items, {bytes} bytes")
-    }
-
     /// How it stands with the message, in one word.
     pub fn outcome_name(&self) -> &'static str {
         self.answer.map_or(self.outcome.name(), |(answer, _)| answer.name())

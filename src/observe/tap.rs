@@ -49,6 +49,14 @@ pub struct Seen {
     pub shown: String,
 }
 
+impl Entry {
+    /// What is told of the message itself where its `Debug` was not made.
+    pub(super) fn size(&self) -> String {
+        let Self { message, items, bytes, .. } = self;
+        format!("{message} of {items} items, {bytes} bytes")
+    }
+}
+
 /// What a tap is to be told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TapFilter {
