@@ -204,6 +204,7 @@ impl Node {
             instruments.clone(),
             Arc::clone(&hub),
             log_control,
+            Arc::clone(&crashes),
             started_at,
         );
         if let Some(telemetry) = &telemetry {

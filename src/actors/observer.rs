@@ -10,7 +10,7 @@ pub use place::{InHand, PlaceKind, PlaceReport, TreeReport};
 use super::explain::{Explanation, Subject};
 use crate::model::{Clock, Disposition};
 use crate::observe::{Hub, Pattern, Tap, TapFilter, TooManyTaps};
-use crate::supervision::{ActorPath, Kind, State, TreeError, TreeHandle, TreeStatus};
+use crate::supervision::{ActorPath, State, TreeError, TreeHandle, TreeStatus};
 use slog::{Logger, info};
 use std::fmt;
 use std::future::Future;
@@ -18,6 +18,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A longer text is taken for no name of anything.
+const NAME_BYTES_MAX: usize = 4096;
+/// What partitions are below.
+const PARTITIONS: &str = "partitions/";
 /// The tree answers before every state shows what was decided: so often, and with this pause, it
 /// is looked at before it is told how things stand.
 const LOOKS_MAX: u32 = 100;
@@ -222,6 +226,21 @@ impl Observer {
         self.places().into_iter().map(|place| place.path).collect()
     }
 
+    /// Explains the partition that is at this path.
+    fn explain_partition(&self, path: &str) -> Result<Explanation, ObserveError> {
+        let explained = |path: &str| {
+            let (_, name) = path.split_once(PARTITIONS)?;
+            self.explainer.explain(&Subject::Partition(name.into()))
+        };
+        explained(path).ok_or_else(|| {
+            // A place within a partition: that one was meant, or the actor.
+            let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+            let nearest = above.filter(|above| explained(above).is_some()).next_back();
+            let nearest = nearest.map(str::to_owned);
+            ObserveError::UnknownPlace { path: format!("partition {path}"), nearest }
+        })
+    }
+
     fn log_control(&self) -> Result<&dyn LogLevelControl, ObserveError> {
         self.log_levels.as_deref().ok_or(ObserveError::ForeignLogger)
     }
@@ -247,8 +266,10 @@ fn doubts(filter: &TapFilter, hub: &Hub) -> Vec<String> {
 
 impl ObserveApi for Observer {
     fn tree(&self, pattern: Option<&Pattern>) -> Result<TreeReport, ObserveError> {
+        self.hub.tell_of_unlogged();
         let mut places = self.places();
         if let Some(pattern) = pattern {
+            check_len(&pattern.to_string())?;
             let paths: Vec<String> = places.iter().map(|place| place.path.clone()).collect();
             resolve::check_pattern(pattern, &paths)?;
             places.retain(|place| pattern.covers(&place.path));
@@ -258,11 +279,14 @@ impl ObserveApi for Observer {
             places,
             taps: self.hub.taps(),
             tap_dropped: self.hub.dropped(),
-            log_dropped: self.log_levels.as_ref().map_or(0, |control| control.dropped()),
+            log_dropped: self.log_levels.as_ref().map_or(0, |control| control.dropped())
+                + self.hub.unlogged(),
         })
     }
 
     fn tap(&self, filter: TapFilter) -> Result<OpenTap, ObserveError> {
+        check_len(&filter.pattern.to_string())?;
+        filter.messages.iter().try_for_each(|name| check_len(name))?;
         resolve::check_pattern(&filter.pattern, &self.paths())?;
         let warnings = doubts(&filter, &self.hub);
         Ok(OpenTap { tap: self.hub.tap(filter)?, warnings })
@@ -273,10 +297,14 @@ impl ObserveApi for Observer {
             Subject::Node => Subject::Node,
             // A partition is a place too: what is meant by a wrong name is found in the same way.
             Subject::Partition(name) => {
-                resolve::place(&self.paths(), &format!("partitions/{name}"))?;
-                Subject::Partition(name)
+                check_len(&name)?;
+                let path = resolve::place(&self.paths(), &format!("{PARTITIONS}{name}"))?;
+                return self.explain_partition(&path);
             }
-            Subject::Actor(path) => Subject::Actor(resolve::place(&self.paths(), &path)?),
+            Subject::Actor(path) => {
+                check_len(&path)?;
+                Subject::Actor(resolve::place(&self.paths(), &path)?)
+            }
         };
         let unknown = |path: String| ObserveError::UnknownPlace { path, nearest: None };
         self.explainer.explain(&subject).ok_or_else(|| match subject {
@@ -290,6 +318,7 @@ impl ObserveApi for Observer {
         let (places, entrance) = (self.places(), self.entrance.clone());
         Box::pin(async move {
             let paths: Vec<String> = places.iter().map(|place| place.path.clone()).collect();
+            check_len(&place)?;
             let path = resolve::place(&paths, &place)?;
             let is_worker = |place: &&PlaceReport| place.kind == PlaceKind::Worker;
             if places.iter().filter(is_worker).any(|worker| worker.path == path) {
@@ -320,7 +349,7 @@ impl ObserveApi for Observer {
                 }
                 tokio::time::sleep(LOOK_INTERVAL).await;
             }
-            let affected = affected(&tree.status(), &at);
+            let affected = affected(&tree.status(), &at, &tree.fault_domain(&at));
             let next = what_next(action, &path, &affected);
             Ok(Acted { path, affected, next })
         })
@@ -342,6 +371,19 @@ impl ObserveApi for Observer {
     }
 }
 
+/// Refuses what is too long to be a name, before it is held against anything.
+fn check_len(text: &str) -> Result<(), ObserveError> {
+    if text.len() <= NAME_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the name takes {} bytes, and no name takes more than {NAME_BYTES_MAX}: `duramen ps` shows \
+         the names there are",
+        text.len()
+    );
+    Err(ObserveError::Invalid { message })
+}
+
 fn refused(error: TreeError, action: Action) -> ObserveError {
     match error {
         TreeError::Unknown { path } => {
@@ -359,26 +401,22 @@ fn refused(error: TreeError, action: Action) -> ObserveError {
     }
 }
 
-/// The place, and those of its fault domain that are not running: an actor's siblings, or all that
-/// is below a supervisor.
-fn affected(root: &TreeStatus, path: &ActorPath) -> Vec<(String, &'static str)> {
-    fn gather(
-        at: &TreeStatus,
-        path: &ActorPath,
-        is_within: bool,
-        found: &mut Vec<(String, &'static str)>,
-    ) {
-        let is_it = |child: &TreeStatus| child.kind == Kind::Actor && child.path == *path;
-        let is_parent = at.children.iter().any(is_it);
-        if at.path == *path || is_within && at.state != State::Running {
+/// The place, and those of its fault domain that are not running.
+fn affected(
+    root: &TreeStatus,
+    path: &ActorPath,
+    domain: &ActorPath,
+) -> Vec<(String, &'static str)> {
+    let mut found = Vec::new();
+    let mut places = vec![root];
+    while let Some(at) = places.pop() {
+        places.extend(at.children.iter().rev());
+        let is_with_it =
+            at.path != *domain && at.path.is_within(domain) && at.state != State::Running;
+        if at.path == *path || is_with_it {
             found.push((at.path.to_string(), place::state_name(&at.state)));
         }
-        for child in &at.children {
-            gather(child, path, is_within || is_parent || at.path == *path, found);
-        }
     }
-    let mut found = Vec::new();
-    gather(root, path, false, &mut found);
     found
 }
 
@@ -408,6 +446,7 @@ fn what_next(action: Action, path: &str, affected: &[(String, &'static str)]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervision::Kind;
 
     fn status(path: &str, kind: Kind, state: State, children: Vec<TreeStatus>) -> TreeStatus {
         TreeStatus {
@@ -432,14 +471,16 @@ mod tests {
         let partition = status("node/p", Kind::Supervisor, State::Running, pair);
         let other = actor("node/other", State::Stopping);
         let root = status("node", Kind::Supervisor, State::Running, vec![partition, other]);
-        let found = affected(&root, &"node/p/raft".into());
+        let found = affected(&root, &"node/p/raft".into(), &"node/p".into());
         assert_eq!(
             found,
             [("node/p/log".to_owned(), "stopping"), ("node/p/raft".to_owned(), "stopping")]
         );
         assert!(what_next(Action::Restart, "node/p/raft", &found).contains("one other place"));
-        let found = affected(&root, &"node/p".into());
+        let found = affected(&root, &"node/p".into(), &"node/p".into());
         assert_eq!(found.len(), 3, "{found:?}");
+        let alone = affected(&root, &"node/other".into(), &"node/other".into());
+        assert_eq!(alone, [("node/other".to_owned(), "stopping")], "of itself alone");
     }
 
     #[test]

@@ -8,13 +8,12 @@ use crate::model::Timestamp;
 use crate::observe::metrics::catalogue as of;
 use crate::observe::metrics::{Measure, Protocol, Snapshot};
 use crate::observe::{Hub, Instruments};
+use crate::ops::crash::{CrashCounts, CrashStore};
 use crate::ops::logger::LogControl;
 use crate::ops::telemetry::process;
-use crate::supervision::{Event, EventKind, ExitReason, Kind, State, TreeHandle, TreeStatus};
+use crate::supervision::{ExitReason, Kind, State, TreeHandle, TreeStatus};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::TryRecvError;
+use std::sync::{Arc, OnceLock};
 
 const STATES: [PartitionState; 5] = [
     PartitionState::Serving,
@@ -23,8 +22,6 @@ const STATES: [PartitionState; 5] = [
     PartitionState::Quarantined,
     PartitionState::Stopped,
 ];
-
-const EXIT_REASONS: [&str; 6] = ["normal", "panic", "failed", "killed", "hung", "abandoned"];
 
 /// See the module.
 pub(super) struct Readings {
@@ -35,13 +32,8 @@ pub(super) struct Readings {
     pub rpc: Arc<ConnectionCounters>,
     pub http: Arc<ConnectionCounters>,
     pub started_at: Timestamp,
-    tree: OnceLock<(TreeHandle, Mutex<Exits>)>,
-}
-
-/// Exits so far, by kind of actor and reason. Events of the tree are taken up at each reading.
-struct Exits {
-    events: Receiver<Event>,
-    counts: BTreeMap<(String, &'static str), u64>,
+    crashes: Arc<CrashStore>,
+    tree: OnceLock<TreeHandle>,
 }
 
 impl Readings {
@@ -50,6 +42,7 @@ impl Readings {
         instruments: Instruments,
         hub: Arc<Hub>,
         log_control: Option<LogControl>,
+        crashes: Arc<CrashStore>,
         started_at: Timestamp,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -60,14 +53,14 @@ impl Readings {
             rpc: Arc::default(),
             http: Arc::default(),
             started_at,
+            crashes,
             tree: OnceLock::new(),
         })
     }
 
     /// The tree runs.
     pub fn started(&self, tree: &TreeHandle) {
-        let exits = Exits { events: tree.subscribe(), counts: BTreeMap::new() };
-        self.tree.get_or_init(|| (tree.clone(), Mutex::new(exits)));
+        self.tree.get_or_init(|| tree.clone());
     }
 
     fn read_partition(&self, snapshot: &mut Snapshot) {
@@ -112,28 +105,24 @@ impl Readings {
     /// Restarts, exits and quarantines. Gives back the kinds by path.
     fn read_tree(&self, snapshot: &mut Snapshot) -> BTreeMap<String, Kind> {
         let mut kinds = BTreeMap::new();
-        let Some((tree, exits)) = self.tree.get() else { return kinds };
-        let mut by_kind: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let Some(tree) = self.tree.get() else { return kinds };
+        let mut by_kind: BTreeMap<String, u64> = BTreeMap::new();
         let root = tree.status();
         let mut places: Vec<&TreeStatus> = vec![&root];
         while let Some(place) = places.pop() {
             places.extend(&place.children);
             kinds.insert(place.path.to_string(), place.kind);
             if place.kind == Kind::Actor {
-                let (restarts, quarantined) =
-                    by_kind.entry(last_step(place.path.as_str()).to_owned()).or_default();
-                *restarts += place.restarts;
+                let quarantined = by_kind.entry(place.path.name().to_owned()).or_default();
                 *quarantined += u64::from(matches!(place.state, State::Quarantined { .. }));
             }
         }
-        let mut exits = exits.lock().unwrap_or_else(PoisonError::into_inner);
-        let missed = exits.take_up(&kinds);
-        self.instruments.metrics.events_missed.add(missed);
-        for (actor, (restarts, quarantined)) in &by_kind {
-            snapshot.number(&of::RESTARTS, &[actor], *restarts as f64);
+        let tally = tree.tally();
+        for (actor, quarantined) in &by_kind {
+            snapshot.number(&of::RESTARTS, &[actor], tally.restarts(actor) as f64);
             snapshot.number(&of::QUARANTINED, &[actor], *quarantined as f64);
-            for reason in EXIT_REASONS {
-                let count = exits.counts.get(&(actor.clone(), reason)).copied().unwrap_or(0);
+            for reason in ExitReason::KINDS {
+                let count = tally.exits(actor, reason);
                 snapshot.number(&of::EXITS, &[actor, reason], count as f64);
             }
         }
@@ -170,52 +159,32 @@ impl Readings {
     }
 }
 
-impl Exits {
-    /// Counts the exits since the last time; gives back how many events were lost.
-    fn take_up(&mut self, kinds: &BTreeMap<String, Kind>) -> u64 {
-        let mut missed = 0;
-        loop {
-            match self.events.try_recv() {
-                Ok(Event { path, kind: EventKind::Exited { reason }, .. }) => {
-                    if kinds.get(path.as_str()) == Some(&Kind::Actor) {
-                        let actor = last_step(path.as_str()).to_owned();
-                        *self.counts.entry((actor, reason_name(&reason))).or_default() += 1;
-                    }
-                }
-                Ok(_) => {}
-                Err(TryRecvError::Lagged(count)) => missed += count,
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return missed,
-            }
-        }
-    }
-}
-
 impl Measure for Readings {
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
         self.read_process(&mut snapshot);
         self.read_connections(&mut snapshot);
         let kinds = self.read_tree(&mut snapshot);
-        // After the tree: reading it counts the events that were missed.
         self.read_partition(&mut snapshot);
         self.read_recorders(&mut snapshot, &kinds);
         let lines = self.log_control.as_ref().map_or(0, LogControl::dropped_count);
         snapshot.number(&of::LINES_DROPPED, &[], lines as f64);
+        // The end of a burst is told of here, where no later message does it.
+        self.hub.tell_of_unlogged();
+        snapshot.number(&of::UNLOGGED, &[], self.hub.unlogged() as f64);
+        let CrashCounts { written, suppressed, dropped, failed } = self.crashes.counts();
+        for (outcome, count) in [
+            ("written", written),
+            ("suppressed", suppressed),
+            ("dropped", dropped),
+            ("failed", failed),
+        ] {
+            snapshot.number(&of::CRASH_REPORTS, &[outcome], count as f64);
+        }
         snapshot
     }
 }
 
 fn last_step(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
-}
-
-fn reason_name(reason: &ExitReason) -> &'static str {
-    match reason {
-        ExitReason::Normal => "normal",
-        ExitReason::Panic { .. } => "panic",
-        ExitReason::Failed { .. } => "failed",
-        ExitReason::Killed => "killed",
-        ExitReason::Hung { .. } => "hung",
-        ExitReason::Abandoned => "abandoned",
-    }
 }

@@ -9,6 +9,7 @@
 mod call;
 mod complaints;
 mod crash;
+mod mailbox;
 mod message;
 pub mod metrics;
 mod path;
@@ -27,6 +28,7 @@ pub use crash::{
     CrashEvent, CrashReason, CrashReport, CrashSink, Frames, InHand, PastExit, REPORT_EXITS_MAX,
     REPORT_MESSAGES_MAX, REPORT_RECORDERS_MAX, RecorderDump,
 };
+pub use mailbox::Mailbox;
 pub use message::{Mail, MailLoad, MessageId, Stamp};
 pub use path::PathId;
 pub use pattern::Pattern;

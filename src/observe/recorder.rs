@@ -252,7 +252,10 @@ pub struct Recorder {
     clock: Arc<dyn Clock>,
     hub: Arc<Hub>,
     entries_max: usize,
-    mailbox: AtomicI64,
+    /// Of a worker's queue.
+    queue: AtomicI64,
+    /// Of the mailbox of the present life.
+    mailbox: Mutex<Arc<AtomicI64>>,
     wait: OnceLock<Arc<WaitCell>>,
     has_planned: AtomicBool,
     planned: Mutex<Vec<Planned>>,
@@ -268,7 +271,8 @@ impl Recorder {
             clock,
             hub,
             entries_max: entries_max.max(1),
-            mailbox: AtomicI64::new(0),
+            queue: AtomicI64::new(0),
+            mailbox: Mutex::default(),
             wait: OnceLock::new(),
             has_planned: AtomicBool::new(false),
             planned: Mutex::default(),
@@ -306,17 +310,28 @@ impl Recorder {
         self.wait.get().map(|cell| cell.get())
     }
 
-    /// Notes that a message is on its way into the mailbox.
+    /// Says where the messages in the mailbox of the life that now begins are counted.
+    pub(super) fn count_in(&self, waiting: &Arc<AtomicI64>) {
+        *self.mailbox.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(waiting);
+    }
+
+    fn waiting(&self) -> u64 {
+        let mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = mailbox.load(Ordering::Relaxed) + self.queue.load(Ordering::Relaxed);
+        waiting.max(0) as u64
+    }
+
+    /// Notes that a message is on its way into the queue of a worker, which has no lives.
     pub fn sent(&self) {
         if super::IS_ON {
-            self.mailbox.fetch_add(1, Ordering::Relaxed);
+            self.queue.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Notes that a message has left the mailbox: it is handled now, or never will be.
+    /// Notes that a message has left that queue.
     pub fn left(&self) {
         if super::IS_ON {
-            self.mailbox.fetch_sub(1, Ordering::Relaxed);
+            self.queue.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -355,8 +370,8 @@ impl Recorder {
             let (kind, interest) = book.kind(message, &self.hub, &self.text);
             (slot, kind, interest)
         };
-        let interest = self.hub.admit(interest, taken_ns);
-        let shown = if interest.any() { show() } else { String::new() };
+        let (interest, is_shown) = self.hub.choose(self.hub.admit(interest, taken_ns));
+        let shown = is_shown.then(show);
         let scope = enter(Scope {
             actor: self.path,
             message: stamp.id,
@@ -383,7 +398,7 @@ impl Recorder {
             entry.answer = Some((answer, now_ns.saturating_sub(entry.sent_ns)));
             let entry = *entry;
             let (_, interest) = book.kind(entry.message, &self.hub, &self.text);
-            let interest = self.hub.admit(interest, now_ns);
+            let (interest, _) = self.hub.choose(self.hub.admit(interest, now_ns));
             if interest.any() {
                 let (path, shown) = (Arc::clone(&self.text), String::new());
                 self.hub.tell(interest, Seen { path, entry, shown });
@@ -403,7 +418,7 @@ impl Recorder {
         let now_ns = self.now_ns();
         let book = self.book();
         Reading {
-            mailbox: self.mailbox.load(Ordering::Relaxed).max(0) as u64,
+            mailbox: self.waiting(),
             handled: book.handled,
             per_second: book.window.read(now_ns),
             handling: book.handling,
@@ -480,6 +495,7 @@ impl Recorder {
             // As it was handled: an answer is told of by itself.
             let entry = Entry { answer: None, ..*entry };
             drop(book);
+            let shown = shown.unwrap_or_else(|| entry.size());
             self.hub.tell(interest, Seen { path: Arc::clone(&self.text), entry, shown });
         }
     }
@@ -538,7 +554,8 @@ struct At {
     id: MessageId,
     taken_ns: u64,
     interest: Interest,
-    shown: String,
+    /// Its `Debug`, where it was made.
+    shown: Option<String>,
 }
 
 /// A message in hand. Dropped while its handler unwinds, it is noted as panicked.

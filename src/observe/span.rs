@@ -101,15 +101,12 @@ pub struct Tracer {
     threshold: Option<u64>,
     ids: AtomicU64,
     clock: Arc<dyn Clock>,
-    /// Wall time at monotonic zero (nanoseconds since 1970 UTC).
-    epoch_ns: u64,
 }
 
 impl Tracer {
     /// A tracer that records nothing, with times of this clock.
     pub fn off(clock: Arc<dyn Clock>) -> Self {
-        let epoch_ns = epoch_ns(&*clock);
-        Self { sink: None, threshold: None, ids: AtomicU64::new(0), clock, epoch_ns }
+        Self { sink: None, threshold: None, ids: AtomicU64::new(0), clock }
     }
 
     /// A tracer that samples this share (0 to 1) of what comes without a context. `seed` tells its
@@ -117,8 +114,7 @@ impl Tracer {
     pub fn new(sink: Arc<dyn SpanSink>, ratio: f64, seed: u64, clock: Arc<dyn Clock>) -> Self {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
         let threshold = (ratio > 0.0).then_some((ratio.min(1.0) * u64::MAX as f64) as u64);
-        let epoch_ns = epoch_ns(&*clock);
-        Self { sink: Some(sink), threshold, ids: AtomicU64::new(seed), clock, epoch_ns }
+        Self { sink: Some(sink), threshold, ids: AtomicU64::new(seed), clock }
     }
 
     /// Whether anything can be recorded.
@@ -219,7 +215,9 @@ impl Tracer {
         error: Option<Cow<'static, str>>,
     ) {
         let Some(sink) = &self.sink else { return };
-        let wall = |at: Duration| self.epoch_ns.saturating_add(nanos(at));
+        // Anew for each span: wall time is set right while a node runs.
+        let epoch_ns = epoch_ns(&*self.clock);
+        let wall = |at: Duration| epoch_ns.saturating_add(nanos(at));
         let (start_ns, end_ns) = (wall(from), wall(to));
         sink.submit(SpanRecord {
             name,
@@ -291,6 +289,7 @@ impl Instruments {
     }
 }
 
+/// Wall time at monotonic zero (nanoseconds since 1970 UTC), as of now.
 fn epoch_ns(clock: &dyn Clock) -> u64 {
     let wall_ms = u64::try_from(clock.wall().0).unwrap_or(0);
     (wall_ms * 1_000_000).saturating_sub(nanos(clock.monotonic()))
@@ -323,6 +322,36 @@ mod tests {
 
     fn incoming(sampled: bool) -> Option<TraceContext> {
         Some(TraceContext { trace_id: 5, span_id: 6, sampled })
+    }
+
+    /// A clock whose wall time is set right by somebody.
+    #[derive(Debug, Default)]
+    struct SetRight {
+        ticking: ManualClock,
+        by_ms: std::sync::atomic::AtomicI64,
+    }
+
+    impl Clock for SetRight {
+        fn monotonic(&self) -> Duration {
+            self.ticking.monotonic()
+        }
+
+        fn wall(&self) -> crate::model::Timestamp {
+            crate::model::Timestamp(self.ticking.wall().0 + self.by_ms.load(Ordering::SeqCst))
+        }
+    }
+
+    #[test]
+    fn a_span_has_the_wall_time_that_holds_when_it_is_recorded() {
+        let (kept, clock) = (Arc::<Kept>::default(), Arc::<SetRight>::default());
+        let tracer = Tracer::new(Arc::clone(&kept) as _, 1.0, 7, Arc::clone(&clock) as _);
+        let instruments = Instruments { tracer: Arc::new(tracer), ..Instruments::default() };
+        clock.by_ms.store(5_000, Ordering::SeqCst);
+        let begun = instruments.begin(Method::Produce, None);
+        clock.ticking.advance(Duration::from_millis(20));
+        instruments.finish(&begun, Outcome::Ok, String::new);
+        let span = kept.0.lock().unwrap()[0].clone();
+        assert_eq!((span.start_ns, span.end_ns), (5_000_000_000, 5_020_000_000));
     }
 
     #[test]

@@ -44,8 +44,17 @@ pub struct Seen {
     pub path: Arc<str>,
     /// What is known of it.
     pub entry: Entry,
-    /// The message's `Debug`; empty where only its answer is told.
+    /// The message's `Debug`, or how large it is where only taps for slow messages look; empty
+    /// where only its answer is told.
     pub shown: String,
+}
+
+impl Entry {
+    /// What is told of the message itself where its `Debug` was not made.
+    pub(super) fn size(&self) -> String {
+        let Self { message, items, bytes, .. } = self;
+        format!("{message} of {items} items, {bytes} bytes")
+    }
 }
 
 /// What a tap is to be told.
@@ -75,9 +84,19 @@ impl TapFilter {
 
 struct Line {
     number: u64,
+    /// Its bit in [`Interest::taps`].
+    bit: u16,
     filter: TapFilter,
     queue: mpsc::Sender<Arc<Seen>>,
     counts: Arc<Counts>,
+}
+
+impl Line {
+    /// Whether the next message that it may have is one of its sample.
+    fn samples(&self) -> bool {
+        let number = self.counts.seen.fetch_add(1, Ordering::Relaxed);
+        self.filter.sample <= 1 || number.is_multiple_of(self.filter.sample)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -152,14 +171,18 @@ impl LineRate {
         let mut untold = 0;
         if self.window.swap(window, Ordering::Relaxed) != window {
             self.lines.store(0, Ordering::Relaxed);
-            let refused = self.refused.load(Ordering::Relaxed);
-            untold = refused - self.told.swap(refused, Ordering::Relaxed).min(refused);
+            untold = self.take_untold();
         }
         let is_admitted = self.lines.fetch_add(1, Ordering::Relaxed) < per_second_max.div_ceil(10);
         if !is_admitted {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         (is_admitted, untold)
+    }
+
+    fn take_untold(&self) -> u64 {
+        let refused = self.refused.load(Ordering::Relaxed);
+        refused - self.told.swap(refused, Ordering::Relaxed).min(refused)
     }
 }
 
@@ -177,8 +200,8 @@ pub struct Hub {
     dropped: AtomicU64,
 }
 
-/// As many taps as may be open at once.
-const TAPS_MAX: usize = 16;
+/// As many taps as may be open at once: each has a bit.
+const TAPS_MAX: usize = u16::BITS as usize;
 
 /// There are as many taps as there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -222,7 +245,9 @@ impl Hub {
         if lines.len() >= self.taps_max {
             return Err(TooManyTaps { max: self.taps_max });
         }
-        lines.push(Line { number, filter, queue: sender, counts: Arc::clone(&counts) });
+        let taken = lines.iter().fold(0_u16, |taken, line| taken | line.bit);
+        let bit = 1 << taken.trailing_ones();
+        lines.push(Line { number, bit, filter, queue: sender, counts: Arc::clone(&counts) });
         drop(lines);
         self.attention.changed();
         Ok(Tap { number, queue, counts, hub: Arc::clone(self) })
@@ -267,8 +292,27 @@ impl Hub {
             Some(filter) => filter.wants(path, message),
             None => self.logger.is_trace_enabled(),
         };
-        let tap = self.lines().iter().any(|line| line.filter.wants(path, message));
-        Interest { log, tap }
+        let lines = self.lines();
+        let wanting = lines.iter().filter(|line| line.filter.wants(path, message));
+        Interest { log, taps: wanting.fold(0, |taps, line| taps | line.bit) }
+    }
+
+    /// What is left of an interest in one message once every tap that samples has chosen, and
+    /// whether the message is to be shown in full. Taps for slow messages choose when it is known
+    /// how long it took: for them alone nothing is rendered that nobody may want.
+    pub(super) fn choose(&self, interest: Interest) -> (Interest, bool) {
+        let (mut taps, mut is_shown) = (0, interest.log);
+        if interest.taps != 0 {
+            for line in self.lines().iter().filter(|line| line.bit & interest.taps != 0) {
+                if !line.filter.slower_than.is_zero() {
+                    taps |= line.bit;
+                } else if line.samples() {
+                    taps |= line.bit;
+                    is_shown = true;
+                }
+            }
+        }
+        (Interest { taps, ..interest }, is_shown)
     }
 
     /// What is left of an interest once the log has had its share of this second.
@@ -277,11 +321,21 @@ impl Hub {
             return interest;
         }
         let (is_admitted, untold) = self.rate.admit(self.limits.lines_per_second_max, now_ns);
+        self.warn_of_unlogged(untold);
+        Interest { log: is_admitted, ..interest }
+    }
+
+    fn warn_of_unlogged(&self, untold: u64) {
         if untold > 0 {
             warn!(self.logger, "messages were not logged: there were too many";
                 "messages" => untold, "per_second_max" => self.limits.lines_per_second_max);
         }
-        Interest { log: is_admitted, ..interest }
+    }
+
+    /// Logs how many messages were not logged, where nobody was told yet: for whoever reads the
+    /// counts, as a burst that ended has no later message that tells of it.
+    pub fn tell_of_unlogged(&self) {
+        self.warn_of_unlogged(self.rate.take_untold());
     }
 
     /// Messages that were to be logged and were too many, since the beginning.
@@ -289,23 +343,23 @@ impl Hub {
         self.rate.refused.load(Ordering::Relaxed)
     }
 
-    /// Tells everybody who looks.
+    /// Tells everybody who looks, after [`Hub::choose`].
     pub(super) fn tell(&self, interest: Interest, seen: Seen) {
         if interest.log {
             self.log(&seen);
         }
-        if !interest.tap {
+        if interest.taps == 0 {
             return;
         }
-        let seen = Arc::new(seen);
         let took = Duration::from_nanos(seen.entry.took_ns());
-        for line in &*self.lines() {
+        let seen = Arc::new(seen);
+        for line in self.lines().iter().filter(|line| line.bit & interest.taps != 0) {
+            // Another tap may have taken the bit of one that was closed meanwhile.
             if !line.filter.wants(&seen.path, seen.entry.message) || took < line.filter.slower_than
             {
                 continue;
             }
-            let number = line.counts.seen.fetch_add(1, Ordering::Relaxed);
-            if line.filter.sample > 1 && !number.is_multiple_of(line.filter.sample) {
+            if !line.filter.slower_than.is_zero() && !line.samples() {
                 continue;
             }
             if line.queue.try_send(Arc::clone(&seen)).is_err() {
@@ -340,11 +394,12 @@ impl fmt::Debug for Hub {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Interest {
     pub(super) log: bool,
-    pub(super) tap: bool,
+    /// A bit for each tap.
+    pub(super) taps: u16,
 }
 
 impl Interest {
     pub(super) fn any(self) -> bool {
-        self.log || self.tap
+        self.log || self.taps != 0
     }
 }

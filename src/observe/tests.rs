@@ -206,6 +206,38 @@ async fn a_tap_for_slow_messages_sees_them_by_the_time_of_their_answer_too() {
     assert_eq!((seen.entry.outcome_name(), seen.entry.took_ns()), ("unknown", 21_000_000));
 }
 
+/// Goal: a message is rendered only for who is going to see it. Method: its `Debug` counts.
+#[tokio::test]
+async fn nothing_is_rendered_for_a_tap_that_does_not_choose_the_message() {
+    let desk = desk(8);
+    let rendered = std::cell::Cell::new(0);
+    let pass = |took_ms| {
+        let stamp = Stamp::now(&*desk.clock);
+        let load = MailLoad { items: 2, bytes: 9 };
+        let handled = desk.raft.begin(&stamp, "Append", load, || {
+            rendered.set(rendered.get() + 1);
+            "Append(shown)".into()
+        });
+        desk.manual.advance(Duration::from_millis(took_ms));
+        drop(handled);
+    };
+    let mut sampled = desk.hub.tap(TapFilter { sample: 5, ..desk.filter("**") }).unwrap();
+    (0..10).for_each(|_| pass(1));
+    assert_eq!(rendered.get(), 2, "one of five");
+    assert_eq!(sampled.next().await.unwrap().shown, "Append(shown)");
+    drop(sampled);
+    let slower_than = Duration::from_millis(10);
+    let mut slow = desk.hub.tap(TapFilter { slower_than, ..desk.filter("**") }).unwrap();
+    (0..10).for_each(|_| pass(1));
+    pass(20);
+    assert_eq!(rendered.get(), 2, "nothing for a tap that wants slow ones");
+    let seen = slow.next().await.unwrap();
+    assert_eq!((&*seen.shown, seen.entry.took_ns()), ("Append of 2 items, 9 bytes", 20_000_000));
+    let _all = desk.hub.tap(desk.filter("**")).unwrap();
+    pass(20);
+    assert_eq!(slow.next().await.unwrap().shown, "Append(shown)", "another had it made");
+}
+
 #[test]
 fn taps_are_limited() {
     let desk = desk(8);
@@ -240,6 +272,11 @@ fn messages_beyond_the_rate_are_counted_and_not_logged() {
     burst();
     assert_eq!((logged.count(Level::Trace), logged.count(Level::Warning)), (20, 1));
     assert_eq!(raft.reading().handled, 30, "all are recorded");
+    // The burst is over: no message comes that would tell of its end.
+    hub.tell_of_unlogged();
+    assert_eq!((logged.count(Level::Warning), hub.unlogged()), (2, 10));
+    hub.tell_of_unlogged();
+    assert_eq!(logged.count(Level::Warning), 2, "told once");
 }
 
 /// Counts lines by level.

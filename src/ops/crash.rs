@@ -17,6 +17,7 @@ use crate::ops::settings::fields::FIELDS;
 use serde::Serialize;
 use slog::{Logger, info, warn};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -149,18 +150,20 @@ impl CrashStore {
             };
             let Some(report) = next else { return self.tell_of_dropped() };
             let path = report.path.clone();
-            match self.write(report) {
-                Ok(name) => {
+            // A backtrace that cannot be told must not end the writing: the next one waits for it.
+            let error = match catch_unwind(AssertUnwindSafe(|| self.write(report))) {
+                Ok(Ok(name)) => {
                     self.state().counts.written += 1;
                     info!(self.logger, "a crash report was written"; "actor" => path,
                         "report" => name);
+                    continue;
                 }
-                Err(error) => {
-                    self.state().counts.failed += 1;
-                    warn!(self.logger, "a crash report cannot be written"; "actor" => path,
-                        "error" => crate::model::with_causes(&error));
-                }
-            }
+                Ok(Err(error)) => crate::model::with_causes(&error),
+                Err(_) => "making it panicked".to_owned(),
+            };
+            self.state().counts.failed += 1;
+            warn!(self.logger, "a crash report cannot be written"; "actor" => path,
+                "error" => error);
         }
     }
 

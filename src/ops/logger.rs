@@ -32,8 +32,8 @@ use slog_async::{AsyncCore, AsyncGuard};
 use std::fmt;
 use std::io::{IsTerminal, LineWriter, Write};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Lines that may wait for the writer of standard error.
 const LINES_WAITING_MAX: usize = 2048;
@@ -67,6 +67,7 @@ pub fn start_on(
     let shared = Arc::new(Shared {
         most_detailed: AtomicUsize::new(spec.most_detailed().as_usize()),
         spec: ArcSwap::from_pointee(spec),
+        setting: Mutex::default(),
         attention: Arc::default(),
         has_library: AtomicBool::new(false),
         dropped: AtomicU64::new(0),
@@ -171,8 +172,11 @@ impl MessageFilter for LogControl {
 impl Shared {
     fn set_spec(&self, spec: LevelSpec) {
         let most_detailed = spec.most_detailed().as_usize();
+        // Two who set it at once must not leave one's spec with the other's level.
+        let setting = self.setting.lock().unwrap_or_else(PoisonError::into_inner);
         self.spec.store(Arc::new(spec));
         self.most_detailed.store(most_detailed, Ordering::Release);
+        drop(setting);
         self.attention.changed();
         if self.has_library.load(Ordering::Acquire) {
             library::levels_changed();
@@ -183,6 +187,8 @@ impl Shared {
 #[derive(Debug)]
 struct Shared {
     spec: ArcSwap<LevelSpec>,
+    /// Held while the spec and its most detailed level change together.
+    setting: Mutex<()>,
     /// The spec's most detailed level as a number: all that a line nobody wants costs.
     most_detailed: AtomicUsize,
     /// Tells the recorders that the spec has changed.

@@ -2,7 +2,7 @@
 //! and recorded when it is handled.
 
 use super::seat::Child;
-use crate::observe::{IS_ON, Mail, Mishap, Recorder, Stamp};
+use crate::observe::{IS_ON, Mail, Mailbox, Mishap, Stamp};
 use actix::Handler;
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 /// [`super::Line`], [`super::Seat::notify`]. Opened by what `receives!` writes.
 pub struct Envelope<M> {
     stamp: Stamp,
-    /// The receiver's; `None` in a build that records nothing.
-    recorder: Option<Arc<Recorder>>,
+    /// Where it lies; `None` in a build that records nothing.
+    mailbox: Option<Arc<Mailbox>>,
     /// Taken when it is opened.
     message: Option<M>,
 }
@@ -23,11 +23,11 @@ impl<M: Mail> actix::Message for Envelope<M> {
 
 impl<M: Mail> Envelope<M> {
     /// Stamps a message that the calling thread sends now.
-    pub(super) fn seal(message: M, recorder: &Arc<Recorder>) -> Self {
-        let stamp = Stamp::now(&**recorder.clock());
-        recorder.sent();
-        let recorder = IS_ON.then(|| Arc::clone(recorder));
-        Self { stamp, recorder, message: Some(message) }
+    pub(super) fn seal(message: M, mailbox: &Arc<Mailbox>) -> Self {
+        let stamp = Stamp::now(&**mailbox.recorder().clock());
+        mailbox.sent();
+        let mailbox = IS_ON.then(|| Arc::clone(mailbox));
+        Self { stamp, mailbox, message: Some(message) }
     }
 
     /// Lets the actor handle what is inside, on record.
@@ -37,8 +37,9 @@ impl<M: Mail> Envelope<M> {
         M: actix::Message<Result = ()>,
     {
         let Some(message) = self.message.take() else { return };
-        let Some(recorder) = self.recorder.take() else { return actor.handle(message, context) };
-        recorder.left();
+        let Some(mailbox) = self.mailbox.take() else { return actor.handle(message, context) };
+        mailbox.left();
+        let recorder = mailbox.recorder();
         let show = || format!("{message:?}");
         let handled = recorder.begin(&self.stamp, M::NAME, message.load(), show);
         match recorder.mishap(M::NAME) {
@@ -54,8 +55,8 @@ impl<M: Mail> Envelope<M> {
 impl<M> Drop for Envelope<M> {
     /// A mailbox that is dropped with messages in it, or a refusal.
     fn drop(&mut self) {
-        if let Some(recorder) = &self.recorder {
-            recorder.left();
+        if let Some(mailbox) = &self.mailbox {
+            mailbox.left();
         }
     }
 }

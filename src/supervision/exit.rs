@@ -48,6 +48,10 @@ impl ExitReason {
         *self != Self::Normal
     }
 
+    /// All names that [`ExitReason::kind`] gives.
+    pub const KINDS: [&'static str; 6] =
+        ["normal", "panic", "failed", "killed", "hung", "abandoned"];
+
     /// The name in reports.
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -10,7 +10,7 @@ use super::run::{Inbox, Input};
 use super::seat::{Child, Seat};
 use super::slot::{Account, Live, Slot, locked, run_as};
 use super::{ActorRef, Admission, ChildSpec, ExitReason, Load};
-use crate::observe::{self, Reading, Recorder, Scope};
+use crate::observe::{self, Mailbox, Reading, Recorder, Scope};
 use actix::dev::ContextFut;
 use actix::fut::{ActorStreamExt, wrap_stream};
 use actix::{ActorContext, AsyncContext, Context};
@@ -169,6 +169,7 @@ impl<A: Child> Runner for Typed<A> {
                 notes: Arc::clone(&notes),
                 inbox: inbox.clone(),
             },
+            mailbox: Mailbox::of_new_life(&self.slot.vitals.recorder),
             orders: obeyed,
             killed,
             pulse: Arc::clone(&pulse),
@@ -222,6 +223,7 @@ impl<A: Child> Drop for Notice<A> {
 /// All that a life needs to begin, on its way to its thread.
 struct Birth<A: Child> {
     notice: Notice<A>,
+    mailbox: Arc<Mailbox>,
     orders: mpsc::UnboundedReceiver<Order>,
     killed: oneshot::Receiver<()>,
     pulse: Arc<Pulse>,
@@ -232,7 +234,8 @@ struct Birth<A: Child> {
 
 impl<A: Child> Birth<A> {
     async fn live(self) {
-        let Self { notice, orders, killed, pulse, factory, mailbox_len_max, logger } = self;
+        let Self { notice, mailbox, orders, killed, pulse, factory, mailbox_len_max, logger } =
+            self;
         // Moved first, so dropped last: whatever else there is of the life is gone by then.
         let notice = notice;
         let notes = Arc::clone(&notice.notes);
@@ -245,6 +248,7 @@ impl<A: Child> Birth<A> {
             me: ActorRef::new(Arc::clone(&notice.slot)),
             generation: notice.generation,
             notes: Arc::clone(&notes),
+            mailbox: Arc::clone(&mailbox),
             clock: Arc::clone(&notice.slot.vitals.clock),
             logger,
         };
@@ -267,7 +271,7 @@ impl<A: Child> Birth<A> {
             Err(reason) => notes.settle(reason),
             Ok((addr, actor)) => {
                 let (generation, account) = (notice.generation, Arc::clone(&notes.account));
-                notice.slot.publish(Live { generation, addr, account });
+                notice.slot.publish(Live { generation, addr, account, mailbox });
                 let life = Life {
                     notice: &notice,
                     actor: Some(actor),

@@ -2,7 +2,7 @@
 
 use super::seat::Child;
 use super::{Envelope, Receives};
-use crate::observe::{Mail, Recorder};
+use crate::observe::{Mail, Mailbox};
 use actix::Addr;
 use std::fmt;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use std::sync::Arc;
 /// recovered since says nothing about the new one. Cheap to clone; callable from any thread.
 pub struct Line<A: Child> {
     addr: Addr<A>,
-    recorder: Arc<Recorder>,
+    mailbox: Arc<Mailbox>,
 }
 
 impl<A: Child> Line<A> {
-    pub(super) fn new(addr: Addr<A>, recorder: Arc<Recorder>) -> Self {
-        Self { addr, recorder }
+    pub(super) fn new(addr: Addr<A>, mailbox: Arc<Mailbox>) -> Self {
+        Self { addr, mailbox }
     }
 
     /// Delivers the outcome of work: never refused for load, dropped when that life is over.
@@ -29,13 +29,13 @@ impl<A: Child> Line<A> {
     where
         A: Receives<M>,
     {
-        self.addr.do_send(Envelope::seal(message, &self.recorder));
+        self.addr.do_send(Envelope::seal(message, &self.mailbox));
     }
 }
 
 impl<A: Child> Clone for Line<A> {
     fn clone(&self) -> Self {
-        Self { addr: self.addr.clone(), recorder: Arc::clone(&self.recorder) }
+        Self { addr: self.addr.clone(), mailbox: Arc::clone(&self.mailbox) }
     }
 }
 

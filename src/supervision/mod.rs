@@ -23,6 +23,7 @@ mod slot;
 mod spec;
 mod status;
 mod supervisor;
+mod tally;
 mod tree;
 mod watchdog;
 
@@ -47,4 +48,5 @@ pub use spec::{
 };
 pub use status::{Event, EventKind, Kind, State, TreeStatus};
 pub use supervisor::{Environment, Supervisor};
+pub use tally::Tally;
 pub use tree::TreeHandle;

@@ -70,7 +70,7 @@ impl<A: Child> ActorRef<A> {
         A: Receives<M>,
     {
         self.slot.reach(false, |live| {
-            let envelope = Envelope::seal(message, &self.slot.vitals.recorder);
+            let envelope = Envelope::seal(message, &live.mailbox);
             live.addr.try_send(envelope).map_err(|error| match error {
                 SendError::Full(_) => self.slot.vitals.overloaded(Load::Mailbox),
                 SendError::Closed(_) => self.slot.vitals.refusal(),
@@ -95,7 +95,7 @@ impl<A: Child> ActorRef<A> {
             if live.account.has_ended() || !live.addr.connected() {
                 return Err(self.slot.vitals.refusal());
             }
-            live.addr.do_send(Envelope::seal(message, &self.slot.vitals.recorder));
+            live.addr.do_send(Envelope::seal(message, &live.mailbox));
             Ok(())
         })
     }

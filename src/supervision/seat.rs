@@ -3,7 +3,7 @@
 use super::life::Notes;
 use super::{ActorPath, ActorRef, Envelope, ExitReason, Line, Receives};
 use crate::model::{Clock, Disposition};
-use crate::observe::{Mail, Recorder};
+use crate::observe::{Mail, Mailbox, Recorder};
 use actix::{Actor, AsyncContext, Context};
 use slog::Logger;
 use std::fmt;
@@ -19,6 +19,7 @@ pub struct Seat<A: Child> {
     pub(super) me: ActorRef<A>,
     pub(super) generation: u64,
     pub(super) notes: Arc<Notes>,
+    pub(super) mailbox: Arc<Mailbox>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) logger: Logger,
 }
@@ -29,6 +30,7 @@ impl<A: Child> Clone for Seat<A> {
             me: self.me.clone(),
             generation: self.generation,
             notes: Arc::clone(&self.notes),
+            mailbox: Arc::clone(&self.mailbox),
             clock: Arc::clone(&self.clock),
             logger: self.logger.clone(),
         }
@@ -74,7 +76,7 @@ impl<A: Child> Seat<A> {
 
     /// The way to exactly this life of the actor.
     pub fn line(&self, context: &Context<A>) -> Line<A> {
-        Line::new(context.address(), Arc::clone(self.recorder()))
+        Line::new(context.address(), Arc::clone(&self.mailbox))
     }
 
     /// Sends the actor a message of its own, which comes after all that is in the mailbox.
@@ -82,7 +84,7 @@ impl<A: Child> Seat<A> {
     where
         A: Receives<M>,
     {
-        context.notify(Envelope::seal(message, self.recorder()));
+        context.notify(Envelope::seal(message, &self.mailbox));
     }
 
     /// Says why this life ends; the caller then stops its context. The first reason counts.

@@ -9,7 +9,7 @@ use super::seat::Child;
 use super::status::State;
 use super::{ActorPath, Admission, ExitReason, Load, Refused};
 use crate::model::Clock;
-use crate::observe::{Hub, Recorder};
+use crate::observe::{Hub, Mailbox, Recorder};
 use actix::Addr;
 use arc_swap::ArcSwapOption;
 use std::cell::Cell;
@@ -302,6 +302,7 @@ pub(super) struct Live<A: Child> {
     pub(super) generation: u64,
     pub(super) addr: Addr<A>,
     pub(super) account: Arc<Account>,
+    pub(super) mailbox: Arc<Mailbox>,
 }
 
 /// What every reference to an actor shares.

@@ -151,6 +151,11 @@ impl SupervisorSpec {
         }
     }
 
+    /// Whether its children depend on one another, and so leave service together.
+    pub fn is_one_domain(&self) -> bool {
+        self.strategy != Strategy::OneForOne
+    }
+
     /// The same under another name, for supervisors that are made at run time.
     #[must_use]
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {

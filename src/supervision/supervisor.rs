@@ -43,8 +43,9 @@ impl Supervisor {
     pub fn new(spec: SupervisorSpec, environment: Environment) -> Self {
         let shared = Shared::new(environment);
         let path = ActorPath::root(&spec.name);
-        let (id, vitals) =
-            shared.register(&path, None, Kind::Supervisor).expect("the first name is free");
+        let (id, vitals) = shared
+            .register(&path, None, Kind::Supervisor, spec.is_one_domain())
+            .expect("the first name is free");
         let (parent, spec) = (None, Box::new(spec));
         shared.inbox.send(Input::Command(Command::AddSupervisor { id, parent, spec, vitals }));
         Self { shared, id, path }
@@ -65,7 +66,8 @@ impl Supervisor {
     pub fn try_supervisor(&self, spec: SupervisorSpec) -> Result<Self, TreeError> {
         let path = self.path.child(&spec.name);
         let parent = Some(self.id);
-        let (id, vitals) = self.shared.register(&path, parent, Kind::Supervisor)?;
+        let (id, vitals) =
+            self.shared.register(&path, parent, Kind::Supervisor, spec.is_one_domain())?;
         let spec = Box::new(spec);
         self.shared.inbox.send(Input::Command(Command::AddSupervisor { id, parent, spec, vitals }));
         Ok(Self { shared: Arc::clone(&self.shared), id, path })
@@ -97,7 +99,7 @@ impl Supervisor {
     ) -> Result<ActorRef<A>, TreeError> {
         let path = self.path.child(&spec.name);
         let parent = self.id;
-        let (id, vitals) = self.shared.register(&path, Some(parent), Kind::Actor)?;
+        let (id, vitals) = self.shared.register(&path, Some(parent), Kind::Actor, false)?;
         let slot = Slot::<A>::new(Arc::clone(&vitals), spec.admission);
         let actor = ActorRef::new(Arc::clone(&slot));
         let runner = Typed { slot, spec: spec.clone(), place, factory: Arc::new(factory) };

@@ -3,8 +3,8 @@
 use super::run::{Command, Inbox, Input};
 use super::slot::{Vitals, locked};
 use super::{
-    ActorPath, Environment, Escalation, Event, EventKind, Fault, Kind, Supervisor, TreeError,
-    TreeStatus,
+    ActorPath, Environment, Escalation, Event, EventKind, Fault, Kind, Supervisor, Tally,
+    TreeError, TreeStatus,
 };
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -32,6 +32,7 @@ pub(super) struct Shared {
     pub(super) unread: Mutex<Option<mpsc::UnboundedReceiver<Input>>>,
     pub(super) registry: Mutex<Registry>,
     pub(super) events: broadcast::Sender<Event>,
+    pub(super) tally: Mutex<Tally>,
     pub(super) stage: watch::Sender<Stage>,
     /// What the watchdog's thread holds.
     pub(super) watchdog: Mutex<Weak<AtomicU64>>,
@@ -48,6 +49,8 @@ pub(super) struct Registry {
 pub(super) struct Member {
     parent: Option<u64>,
     kind: Kind,
+    /// Whether its children go out of service together.
+    is_one_domain: bool,
     vitals: Arc<Vitals>,
 }
 
@@ -74,6 +77,7 @@ impl Shared {
             unread: Mutex::new(Some(unread)),
             registry: Mutex::default(),
             events: broadcast::channel(EVENTS_MAX).0,
+            tally: Mutex::default(),
             stage: watch::channel(Stage::Starting).0,
             watchdog: Mutex::default(),
             ids: AtomicU64::new(1),
@@ -86,6 +90,7 @@ impl Shared {
         path: &ActorPath,
         parent: Option<u64>,
         kind: Kind,
+        is_one_domain: bool,
     ) -> Result<(u64, Arc<Vitals>), TreeError> {
         let mut registry = locked(&self.registry);
         if registry.by_path.contains_key(path) {
@@ -97,7 +102,8 @@ impl Shared {
             Vitals::new(path.clone(), Arc::clone(clock), hub)
         };
         registry.by_path.insert(path.clone(), id);
-        registry.members.insert(id, Member { parent, kind, vitals: Arc::clone(&vitals) });
+        let member = Member { parent, kind, is_one_domain, vitals: Arc::clone(&vitals) };
+        registry.members.insert(id, member);
         Ok((id, vitals))
     }
 
@@ -162,6 +168,27 @@ impl TreeHandle {
     /// The whole tree at this moment. Does not need the control thread to be well.
     pub fn status(&self) -> TreeStatus {
         self.shared.status().expect("a tree has a root, and the root is never removed")
+    }
+
+    /// How often actors ended and began again so far. As above.
+    pub fn tally(&self) -> Tally {
+        locked(&self.shared.tally).clone()
+    }
+
+    /// What stops and goes out of service together with what is at this path: for an actor whose
+    /// siblings depend on one another all that is below its supervisor, else the place alone.
+    pub fn fault_domain(&self, path: &ActorPath) -> ActorPath {
+        let registry = locked(&self.shared.registry);
+        let member = |id: &u64| registry.members.get(id);
+        let above = registry
+            .by_path
+            .get(path)
+            .and_then(member)
+            .filter(|member| member.kind == Kind::Actor)
+            .and_then(|member| member.parent)
+            .and_then(|parent| member(&parent))
+            .filter(|parent| parent.is_one_domain);
+        above.map_or_else(|| path.clone(), |parent| parent.vitals.path.clone())
     }
 
     /// What happens from now on. A reader that falls behind loses the oldest events, and is told

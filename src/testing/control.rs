@@ -52,11 +52,11 @@ impl ControlThread {
                     Err(error) => return drop(tell.send(Err(error))),
                 };
                 // Before the tree first runs: not one event is missed.
-                let history = Arc::new(History::default());
-                let events = node.tree().subscribe();
+                let history = Arc::new(History::of(node.tree().subscribe()));
+                let bell = node.tree().subscribe();
                 let following = {
                     let history = Arc::clone(&history);
-                    actix_rt::spawn(async move { history.follow(events).await })
+                    actix_rt::spawn(async move { history.follow(bell).await })
                 };
                 if tell.send(Ok(Handles::of(&node, history))).is_err() {
                     return;

@@ -110,6 +110,22 @@ impl Remains {
         }
     }
 
+    /// Which threads of the shard and of the log are there at this moment.
+    pub(super) fn threads(&self) -> Vec<Leak> {
+        let mut leaks = Vec::new();
+        match self.shard.alive() {
+            0 => {}
+            count => leaks.push(Leak::Threads { count }),
+        }
+        let mut parts = self.parts.iter();
+        let flush = parts.find(|(name, _)| name.ends_with("flush thread"));
+        let (name, flush) = flush.expect("a node tells what its flush threads hold");
+        if flush.strong_count() > 0 {
+            leaks.push(Leak::Part { name });
+        }
+        leaks
+    }
+
     /// What is there at this moment.
     pub(super) fn look(&self) -> Vec<Leak> {
         let mut leaks: Vec<Leak> = Vec::new();

@@ -169,7 +169,10 @@ impl TestNode {
         self.handles().history.mark()
     }
 
-    /// What happened in its supervision tree after a mark.
+    /// All that happened in its supervision tree after a mark.
+    ///
+    /// # Panics
+    /// When events were missed: what is not there may have happened.
     pub fn events_after(&self, mark: Mark) -> Vec<Event> {
         self.handles().history.since(mark)
     }
@@ -195,6 +198,9 @@ impl TestNode {
     }
 
     /// How often a place was started again after a mark, whatever for.
+    ///
+    /// # Panics
+    /// As [`TestNode::events_after`].
     pub fn restarts_after(&self, mark: Mark, path: &str) -> usize {
         let path = self.path(path);
         let starts = |event: &&Event| event.path == path && What::of(&event.kind) == What::Started;
@@ -300,9 +306,9 @@ impl TestNode {
                 "  {path}: {state}, life {generation}, {in_flight} in flight, {refused} refused\n"
             );
         }
-        let events = self.events_after(Mark::START);
-        text += &show(&events[events.len().saturating_sub(EVENTS_SHOWN)..]);
-        match self.handles().history.missed() {
+        let (events, missed) = self.handles().history.lately(EVENTS_SHOWN);
+        text += &show(&events);
+        match missed {
             0 => text,
             missed => text + &format!("({missed} events were missed)\n"),
         }
@@ -392,13 +398,16 @@ impl TestNode {
         self.end(Some(grace))
     }
 
-    /// Ends it as if its process were killed: nothing it still does reaches a file.
+    /// Ends it as if its process were killed: nothing it still does reaches a file, and no thread
+    /// of it is left.
     ///
     /// # Panics
     /// When its threads do not end in time.
     pub fn crash(mut self) -> Stopped {
         self.life().machine.switch_off();
-        self.end(None)
+        let stopped = self.end(None);
+        stopped.await_threads();
+        stopped
     }
 
     /// Ends it as if the power were cut: what was not synced is kept, lost or torn by the seed.
@@ -408,6 +417,7 @@ impl TestNode {
     pub fn power_cut(mut self, mode: CrashMode) -> Stopped {
         let after = self.sim_disk().crash(self.seed(), mode);
         let mut stopped = self.end(None);
+        stopped.await_threads();
         stopped.sim_disk(after);
         stopped
     }

@@ -4,7 +4,7 @@ use super::builder::Kept;
 use super::leaks::{Leak, Remains};
 use super::node::TestNode;
 use super::story;
-use super::wait::eventually;
+use super::wait::{eventually, until_or};
 use crate::log::disk::SimDisk;
 use crate::node::NodeError;
 use std::path::Path;
@@ -23,6 +23,17 @@ impl Stopped {
         let patience = self.kept().patience;
         let gone = eventually(patience, || self.remains.look().is_empty().then_some(()));
         if gone.is_some() { Vec::new() } else { self.remains.look() }
+    }
+
+    /// Waits until no thread of its shard or its log is left: they would work beside those of its
+    /// next life, as those of a process that was killed cannot.
+    pub(super) fn await_threads(&self) {
+        let find = || self.remains.threads().is_empty().then_some(());
+        until_or(self.kept().patience, find, || {
+            let left = self.remains.threads();
+            let told: String = left.iter().map(|leak| format!("  {leak}\n")).collect();
+            format!("the threads of a node that counts as killed to end:\n{told}")
+        });
     }
 
     /// Checks that it left nothing behind.

@@ -1,8 +1,9 @@
 #![allow(clippy::disallowed_methods, reason = "tests look at real files")]
 
 use super::*;
-use crate::actors::partition::ProduceError;
+use crate::actors::partition::{PartitionApi, ProduceError};
 use crate::log::disk::sim::{CrashMode, DiskCall, Errno, Fault as DiskFault, SimDisk};
+use crate::model::{Record, Timestamp};
 use crate::observe::{Mishap, Outcome};
 use crate::supervision::{Fault, Load as Bound, State};
 use std::time::Duration;
@@ -195,6 +196,26 @@ fn a_hang_is_found_and_its_thread_replaced() {
     assert_eq!(node.place(RAFT).state, State::Running);
     // The sleeper is a thread of this node until it wakes.
     node.stop().assert_nothing_left();
+}
+
+/// Goal: no thread of a killed node works beside those of its next life. Method: its flush thread
+/// sleeps within a write when the node is killed.
+#[test]
+fn a_crash_returns_when_the_threads_of_the_node_are_gone() {
+    const FLUSH: &str = "log/0/log/flush";
+    let node = TestNode::start();
+    node.ready();
+    node.append("kept").unwrap();
+    node.on_message(FLUSH, "Write", 1, Mishap::Delay(Duration::from_millis(500)));
+    let record = Record::of_value("in hand", Timestamp(0));
+    let pending = node.log().propose_records(vec![record]).unwrap();
+    node.await_message(FLUSH, "Write", Outcome::Handling);
+    drop(pending);
+    let stopped = node.crash();
+    assert_eq!(stopped.remains.threads(), []);
+    let node = stopped.start();
+    node.ready();
+    assert_eq!(node.values().unwrap()[0], b"kept");
 }
 
 #[test]

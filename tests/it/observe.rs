@@ -194,6 +194,11 @@ fn a_partition_is_taken_out_of_service_and_brought_back() {
     let (code, error) = refused(&node, &["actor", "restart", "raft"]);
     assert!(code == Some(1) && error.contains("brings it back"), "{error}");
 
+    // Housekeeping depends on nobody, and nobody on it.
+    let acted = json(&node, &["actor", "restart", "node/housekeeping"]);
+    assert_eq!(acted["affected"].as_array().unwrap().len(), 1, "{acted}");
+    assert!(acted["next"].as_str().unwrap().contains("it stops and starts again;"), "{acted}");
+
     told(&node, &["actor", "release", "raft"]);
     let deadline = Instant::now() + PATIENCE;
     while place(&json(&node, &["ps"]), RAFT)["state"] != "running"
@@ -231,12 +236,15 @@ fn log_levels_are_shown_and_changed_while_the_node_runs() {
 fn what_is_not_there_is_told_with_what_may_be_meant() {
     let directory = tempfile::tempdir().unwrap();
     let node = Binary::start(directory.path());
-    let cases: [(&[&str], i32, &str); 9] = [
+    let long = "x".repeat(5000);
+    let cases: [(&[&str], i32, &str); 11] = [
         (&["ps", "partitions/log/7"], 64, "did you mean node/partitions/log/0"),
         (&["tap", "log/0/rafd"], 64, "did you mean node/partitions/log/0/raft?"),
         (&["tap", "//"], 64, "the pattern is empty"),
         (&["explain", "actor", "frontends/grcp"], 64, "did you mean node/frontends/grpc?"),
         (&["explain", "partition", "orders/0"], 64, "there is no partitions/orders/0"),
+        (&["explain", "partition", "log/0/raft"], 64, "did you mean node/partitions/log/0?"),
+        (&["explain", "actor", &long], 64, "takes 5000 bytes"),
         (&["actor", "restart", "flush"], 1, "act on the actor"),
         (&["actor", "release", "raft"], 1, "it is running"),
         (&["tap", "raft", "--sequence", "--message", "Append"], 2, "cannot be used with"),
@@ -248,6 +256,12 @@ fn what_is_not_there_is_told_with_what_may_be_meant() {
     }
     let (status, body) = node.http("GET", "/observe/explain?actor=nobody", "");
     assert!(status == 404 && body.contains("unknown_place"), "{status} {body}");
+    for query in ["explain?actor", "explain?partition", "tree?pattern"] {
+        let (status, body) = node.http("GET", &format!("/observe/{query}={long}"), "");
+        assert!(status == 400 && body.contains("takes 5000 bytes"), "{query}: {status} {body}");
+    }
+    let slashed = json(&node, &["explain", "partition", "log/0/"]);
+    assert_eq!(slashed["subject"], json(&node, &["explain", "partition", "log/0"])["subject"]);
     let (status, _) = node.http("GET", "/observe/tree?patern=raft", "");
     assert_eq!(status, 400);
     let address = node.rpc.clone();

@@ -5,6 +5,8 @@ use crate::observe::Pattern;
 
 /// Less alike than this is no guess worth telling.
 const LIKENESS_MIN: f64 = 0.75;
+/// Nobody means a name by a longer text; comparing takes time by its square.
+const GUESS_BYTES_MAX: usize = 256;
 
 /// The place meant by a path or an unambiguous tail of it.
 pub fn place(paths: &[String], text: &str) -> Result<String, ObserveError> {
@@ -49,8 +51,12 @@ fn unknown(paths: &[String], text: &str) -> ObserveError {
 
 /// The candidate that is most like the text, if any is like it at all.
 pub fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if text.len() > GUESS_BYTES_MAX {
+        return None;
+    }
+    let text = text.to_lowercase();
     let scored = candidates.map(|candidate| {
-        let alike = strsim::jaro_winkler(&text.to_lowercase(), &candidate.to_lowercase());
+        let alike = strsim::jaro_winkler(&text, &candidate.to_lowercase());
         (alike, candidate)
     });
     let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
@@ -107,5 +113,8 @@ mod tests {
     fn messages_are_told_apart_without_regard_to_case() {
         assert_eq!(nearest("append", ["Append", "Attach"].into_iter()), Some("Append"));
         assert_eq!(nearest("xyz", ["Append", "Attach"].into_iter()), None);
+        let (longest, long) = ("x".repeat(256), "x".repeat(257));
+        assert!(nearest(&longest, std::iter::once(&*longest)).is_some());
+        assert_eq!(nearest(&long, std::iter::once(&*longest)), None, "too long for a guess");
     }
 }

@@ -111,8 +111,8 @@ catalogue! {
         "Lives of actors of this kind that ended.";
     QUARANTINED = "duramen_actors_quarantined" Gauge "{actor}" ["actor"]
         "Actors of this kind that are out of service until somebody acts.";
-    EVENTS_MISSED = "duramen_supervision_events_missed_total" Counter "{event}" []
-        "Events of the tree that were lost before they were counted as exits.";
+    CRASH_REPORTS = "duramen_crash_reports_total" Counter "{crash}" ["outcome"]
+        "Crashes by what became of their reports; suppressed: another of the same path just before.";
 
     REQUESTS = "duramen_requests_total" Counter "{request}" ["protocol", "method", "outcome"]
         "Requests of clients that have ended, of streams that read those whose first answer could be \
@@ -138,6 +138,8 @@ catalogue! {
         "Messages that did not fit the queue of a tap.";
     LINES_DROPPED = "duramen_logger_dropped_lines_total" Counter "{line}" []
         "Lines of diagnostics that were dropped because standard error was read too slowly.";
+    UNLOGGED = "duramen_logger_unlogged_messages_total" Counter "{message}" []
+        "Messages of actors that were to be logged and were too many in a second.";
     SPANS_EXPORTED = "duramen_telemetry_exported_spans_total" Counter "{span}" []
         "Spans that a collector or a debug file has taken.";
     SPANS_DROPPED = "duramen_telemetry_dropped_spans_total" Counter "{span}" []

@@ -77,7 +77,6 @@ pub struct Metrics {
     refused: [Counter; RefusedFor::ALL.len()],
     received: [Counter; Protocol::ALL.len()],
     sent: [Counter; Protocol::ALL.len()],
-    pub events_missed: Counter,
     pub spans_exported: Counter,
     pub spans_dropped: Counter,
     pub export_failures: Counter,
@@ -101,7 +100,6 @@ impl Default for Metrics {
             refused: Default::default(),
             received: Default::default(),
             sent: Default::default(),
-            events_missed: Counter::default(),
             spans_exported: Counter::default(),
             spans_dropped: Counter::default(),
             export_failures: Counter::default(),
@@ -182,7 +180,6 @@ impl Metrics {
             snapshot.counter(&of::RECEIVED, &[protocol.name()], self.received(protocol));
             snapshot.counter(&of::SENT, &[protocol.name()], self.sent(protocol));
         }
-        snapshot.counter(&of::EVENTS_MISSED, &[], &self.events_missed);
         snapshot.counter(&of::SPANS_EXPORTED, &[], &self.spans_exported);
         snapshot.counter(&of::SPANS_DROPPED, &[], &self.spans_dropped);
         snapshot.counter(&of::EXPORT_FAILURES, &[], &self.export_failures);

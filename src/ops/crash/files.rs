@@ -4,9 +4,11 @@
 //! lead anywhere else.
 
 use crate::model::Disposition;
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Stands for the newest report.
@@ -16,8 +18,9 @@ const ENDING: &str = ".json";
 const UNFINISHED: &str = ".json.new";
 /// Of an actor's path in a name; file systems end at 255 bytes.
 const PATH_BYTES_MAX: usize = 180;
-/// Reports of the same path within the same millisecond.
-const NAMESAKES_MAX: usize = 100;
+/// Reports within the same millisecond.
+const NAMESAKES_MAX: usize = 1000;
+
 /// A larger file is none of ours.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
@@ -98,14 +101,14 @@ pub struct Summary {
 }
 
 /// The part of a report that is listed.
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Head {
-    at: String,
-    path: String,
-    event: String,
-    generation: u64,
-    reason: HeadReason,
-    suppressed: u64,
+    at: Option<String>,
+    path: Option<String>,
+    event: Option<String>,
+    generation: Option<u64>,
+    reason: Option<HeadReason>,
+    suppressed: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -183,12 +186,21 @@ fn found(directory: &Path) -> Result<Vec<(String, u64)>, CrashFileError> {
 }
 
 fn summary(directory: &Path, name: String, bytes: u64) -> Summary {
-    let read = read_text(&directory.join(&name)).map_err(|error| error.to_string());
-    let head = read
-        .and_then(|text| serde_json::from_str::<Head>(&text).map_err(|error| error.to_string()));
+    let head = open(&directory.join(&name))
+        .map_err(serde_json::Error::io)
+        .and_then(|file| Head::read(BufReader::new(file)));
     match head {
-        Ok(Head { at, path, event, generation, reason: HeadReason { kind, text }, suppressed }) => {
-            Summary { name, bytes, at, path, event, generation, kind, reason: text, suppressed }
+        Ok(Head {
+            at: Some(at),
+            path: Some(path),
+            event: Some(event),
+            generation: Some(generation),
+            reason: Some(HeadReason { kind, text: reason }),
+            suppressed: Some(suppressed),
+        }) => Summary { name, bytes, at, path, event, generation, kind, reason, suppressed },
+        Ok(_) => {
+            let reason = "cannot be read as a report: a part of it is missing".into();
+            Summary { name, bytes, reason, ..Summary::default() }
         }
         Err(error) => {
             let reason = format!("cannot be read as a report: {error}");
@@ -197,13 +209,60 @@ fn summary(directory: &Path, name: String, bytes: u64) -> Summary {
     }
 }
 
+impl Head {
+    /// Reads a report as far as its head goes, which comes first: what follows is long.
+    fn read(report: impl Read) -> Result<Self, serde_json::Error> {
+        let mut head = Self::default();
+        let mut report = serde_json::Deserializer::from_reader(report);
+        match report.deserialize_map(&mut head) {
+            Err(error) if !head.is_whole() => Err(error),
+            _ => Ok(head),
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        // The last of it.
+        self.suppressed.is_some()
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Head {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a crash report")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "at" => self.at = Some(map.next_value()?),
+                "path" => self.path = Some(map.next_value()?),
+                "event" => self.event = Some(map.next_value()?),
+                "generation" => self.generation = Some(map.next_value()?),
+                "reason" => self.reason = Some(map.next_value()?),
+                "suppressed" => self.suppressed = Some(map.next_value()?),
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+            if self.is_whole() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[allow(clippy::disallowed_methods, reason = "the edge that owns the files of crash reports")]
-fn read_text(path: &Path) -> io::Result<String> {
+fn open(path: &Path) -> io::Result<io::Take<File>> {
     if !fs::symlink_metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
     }
+    Ok(File::open(path)?.take(FILE_BYTES_MAX))
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    open(path)?.read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -259,14 +318,9 @@ pub(super) fn write(
     {
         return Err(CrashFileError::at(directory)(error));
     }
-    let stem = stem(at, path);
-    let name = (1..=NAMESAKES_MAX)
-        .map(|number| match number {
-            1 => format!("{stem}{ENDING}"),
-            _ => format!("{stem}-{number}{ENDING}"),
-        })
-        .find(|name| !directory.join(name).exists())
-        .ok_or_else(|| CrashFileError::NotAName { name: stem.clone() })?;
+    let time = time(at);
+    let number = next_number(directory, &time)?;
+    let name = format!("{time}-{number:03}-{}{ENDING}", plain(path));
     // The same unfinished name every time: at most one is ever left behind.
     let unfinished = directory.join(format!("report{UNFINISHED}"));
     let write = || -> io::Result<()> {
@@ -278,10 +332,24 @@ pub(super) fn write(
     Ok(name)
 }
 
-/// `20261121T100000.123Z-node-partitions-log-0-raft`: sorts by time.
-fn stem(at: &str, path: &str) -> String {
-    let time: String = at.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
+/// The next number of a report of this time. Numbered over all paths, names sort in the order of
+/// the reports also within a millisecond.
+fn next_number(directory: &Path, time: &str) -> Result<usize, CrashFileError> {
+    let found = found(directory)?;
+    let numbers = found.iter().filter_map(|(name, _)| {
+        name.strip_prefix(time)?.strip_prefix('-')?.split('-').next()?.parse::<usize>().ok()
+    });
+    let number = numbers.max().map_or(0, |last| last + 1);
+    let refused = || CrashFileError::NotAName { name: format!("{time}-{number}") };
+    (number < NAMESAKES_MAX).then_some(number).ok_or_else(refused)
+}
+
+/// `20261121T100000.123Z`: the first part of `20261121T100000.123Z-000-node-partitions-log-0-raft`.
+fn time(at: &str) -> String {
+    at.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').collect()
+}
+
+fn plain(path: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let path: String = path.chars().map(plain).take(PATH_BYTES_MAX).collect();
-    format!("{time}-{path}")
+    path.chars().map(plain).take(PATH_BYTES_MAX).collect()
 }

@@ -62,7 +62,7 @@ fn a_report_is_one_file_that_is_listed_and_read_back() {
     write(&store, told);
 
     let listed = list(store.directory()).unwrap();
-    let name = "20261121T100000.001Z-node-partitions-log-0-raft.json";
+    let name = "20261121T100000.001Z-000-node-partitions-log-0-raft.json";
     assert_eq!((listed.len(), &*listed[0].name), (1, name));
     assert_eq!((&*listed[0].kind, &*listed[0].reason), ("panic", "panicked: number 1"));
     assert_eq!((listed[0].generation, &*listed[0].at), (3, "2026-11-21T10:00:00.001Z"));
@@ -83,7 +83,7 @@ fn no_name_leads_out_of_the_directory() {
     let store = store(data_dir.path(), 50, 1 << 20);
     write(&store, report("node/../../etc", 1));
     let listed = list(store.directory()).unwrap();
-    assert_eq!(listed[0].name, "20261121T100000.001Z-node-..-..-etc.json");
+    assert_eq!(listed[0].name, "20261121T100000.001Z-000-node-..-..-etc.json");
     std::fs::write(data_dir.path().join("1.json"), "outside").unwrap();
     for name in ["../1.json", "/etc/passwd", "1/../../1.json", "", ".json", "..", "1\0.json"] {
         let refused = read(store.directory(), name);
@@ -208,4 +208,56 @@ fn half_a_report_is_listed_as_such() {
     let listed = list(store.directory()).unwrap();
     assert_eq!(listed.len(), 2);
     assert!(listed[1].reason.starts_with("cannot be read as a report"), "{listed:?}");
+}
+
+#[test]
+fn within_a_millisecond_the_order_is_that_of_the_reports() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let store = store(data_dir.path(), 50, 1 << 20);
+    let paths = ["node/z", "node/a", "node/z", "node/m"].iter().cycle().take(12);
+    let mut wanted = Vec::new();
+    for (number, path) in paths.enumerate() {
+        let mut told = report(path, 1);
+        told.generation = number as u64;
+        write(&store, told);
+        wanted.push(number as u64);
+    }
+    let listed = list(store.directory()).unwrap();
+    assert_eq!(listed.iter().map(|one| one.generation).collect::<Vec<_>>(), wanted);
+    let latest = read(store.directory(), LATEST).unwrap();
+    assert!(latest.contains("\"generation\":11"), "{latest}");
+}
+
+#[test]
+fn a_list_reads_no_further_than_the_heads() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let store = store(data_dir.path(), 50, 1 << 20);
+    write(&store, report("node/x", 1));
+    let file = store.directory().join(&list(store.directory()).unwrap()[0].name);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (head, _) = text.split_once("\"restarts\"").unwrap();
+    std::fs::write(&file, format!("{head}\n no JSON from here on")).unwrap();
+    let listed = list(store.directory()).unwrap();
+    assert_eq!((&*listed[0].path, &*listed[0].reason), ("node/x", "panicked: number 1"));
+}
+
+/// A backtrace whose telling panics.
+struct Broken;
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("on purpose")
+    }
+}
+
+#[test]
+fn a_report_that_panics_is_a_failure_and_the_next_is_written() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let store = store(data_dir.path(), 50, 1 << 20);
+    let mut broken = report("node/x", 1);
+    broken.reason.backtrace = Some(Frames::new(Broken));
+    write(&store, broken);
+    write(&store, report("node/y", 2));
+    let counts = CrashCounts { written: 1, failed: 1, ..CrashCounts::default() };
+    assert_eq!(store.counts(), counts);
 }

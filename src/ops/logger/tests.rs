@@ -220,6 +220,23 @@ fn a_library_whose_lines_nobody_wants_is_not_even_asked_to_make_them() {
 }
 
 #[test]
+fn who_sets_the_levels_at_once_leaves_one_spec_with_its_own_level() {
+    let clock = Arc::new(ManualClock::at(Timestamp(0)));
+    let (logger, handle) =
+        start_on(std::io::sink(), LogFormat::Text, "info".parse().unwrap(), clock);
+    for _ in 0..2000 {
+        std::thread::scope(|scope| {
+            for spec in ["trace", "error"] {
+                let control = handle.control();
+                scope.spawn(move || control.set_spec(spec.parse().unwrap()));
+            }
+        });
+        let is_trace = handle.spec().most_detailed() == slog::FilterLevel::Trace;
+        assert_eq!(logger.is_trace_enabled(), is_trace, "{}", handle.spec());
+    }
+}
+
+#[test]
 fn the_levels_can_be_changed_while_it_runs() {
     let text = written("warning", LogFormat::Text, |logger, handle| {
         info!(logger, "before");

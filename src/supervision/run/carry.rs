@@ -33,15 +33,20 @@ impl Tree {
         let now = self.now();
         let logger = self.shared.environment.logger.clone();
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        {
+        let is_again = {
             let mut facts = node.vitals.facts();
-            facts.restarts += u64::from(facts.generation != 0);
+            let is_again = facts.generation != 0;
+            facts.restarts += u64::from(is_again);
             facts.generation = generation;
             facts.started_at = None;
-        }
+            is_again
+        };
         match &mut node.body {
             Body::Supervisor { .. } => self.decide(id, Policy::start),
             Body::Actor { runner, spec, life, .. } => {
+                if is_again {
+                    locked(&self.shared.tally).restarted(&node.vitals.path);
+                }
                 let inbox = &self.shared.inbox;
                 match contain(|| runner.start(id, generation, inbox, &logger)) {
                     Ok(hold) => {
@@ -223,6 +228,7 @@ impl Tree {
         }
         vitals.set_account(None);
         log_exit(&self.shared.environment.logger, &vitals.path, generation, &reason);
+        locked(&self.shared.tally).exited(&vitals.path, &reason);
         let parent = *parent;
         self.remember_exit(id, generation, &reason);
         self.report_exit(id, generation, &reason, last);

@@ -2,6 +2,41 @@
 
 use super::*;
 
+/// Goal: exits are counted also when there are more than any reader of events keeps up with.
+/// Method: more events than are kept for a reader, who is shown to have lost some.
+#[test]
+fn every_exit_and_restart_is_counted_by_kind_of_actor() {
+    const CRASHES: u64 = 400;
+    on_system(async {
+        let root = root(plan("node", Strategy::OneForOne, u32::MAX));
+        let once = Duration::from_micros(1);
+        let backoff = Backoff { min: once, max: once, jitter: 0.0 };
+        let crashes = root.child(ChildSpec { backoff, ..spec("crashes") }, Place::Control, adder());
+        let calm = root.child(spec("calm"), Place::Control, adder());
+        let seen = Seen::start(&root).await;
+        let mut reader = seen.tree.subscribe();
+        for crash in 1..=CRASHES {
+            while crashes.generation() < crash || crashes.state() != State::Running {
+                tokio::task::yield_now().await;
+            }
+            seen.tree.inject(crashes.path(), Fault::Panic("again".into())).await.unwrap();
+        }
+        while crashes.generation() <= CRASHES || crashes.state() != State::Running {
+            tokio::task::yield_now().await;
+        }
+        let lagged = reader.try_recv();
+        assert!(matches!(lagged, Err(broadcast::error::TryRecvError::Lagged(_))), "{lagged:?}");
+        let tally = seen.tree.tally();
+        assert_eq!(
+            (tally.exits("crashes", "panic"), tally.restarts("crashes")),
+            (CRASHES, CRASHES)
+        );
+        assert_eq!((tally.exits("calm", "panic"), tally.restarts("calm")), (0, 0));
+        assert_eq!((tally.exits("crashes", "hung"), calm.generation()), (0, 1));
+        seen.tree.shutdown().await.unwrap();
+    });
+}
+
 #[test]
 fn a_panic_ends_one_life_only_and_the_next_has_fresh_state() {
     on_system(async {

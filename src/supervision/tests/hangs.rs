@@ -49,6 +49,34 @@ fn a_hung_shard_is_abandoned_and_what_wakes_there_is_fenced_off() {
     });
 }
 
+/// Goal: what lies in the mailbox of a life that was given up is not told of as the next life's.
+/// Method: messages behind one that blocks; they are looked for while the old thread still sleeps.
+#[test]
+#[cfg(feature = "observe")]
+fn what_lies_in_an_abandoned_mailbox_is_not_counted_as_the_next_lifes() {
+    on_system(async {
+        let root = root(plan("node", Strategy::OneForOne, 9));
+        let shard = Shard::new("shard-0");
+        let hangs = root.child(impatient("hangs"), Place::Shard(Arc::clone(&shard)), adder());
+        let other = root.child(spec("other"), Place::Control, adder());
+        let mut seen = Seen::start(&root).await;
+        let recorder = Arc::clone(&hangs.slot().vitals.recorder);
+        let (outcome, told) = std::sync::mpsc::channel();
+        hangs.tell(Ask::BlockThenTell(Duration::from_secs(2), other, outcome)).unwrap();
+        for _ in 0..3 {
+            hangs.tell(Ask::Forget).unwrap();
+        }
+        assert!(recorder.reading().mailbox >= 3, "{:?}", recorder.reading());
+        let reason = seen.exit_of(hangs.path()).await;
+        assert!(matches!(reason, ExitReason::Hung { .. }), "{reason}");
+        seen.started(&hangs, 2).await;
+        assert_eq!(add(&hangs, 1).await, Ok(1));
+        assert_eq!(recorder.reading().mailbox, 0);
+        assert!(told.try_recv().is_err(), "the old thread still sleeps on its messages");
+        seen.tree.shutdown().await.unwrap();
+    });
+}
+
 /// Goal: whoever holds a thread up is blamed, not who is noticed first. Method: the one that is
 /// watched closely is not the one that hangs.
 #[test]
