@@ -234,8 +234,8 @@ impl Observer {
         };
         explained(path).ok_or_else(|| {
             // A place within a partition: that one was meant, or the actor.
-            let above = path.match_indices('/').map(|(at, _)| &path[..at]);
-            let nearest = above.filter(|above| explained(above).is_some()).next_back();
+            let mut above = path.match_indices('/').map(|(at, _)| &path[..at]);
+            let nearest = above.rfind(|above| explained(above).is_some());
             let nearest = nearest.map(str::to_owned);
             ObserveError::UnknownPlace { path: format!("partition {path}"), nearest }
         })

@@ -5,7 +5,7 @@ use duramen::actors::handle::PartitionHandle;
 use duramen::actors::partition::PartitionApi;
 use duramen::model::{Record, Timestamp};
 use duramen::observe::Mishap;
-use duramen::supervision::Fault;
+use duramen::supervision::{Event, EventKind, Fault};
 use duramen::testing::{LoadPlan, TestNode, What, block_on, until};
 use duramen::wire::client::{Client, ClientOptions};
 use std::collections::BTreeMap;
@@ -276,7 +276,12 @@ fn round(node: &TestNode, victim: Option<&str>, count: u32) -> [(&'static str, S
     for path in ACTORS {
         let lives = node.generation(path) - before[path];
         let expected = if domain(victim).contains(&path) { u64::from(count) } else { 0 };
-        assert_eq!(lives, expected, "{victim}: lives of {path}");
+        let is_odd = |event: &&Event| match &event.kind {
+            EventKind::Exited { reason } => !reason.to_string().contains("storm"),
+            _ => false,
+        };
+        let odd = || node.events_after(mark).iter().filter(is_odd).cloned().collect::<Vec<_>>();
+        assert_eq!(lives, expected, "{victim}: lives of {path}; other exits: {:?}", odd());
     }
     let strangers: Vec<_> = node
         .events_after(mark)
