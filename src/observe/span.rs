@@ -53,6 +53,9 @@ impl From<u64> for Attribute {
     }
 }
 
+/// A wall clock that is off by less was not set right.
+const EPOCH_SLACK_NS: u64 = 50_000_000;
+
 /// A span that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpanRecord {
@@ -101,12 +104,15 @@ pub struct Tracer {
     threshold: Option<u64>,
     ids: AtomicU64,
     clock: Arc<dyn Clock>,
+    /// Wall time at monotonic zero (nanoseconds since 1970 UTC), as it was last set right.
+    epoch_ns: AtomicU64,
 }
 
 impl Tracer {
     /// A tracer that records nothing, with times of this clock.
     pub fn off(clock: Arc<dyn Clock>) -> Self {
-        Self { sink: None, threshold: None, ids: AtomicU64::new(0), clock }
+        let epoch_ns = AtomicU64::new(epoch_ns(&*clock));
+        Self { sink: None, threshold: None, ids: AtomicU64::new(0), clock, epoch_ns }
     }
 
     /// A tracer that samples this share (0 to 1) of what comes without a context. `seed` tells its
@@ -114,7 +120,8 @@ impl Tracer {
     pub fn new(sink: Arc<dyn SpanSink>, ratio: f64, seed: u64, clock: Arc<dyn Clock>) -> Self {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
         let threshold = (ratio > 0.0).then_some((ratio.min(1.0) * u64::MAX as f64) as u64);
-        Self { sink: Some(sink), threshold, ids: AtomicU64::new(seed), clock }
+        let epoch_ns = AtomicU64::new(epoch_ns(&*clock));
+        Self { sink: Some(sink), threshold, ids: AtomicU64::new(seed), clock, epoch_ns }
     }
 
     /// Whether anything can be recorded.
@@ -215,8 +222,7 @@ impl Tracer {
         error: Option<Cow<'static, str>>,
     ) {
         let Some(sink) = &self.sink else { return };
-        // Anew for each span: wall time is set right while a node runs.
-        let epoch_ns = epoch_ns(&*self.clock);
+        let epoch_ns = self.epoch_ns();
         let wall = |at: Duration| epoch_ns.saturating_add(nanos(at));
         let (start_ns, end_ns) = (wall(from), wall(to));
         sink.submit(SpanRecord {
@@ -230,6 +236,19 @@ impl Tracer {
             attributes,
             error,
         });
+    }
+}
+
+impl Tracer {
+    /// Wall time is set right while a node runs. A small difference is only how coarse the wall
+    /// clock is: spans of one trace must not be moved against each other by it.
+    fn epoch_ns(&self) -> u64 {
+        let (known, fresh) = (self.epoch_ns.load(Ordering::Relaxed), epoch_ns(&*self.clock));
+        if fresh.abs_diff(known) < EPOCH_SLACK_NS {
+            return known;
+        }
+        self.epoch_ns.store(fresh, Ordering::Relaxed);
+        fresh
     }
 }
 

@@ -229,16 +229,16 @@ fn a_crash_leaves_on_record_who_was_not_answered() {
         let raft = recorders.iter().find(|known| known.path_text().ends_with("/raft")).unwrap();
         let held = story.disk.hold_syncs();
         let pending = story.node.log().propose_records(one("a")).unwrap();
-        held.wait_until_held();
-        raft.plan(Some("Propose"), Mishap::Panic("boom".into()), 1);
-        let crashing = story.node.log().propose_records(one("b")).unwrap();
-        assert!(matches!(crashing.await, Err(ProduceError::Unknown { .. })));
-        assert!(matches!(pending.await, Err(ProduceError::Unknown { .. })));
         let outcomes = || -> Vec<&str> {
             let ring = raft.ring();
             let proposals = ring.iter().filter(|entry| entry.message == "Propose");
             proposals.map(|entry| entry.outcome_name()).collect()
         };
+        until("the first is handled", || outcomes() == ["done"]).await;
+        raft.plan(Some("Propose"), Mishap::Panic("boom".into()), 1);
+        let crashing = story.node.log().propose_records(one("b")).unwrap();
+        assert!(matches!(crashing.await, Err(ProduceError::Unknown { .. })));
+        assert!(matches!(pending.await, Err(ProduceError::Unknown { .. })));
         until("both are on record", || outcomes() == ["unknown", "panicked"]).await;
         held.release();
         story.end().await;
