@@ -44,12 +44,12 @@ pub struct LogReady {
     pub next_offset: Offset,
 }
 
-/// From the log actor: an [`Append`] is done, or was refused.
+/// From the log actor: an [`super::super::log::Append`] is done, or was refused.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Persisted(pub Flushed);
 
-/// The outcome of one [`Append`].
+/// The outcome of one [`super::super::log::Append`].
 #[derive(Debug)]
 pub struct Flushed {
     /// The number of the append.

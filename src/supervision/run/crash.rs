@@ -159,5 +159,5 @@ fn in_hand(last: &LastReading, own: Option<&RecorderDump>, since_ns: u64) -> Opt
     }
     let newest = own?.entries.last()?;
     let is_its = newest.outcome == Outcome::Panicked && newest.taken_ns >= since_ns;
-    is_its.then(|| InHand { message: newest.message, id: newest.id.0, since_ns: newest.taken_ns })
+    is_its.then_some(InHand { message: newest.message, id: newest.id.0, since_ns: newest.taken_ns })
 }
