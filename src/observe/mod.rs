@@ -16,6 +16,7 @@ mod path;
 mod pattern;
 mod recorder;
 mod scope;
+mod scribe;
 mod span;
 mod tap;
 #[cfg(all(test, feature = "observe"))]

@@ -3,13 +3,15 @@
 //!
 //! A tap never slows the node: what does not fit its queue is dropped and counted.
 
+use super::scribe::Scribe;
 use super::{Entry, Pattern, Recorder};
 use crate::model::Clock;
-use slog::{Drain, Logger, trace, warn};
+use slog::{Drain, Logger, warn};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -163,6 +165,10 @@ struct LineRate {
 }
 
 impl LineRate {
+    fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether one more may be logged, and how many were refused that nobody was told of. At the
     /// edge of a window two threads may let a few more pass.
     fn admit(&self, per_second_max: u64, now_ns: u64) -> (bool, u64) {
@@ -175,7 +181,7 @@ impl LineRate {
         }
         let is_admitted = self.lines.fetch_add(1, Ordering::Relaxed) < per_second_max.div_ceil(10);
         if !is_admitted {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.refuse();
         }
         (is_admitted, untold)
     }
@@ -193,6 +199,8 @@ pub struct Hub {
     attention: Arc<Attention>,
     limits: HubLimits,
     rate: LineRate,
+    /// Starts with the first message that is logged.
+    scribe: OnceLock<io::Result<Scribe>>,
     recorders: Mutex<BTreeMap<Arc<str>, Weak<Recorder>>>,
     taps: Mutex<Vec<Line>>,
     taps_opened: AtomicU64,
@@ -225,6 +233,7 @@ impl Hub {
             attention,
             limits,
             rate: LineRate::default(),
+            scribe: OnceLock::new(),
             recorders: Mutex::default(),
             taps: Mutex::default(),
             taps_opened: AtomicU64::new(0),
@@ -345,11 +354,11 @@ impl Hub {
 
     /// Tells everybody who looks, after [`Hub::choose`].
     pub(super) fn tell(&self, interest: Interest, seen: Seen) {
-        if interest.log {
-            self.log(&seen);
-        }
-        if interest.taps == 0 {
-            return;
+        match (interest.log, interest.taps) {
+            (true, 0) => return self.log(seen),
+            (false, 0) => return,
+            (true, _) => self.log(seen.clone()),
+            (false, _) => {}
         }
         let took = Duration::from_nanos(seen.entry.took_ns());
         let seen = Arc::new(seen);
@@ -369,14 +378,11 @@ impl Hub {
         }
     }
 
-    fn log(&self, seen: &Seen) {
-        let Entry { id, cause, request, sender, message, .. } = seen.entry;
-        let elapsed_us = seen.entry.took_ns() / 1000;
-        let outcome = seen.entry.outcome_name();
-        trace!(self.logger, "{}", if seen.shown.is_empty() { "answer" } else { "message" };
-            "actor" => &*seen.path, "message" => message, "id" => id.0, "cause" => cause.0,
-            "request" => request, "from" => &*sender.path(), "elapsed_us" => elapsed_us,
-            "outcome" => outcome, "shown" => &seen.shown);
+    fn log(&self, seen: Seen) {
+        let started = self.scribe.get_or_init(|| Scribe::start(self.logger.clone()));
+        if !started.as_ref().is_ok_and(|scribe| scribe.take(seen)) {
+            self.rate.refuse();
+        }
     }
 
     fn lines(&self) -> std::sync::MutexGuard<'_, Vec<Line>> {
