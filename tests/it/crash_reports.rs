@@ -2,7 +2,7 @@
 // does not fill the disk.
 
 use crate::harness::binary::run;
-use crate::harness::{client, on_a_system, one_record, settings, silent, until};
+use crate::harness::{Lines, client, on_a_system, one_record, settings, silent, until};
 use duramen::actors::partition::PartitionState;
 use duramen::model::SystemClock;
 use duramen::node::{Node, Surroundings};
@@ -15,9 +15,8 @@ use duramen::supervision::{
     Strategy, Supervisor, SupervisorSpec,
 };
 use serde_json::Value;
-use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 const RAFT: &str = "node/partitions/log/0/raft";
@@ -49,20 +48,6 @@ fn cli(arguments: &[&str], data_dir: &Path) -> String {
     let output = run(&[arguments, &["--data-dir", data_dir]].concat(), b"");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[test]
@@ -130,7 +115,7 @@ fn a_panic_in_a_handler_is_told_with_the_messages_before_it_and_without_a_users_
     assert_eq!(report["config"]["log.durability"], "fsync");
     assert_eq!(report["build"]["version"], env!("CARGO_PKG_VERSION"));
 
-    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let lines = lines.text();
     assert!(lines.contains("\"message\":\"Append\""), "the most detailed level was on");
     assert!(lines.contains("a crash report was written"), "{lines}");
     for text in [&lines, &report.to_string()] {

@@ -3,7 +3,7 @@
 // see the lines themselves.
 
 use crate::harness::binary::run;
-use crate::harness::{PATIENCE, client, on_a_system, one_record, settings, until};
+use crate::harness::{Lines, PATIENCE, client, on_a_system, one_record, settings, until};
 use duramen::actors::explain::{Explanation, Reason, Subject};
 use duramen::actors::partition::{PartitionApi, ProduceError};
 use duramen::log::disk::sim::SimDisk;
@@ -14,9 +14,8 @@ use duramen::ops::logger::{LoggerHandle, start_on};
 use duramen::ops::settings::{LogFormat, Settings};
 use duramen::wire::client::{Client, ClientOptions};
 use duramen::wire::pb::duramen::v1::{FetchRequest, ProduceRequest};
-use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The machine's clock, and a time by which it is ahead.
@@ -39,20 +38,6 @@ impl Clock for AheadClock {
 
     fn wall(&self) -> Timestamp {
         self.system.wall()
-    }
-}
-
-#[derive(Debug, Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 
@@ -115,7 +100,7 @@ impl Story {
     /// Waits until the log has a line with all of these.
     async fn until_line(&self, parts: &[&str]) {
         let find = || {
-            let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
+            let text = self.lines.text();
             let line = text.lines().find(|line| parts.iter().all(|part| line.contains(part)));
             line.map(str::to_owned)
         };

@@ -10,7 +10,9 @@ use duramen::ops::settings::Settings;
 use duramen::wire::pb::duramen::v1::log_client::LogClient;
 use duramen::wire::pb::duramen::v1::{ProduceRequest, Record};
 use slog::{Logger, o};
+use std::io::Write;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 
@@ -50,4 +52,25 @@ pub async fn client(node: &Node) -> LogClient<Channel> {
 pub fn one_record(value: impl Into<Vec<u8>>) -> ProduceRequest {
     let record = Record { value: Some(value.into().into()), ..Record::default() };
     ProduceRequest { topic: "log".into(), records: vec![record], ..ProduceRequest::default() }
+}
+
+/// What a logger wrote.
+#[derive(Debug, Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
