@@ -151,7 +151,7 @@ pub struct HubLimits {
 
 impl Default for HubLimits {
     fn default() -> Self {
-        Self { entries_max: 256, lines_per_second_max: 10_000 }
+        Self { entries_max: 256, lines_per_second_max: 4_000 }
     }
 }
 

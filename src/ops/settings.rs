@@ -202,7 +202,7 @@ impl Default for Settings {
             logger: LoggerSettings {
                 spec: LevelSpec::default(),
                 format: LogFormat::Auto,
-                messages_per_second_max: 10_000,
+                messages_per_second_max: 4_000,
             },
             recorder: RecorderSettings { messages_max: 256 },
             crash: CrashSettings { reports_max: 50, bytes_max: ByteSize::mib(16) },
