@@ -15,12 +15,22 @@ pub mod top;
 use super::shape::{Shape, json_line};
 use super::{Class, Failure, NodeAddress, block_on, stdout};
 use crate::wire::client::{Client, ClientError, ClientOptions, Observer};
+use clap::Args;
 use std::time::Duration;
 use tonic::Code;
 
 /// How long a node may take to answer one question. It asks no actor anything: one that takes
 /// longer hangs.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// What a command on one thing takes beside it.
+#[derive(Debug, Args)]
+struct Common {
+    #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
+    node: NodeAddress,
+}
 
 async fn connect(node: &NodeAddress) -> Result<Observer, Failure> {
     Ok(Client::connect(&node.rpc_addr, ClientOptions::default()).await?.observer())

@@ -1,7 +1,7 @@
 //! `duramen actor`: acts on a part of a running node, and tells what happens next.
 
 use super::table::align;
-use super::{Failure, NodeAddress, Shape, asked, block_on, connect};
+use super::{Common, Failure, asked, block_on, connect};
 use crate::model::escape::one_line;
 use crate::wire::pb::duramen::v1::{Action, CommandResponse};
 use clap::{Args, Subcommand};
@@ -31,9 +31,7 @@ struct On {
     #[arg(long, value_name = "TEXT", default_value = "an operator asked for it")]
     reason: String,
     #[command(flatten)]
-    shape: Shape,
-    #[command(flatten)]
-    node: NodeAddress,
+    common: Common,
 }
 
 /// Tells the node and prints what follows.
@@ -43,7 +41,7 @@ pub fn run(args: ActorArgs) -> Result<(), Failure> {
         Act::Quarantine(on) => (Action::Quarantine, on),
         Act::Release(on) => (Action::Release, on),
     };
-    let On { path, reason, shape, node } = on;
+    let On { path, reason, common: Common { shape, node } } = on;
     let acted = block_on(async {
         let mut observer = connect(&node).await?;
         asked(&node, observer.act(action, &path, &reason)).await

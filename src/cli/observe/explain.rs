@@ -1,7 +1,7 @@
 //! `duramen explain`: why something waits, since when, what will happen next and what to type.
 
 use super::table::time_ms;
-use super::{Failure, NodeAddress, Shape, asked, block_on, connect};
+use super::{Common, Failure, asked, block_on, connect};
 use crate::model::escape::one_line;
 use crate::wire::pb::duramen::v1::Explanation;
 use crate::wire::pb::duramen::v1::explain_request::Subject;
@@ -36,14 +36,6 @@ enum What {
         #[command(flatten)]
         common: Common,
     },
-}
-
-#[derive(Debug, Args)]
-struct Common {
-    #[command(flatten)]
-    shape: Shape,
-    #[command(flatten)]
-    node: NodeAddress,
 }
 
 /// Asks the node and prints what it says.

@@ -1,6 +1,6 @@
 //! `duramen log`: which lines a running node writes.
 
-use super::{Failure, NodeAddress, Shape, asked, block_on, connect};
+use super::{Common, Failure, asked, block_on, connect};
 use crate::ops::logger::LevelSpec;
 use crate::wire::pb::duramen::v1::LogLevels;
 use clap::{Args, Subcommand};
@@ -27,14 +27,6 @@ enum Verb {
         #[command(flatten)]
         common: Common,
     },
-}
-
-#[derive(Debug, Args)]
-struct Common {
-    #[command(flatten)]
-    shape: Shape,
-    #[command(flatten)]
-    node: NodeAddress,
 }
 
 /// Asks or tells the node, and prints what holds now.
