@@ -1,4 +1,4 @@
-//! How many messages lie in the mailbox of one life of an actor.
+//! How many messages lie in the mailbox of one life of an actor or a worker.
 //!
 //! Counted per life: a thread that is given up keeps its mailbox for ever, and what lies in there
 //! must not be counted as the next life's.
@@ -27,18 +27,37 @@ impl Mailbox {
         &self.recorder
     }
 
-    /// Notes that a message is on its way into the mailbox.
-    pub fn sent(&self) {
-        if super::IS_ON {
+    /// Counts a message that is on its way into the mailbox, until the guard is dropped.
+    pub fn post(self: &Arc<Self>) -> Posted {
+        Posted(super::IS_ON.then(|| {
             self.waiting.fetch_add(1, Ordering::Relaxed);
-        }
+            Arc::clone(self)
+        }))
+    }
+}
+
+/// A message's place in a mailbox. Dropped with the message: whether that is handled, refused or
+/// lost, it waits no longer.
+#[derive(Debug)]
+#[must_use = "the message counts as waiting until this is dropped"]
+pub struct Posted(Option<Arc<Mailbox>>);
+
+impl Posted {
+    /// The message is taken out. Returns where it lay; `None` in a build that records nothing.
+    pub fn leave(mut self) -> Option<Arc<Mailbox>> {
+        self.end()
     }
 
-    /// Notes that a message has left the mailbox: it is handled now, or never will be.
-    pub fn left(&self) {
-        if super::IS_ON {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
+    fn end(&mut self) -> Option<Arc<Mailbox>> {
+        self.0.take().inspect(|mailbox| {
+            mailbox.waiting.fetch_sub(1, Ordering::Relaxed);
+        })
+    }
+}
+
+impl Drop for Posted {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -29,7 +29,7 @@ pub use crash::{
     CrashEvent, CrashReason, CrashReport, CrashSink, Frames, InHand, PastExit, REPORT_EXITS_MAX,
     REPORT_MESSAGES_MAX, REPORT_RECORDERS_MAX, RecorderDump,
 };
-pub use mailbox::Mailbox;
+pub use mailbox::{Mailbox, Posted};
 pub use message::{Mail, MailLoad, MessageId, Stamp};
 pub use path::PathId;
 pub use pattern::Pattern;

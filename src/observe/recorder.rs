@@ -252,8 +252,6 @@ pub struct Recorder {
     clock: Arc<dyn Clock>,
     hub: Arc<Hub>,
     entries_max: usize,
-    /// Of a worker's queue.
-    queue: AtomicI64,
     /// Of the mailbox of the present life.
     mailbox: Mutex<Arc<AtomicI64>>,
     wait: OnceLock<Arc<WaitCell>>,
@@ -271,7 +269,6 @@ impl Recorder {
             clock,
             hub,
             entries_max: entries_max.max(1),
-            queue: AtomicI64::new(0),
             mailbox: Mutex::default(),
             wait: OnceLock::new(),
             has_planned: AtomicBool::new(false),
@@ -317,22 +314,7 @@ impl Recorder {
 
     fn waiting(&self) -> u64 {
         let mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = mailbox.load(Ordering::Relaxed) + self.queue.load(Ordering::Relaxed);
-        waiting.max(0) as u64
-    }
-
-    /// Notes that a message is on its way into the queue of a worker, which has no lives.
-    pub fn sent(&self) {
-        if super::IS_ON {
-            self.queue.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Notes that a message has left that queue.
-    pub fn left(&self) {
-        if super::IS_ON {
-            self.queue.fetch_sub(1, Ordering::Relaxed);
-        }
+        mailbox.load(Ordering::Relaxed).max(0) as u64
     }
 
     /// Notes that the handler of a message begins. Until the guard is dropped the calling thread

@@ -11,6 +11,7 @@ struct Desk {
     clock: Arc<dyn Clock>,
     hub: Arc<Hub>,
     raft: Arc<Recorder>,
+    mailbox: Arc<Mailbox>,
 }
 
 fn desk(entries_max: usize) -> Desk {
@@ -22,15 +23,15 @@ fn desk(entries_max: usize) -> Desk {
         HubLimits { entries_max, ..HubLimits::default() },
     );
     let raft = hub.recorder("node/partitions/log/0/raft", &clock);
-    Desk { manual, clock, hub, raft }
+    let mailbox = Mailbox::of_new_life(&raft);
+    Desk { manual, clock, hub, raft, mailbox }
 }
 
 impl Desk {
     /// Sends, and handles for so long, one message; within it another may be sent.
     fn pass(&self, name: &'static str, took_ms: u64, within: impl FnOnce()) -> Stamp {
         let stamp = Stamp::now(&*self.clock);
-        self.raft.sent();
-        self.raft.left();
+        drop(self.mailbox.post());
         let load = MailLoad { items: 1, bytes: 7 };
         let handled = self.raft.begin(&stamp, name, load, || format!("{name}(shown)"));
         within();
@@ -117,8 +118,7 @@ fn a_handler_that_panics_leaves_its_message_as_the_last() {
 #[test]
 fn a_reading_tells_what_is_in_hand_what_waits_and_what_was_slow() {
     let desk = desk(8);
-    desk.raft.sent();
-    desk.raft.sent();
+    let _waiting = [desk.mailbox.post(), desk.mailbox.post()];
     desk.pass("slow", 30, || {
         let reading = desk.raft.reading();
         let (name, _, since_ns) = reading.handling.unwrap();

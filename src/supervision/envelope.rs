@@ -2,7 +2,7 @@
 //! and recorded when it is handled.
 
 use super::seat::Child;
-use crate::observe::{IS_ON, Mail, Mailbox, Mishap, Stamp};
+use crate::observe::{Mail, Mailbox, Mishap, Posted, Stamp};
 use actix::Handler;
 use std::fmt;
 use std::sync::Arc;
@@ -11,10 +11,9 @@ use std::sync::Arc;
 /// [`super::Line`], [`super::Seat::notify`]. Opened by what `receives!` writes.
 pub struct Envelope<M> {
     stamp: Stamp,
-    /// Where it lies; `None` in a build that records nothing.
-    mailbox: Option<Arc<Mailbox>>,
-    /// Taken when it is opened.
-    message: Option<M>,
+    /// Where it lies.
+    posted: Posted,
+    message: M,
 }
 
 impl<M: Mail> actix::Message for Envelope<M> {
@@ -25,23 +24,20 @@ impl<M: Mail> Envelope<M> {
     /// Stamps a message that the calling thread sends now.
     pub(super) fn seal(message: M, mailbox: &Arc<Mailbox>) -> Self {
         let stamp = Stamp::now(&**mailbox.recorder().clock());
-        mailbox.sent();
-        let mailbox = IS_ON.then(|| Arc::clone(mailbox));
-        Self { stamp, mailbox, message: Some(message) }
+        Self { stamp, posted: mailbox.post(), message }
     }
 
     /// Lets the actor handle what is inside, on record.
-    pub fn open<A>(mut self, actor: &mut A, context: &mut A::Context)
+    pub fn open<A>(self, actor: &mut A, context: &mut A::Context)
     where
         A: Child + Handler<M, Result = ()>,
         M: actix::Message<Result = ()>,
     {
-        let Some(message) = self.message.take() else { return };
-        let Some(mailbox) = self.mailbox.take() else { return actor.handle(message, context) };
-        mailbox.left();
+        let Self { stamp, posted, message } = self;
+        let Some(mailbox) = posted.leave() else { return actor.handle(message, context) };
         let recorder = mailbox.recorder();
         let show = || format!("{message:?}");
-        let handled = recorder.begin(&self.stamp, M::NAME, message.load(), show);
+        let handled = recorder.begin(&stamp, M::NAME, message.load(), show);
         match recorder.mishap(M::NAME) {
             None => {}
             Some(Mishap::Panic(text)) => panic!("{text}"),
@@ -49,15 +45,6 @@ impl<M: Mail> Envelope<M> {
             Some(Mishap::Drop) => return handled.dropped(),
         }
         actor.handle(message, context);
-    }
-}
-
-impl<M> Drop for Envelope<M> {
-    /// A mailbox that is dropped with messages in it, or a refusal.
-    fn drop(&mut self) {
-        if let Some(mailbox) = &self.mailbox {
-            mailbox.left();
-        }
     }
 }
 

@@ -39,7 +39,7 @@ const PREPARE_BYTES: u64 = 1 << 20;
 pub(super) fn start(plan: Arc<LogPlan>, seat: &Seat<LogActor>, reports: Line<LogActor>) -> Jobs {
     let recorder = plan.flush_recorder(seat.recorder());
     recorder.waits_by(plan.published.flush_wait());
-    let (sender, jobs) = jobs::line(Arc::clone(&recorder));
+    let (sender, jobs) = jobs::line(&recorder);
     let generation = seat.generation();
     let thread_plan = Arc::clone(&plan);
     let (failed, seat) = (reports.clone(), seat.clone());

@@ -4,7 +4,7 @@
 use crate::actors::raft::{Flushed, LogReady};
 use crate::log::Entry;
 use crate::model::{Disposition, RaftIndex};
-use crate::observe::{Handled, MailLoad, Mishap, Recorder, Stamp, TraceContext};
+use crate::observe::{Handled, MailLoad, Mailbox, Mishap, Posted, Recorder, Stamp, TraceContext};
 use crate::raft::HardState;
 use crate::supervision::mail;
 use actix::Message;
@@ -114,9 +114,9 @@ impl Job {
 #[derive(Debug)]
 pub(super) struct Sent {
     stamp: Stamp,
-    /// Taken when it is begun.
-    job: Option<Job>,
-    recorder: Arc<Recorder>,
+    job: Job,
+    /// Where it lies.
+    posted: Posted,
 }
 
 impl Sent {
@@ -124,12 +124,12 @@ impl Sent {
     ///
     /// # Panics
     /// Where a test planned it.
-    pub fn begin(mut self, recorder: &Recorder) -> (Job, Handled<'_>) {
-        let job = self.job.take().expect("a job is begun once");
-        recorder.left();
+    pub fn begin(self, recorder: &Recorder) -> (Job, Handled<'_>) {
+        let Self { stamp, job, posted } = self;
+        drop(posted);
         let name = job.name();
         let show = || format!("{job:?}");
-        let handled = recorder.begin(&self.stamp, name, job.load(), show);
+        let handled = recorder.begin(&stamp, name, job.load(), show);
         match recorder.mishap(name) {
             Some(Mishap::Panic(text)) => panic!("{text}"),
             Some(Mishap::Delay(time)) => std::thread::sleep(time),
@@ -140,16 +140,7 @@ impl Sent {
     }
 
     pub fn is_append(&self) -> bool {
-        matches!(self.job, Some(Job::Append(_)))
-    }
-}
-
-impl Drop for Sent {
-    /// A thread that ends with jobs before it.
-    fn drop(&mut self) {
-        if self.job.is_some() {
-            self.recorder.left();
-        }
+        matches!(self.job, Job::Append(_))
     }
 }
 
@@ -163,22 +154,21 @@ pub(super) fn begin_own<'a>(name: &'static str, recorder: &'a Recorder) -> Handl
 #[derive(Debug)]
 pub(in crate::actors::log) struct Jobs {
     sender: Sender<Sent>,
-    recorder: Arc<Recorder>,
+    mailbox: Arc<Mailbox>,
 }
 
 /// A new way to a thread with this recorder, and its end.
-pub(super) fn line(recorder: Arc<Recorder>) -> (Jobs, Receiver<Sent>) {
+pub(super) fn line(recorder: &Arc<Recorder>) -> (Jobs, Receiver<Sent>) {
     let (sender, jobs) = channel();
-    (Jobs { sender, recorder }, jobs)
+    (Jobs { sender, mailbox: Mailbox::of_new_life(recorder) }, jobs)
 }
 
 impl Jobs {
     pub fn send(&self, job: Job) {
-        let stamp = Stamp::now(&**self.recorder.clock());
-        self.recorder.sent();
-        let (job, recorder) = (Some(job), Arc::clone(&self.recorder));
+        let stamp = Stamp::now(&**self.mailbox.recorder().clock());
+        let posted = self.mailbox.post();
         // A thread that is gone has reported why; the report ends the actor.
-        drop(self.sender.send(Sent { stamp, job, recorder }));
+        drop(self.sender.send(Sent { stamp, job, posted }));
     }
 }
 
