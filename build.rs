@@ -3,8 +3,13 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 3] =
-    ["proto/log/v1/log.proto", "proto/duramen/v1/log.proto", "proto/duramen/v1/observe.proto"];
+const FILES: [&str; 5] = [
+    "proto/log/v1/log.proto",
+    "proto/duramen/v1/log.proto",
+    "proto/duramen/v1/observe.proto",
+    "proto/duramen/v1/admin.proto",
+    "proto/duramen/v1/peer.proto",
+];
 
 /// Messages that are also shown as JSON, by their field names.
 const SHOWN_AS_JSON: [&str; 9] = [

@@ -7,6 +7,8 @@
 //! - [`observe`]: stamps on messages, flight recorders, taps, reasons to wait.
 //! - [`log`]: the commit log library: batch, store, index, segment, recovery, retention, disks.
 //! - [`raft`]: one partition's Raft state machine: events in, effects out.
+//! - [`cluster`]: what a cluster knows of itself: nodes, topics, placement; a pure state machine.
+//! - [`guards`]: limiters, breaker, retry: what keeps callers from making trouble worse.
 //! - [`wire`]: generated protobuf, conversions, the client library.
 //! - [`ops`]: settings, logger, readiness notices.
 //! - [`supervision`]: the supervisor tree, restart policy, references that survive restarts.
@@ -18,7 +20,9 @@
 
 pub mod actors;
 pub mod cli;
+pub mod cluster;
 pub mod frontends;
+pub mod guards;
 pub mod log;
 pub mod model;
 pub mod node;

@@ -7,11 +7,14 @@
 pub mod explain;
 pub mod frontend;
 pub mod gather;
+pub mod groups;
 pub mod handle;
 pub mod housekeeping;
+pub mod leadership;
 pub mod log;
 pub mod observer;
 pub mod partition;
+pub mod peers;
 pub mod published;
 pub mod raft;
 pub mod readers;

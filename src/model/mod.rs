@@ -4,10 +4,16 @@
 
 mod clock;
 pub mod escape;
+mod identity;
+mod peer;
 mod record;
+mod topic;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use identity::{GroupId, NodeId, ReplicaId, TopicId};
+pub use peer::{PeerEntry, PeerKind, PeerMessage, PeerPayload, PeerSnapshot};
 pub use record::{Header, Payload, Record};
+pub use topic::{FIRST_TOPIC, TopicName, TopicNameError};
 
 use std::fmt;
 

@@ -5,6 +5,7 @@
 //! of a few bytes); payloads never pass through it.
 
 mod hard_state;
+mod membership;
 mod partition;
 mod storage;
 mod term_runs;
@@ -12,5 +13,6 @@ mod term_runs;
 pub use hard_state::{
     HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, HardStateError,
 };
+pub use membership::Membership;
 pub use partition::{Effects, Handle, NewEntry, PartitionRaft, RaftError, Recovered, Role};
 pub use term_runs::TermRuns;

@@ -149,6 +149,7 @@ impl Client {
             correlation_id: 1,
             records: Vec::new(),
             batch: batches,
+            no_forward: false,
         };
         let request = self.request(request);
         let answered = self.grpc.produce_once(request).await;

@@ -6,19 +6,39 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may name. `ARCHITECTURE.md` draws it.
-const BORDERS: [(&str, &[&str]); 12] = [
+const BORDERS: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("log", &["model"]),
     ("raft", &["model"]),
     ("observe", &["model"]),
-    ("wire", &["model"]),
+    ("cluster", &["model"]),
+    ("guards", &["model"]),
+    ("wire", &["model", "guards"]),
     ("ops", &["model", "observe"]),
     ("supervision", &["model", "observe"]),
-    ("actors", &["model", "observe", "log", "raft", "supervision"]),
-    ("frontends", &["model", "observe", "wire", "actors"]),
-    ("node", &["model", "observe", "log", "raft", "ops", "supervision", "actors", "frontends"]),
-    ("testing", &["model", "observe", "log", "wire", "ops", "supervision", "actors", "node"]),
-    ("cli", &["model", "observe", "log", "wire", "ops", "actors", "node"]),
+    ("actors", &["model", "observe", "log", "raft", "cluster", "guards", "wire", "supervision"]),
+    ("frontends", &["model", "observe", "cluster", "guards", "wire", "actors"]),
+    (
+        "node",
+        &[
+            "model",
+            "observe",
+            "log",
+            "raft",
+            "cluster",
+            "guards",
+            "wire",
+            "ops",
+            "supervision",
+            "actors",
+            "frontends",
+        ],
+    ),
+    (
+        "testing",
+        &["model", "observe", "log", "cluster", "wire", "ops", "supervision", "actors", "node"],
+    ),
+    ("cli", &["model", "observe", "log", "cluster", "guards", "wire", "ops", "actors", "node"]),
 ];
 
 /// External crates that only some rooms may name.

@@ -3,7 +3,7 @@
 use super::super::partition::AckSender;
 use crate::log::Placed;
 use crate::log::batch::ValidBatches;
-use crate::model::{Durability, Offset, Record};
+use crate::model::{Durability, Offset, PeerMessage, Record};
 use crate::observe::{Mail, MailLoad};
 use crate::raft::{HardState, TermRuns};
 use crate::supervision::{Permit, mail};
@@ -31,6 +31,11 @@ pub struct Propose {
     /// Held until the answer is sent.
     pub permit: Permit,
 }
+
+/// From a peer's replica of the same group.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Carried(pub PeerMessage);
 
 /// From the log actor: the log is recovered.
 #[derive(Debug, Message)]
@@ -98,6 +103,20 @@ impl Mail for Propose {
 
     fn load(&self) -> MailLoad {
         MailLoad { items: self.body.records(), bytes: self.bytes as u64 }
+    }
+}
+
+impl Mail for Carried {
+    const NAME: &'static str = "Carried";
+
+    fn load(&self) -> MailLoad {
+        MailLoad { items: self.0.entries.len() as u32, bytes: self.0.len_bytes() }
+    }
+}
+
+impl fmt::Debug for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

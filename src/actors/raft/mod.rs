@@ -11,7 +11,7 @@ mod traces;
 
 use messages::Pump;
 pub use messages::{
-    Body, Flushed, Kept, LogReady, Persisted, Propose, Refusal, SpaceReturned, WaitOver,
+    Body, Carried, Flushed, Kept, LogReady, Persisted, Propose, Refusal, SpaceReturned, WaitOver,
 };
 
 use super::gather::{Gather, GatherOptions, Verdict};
@@ -424,7 +424,7 @@ impl Actor for RaftActor {
     }
 }
 
-receives!(RaftActor: Propose, Pump, LogReady, Persisted, WaitOver, SpaceReturned, Tended);
+receives!(RaftActor: Propose, Carried, Pump, LogReady, Persisted, WaitOver, SpaceReturned, Tended);
 
 impl actix::Handler<Propose> for RaftActor {
     type Result = ();
@@ -446,6 +446,14 @@ impl actix::Handler<Propose> for RaftActor {
             _permit: permit,
         });
         self.queue_pump(context);
+    }
+}
+
+impl actix::Handler<Carried> for RaftActor {
+    type Result = ();
+
+    fn handle(&mut self, Carried(message): Carried, _: &mut Self::Context) {
+        debug!(self.seat.logger(), "a group of one has no peers"; "message" => ?message);
     }
 }
 

@@ -78,6 +78,13 @@ impl Log for Echo {
     ) -> Result<Response<pb::DescribeResponse>, Status> {
         Ok(Response::new(pb::DescribeResponse::default()))
     }
+
+    async fn metadata(
+        &self,
+        _request: Request<pb::MetadataRequest>,
+    ) -> Result<Response<pb::MetadataResponse>, Status> {
+        Ok(Response::new(pb::MetadataResponse::default()))
+    }
 }
 
 /// Serves on a free port, told on the first line of standard output, until it is killed.

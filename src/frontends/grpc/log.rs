@@ -113,6 +113,9 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
             flushes: status.flushes,
             refused: status.refused,
             restarts: status.restarts,
+            role: "leader".into(),
+            leader: None,
+            replicas: Vec::new(),
         };
         Ok(Response::new(pb::DescribeResponse {
             topic,
@@ -120,6 +123,13 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
             node_id: self.node.node_id.clone(),
             version: self.node.version.clone(),
         }))
+    }
+
+    async fn metadata(
+        &self,
+        _: Request<pb::MetadataRequest>,
+    ) -> Result<Response<pb::MetadataResponse>, Status> {
+        Err(Status::unavailable("this node tells nothing of its cluster yet"))
     }
 }
 

@@ -93,6 +93,7 @@ impl Refusal {
             message: self.message,
             retry_after_ms,
             definite: self.definite,
+            leader: None,
         }
     }
 }

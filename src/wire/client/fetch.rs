@@ -64,6 +64,7 @@ pub(super) async fn open(
     let request = pb::FetchRequest {
         topic: target.topic.clone(),
         partition: target.partition,
+        consistency: pb::Consistency::Committed as i32,
         position: Some(match options.position {
             Position::Start => WirePosition::Start(true),
             Position::End => WirePosition::End(true),

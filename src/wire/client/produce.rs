@@ -118,6 +118,7 @@ impl ProducerSink {
             correlation_id: self.next_id,
             records: Vec::new(),
             batch: batches,
+            no_forward: false,
         };
         self.requests.send(request).await.map_err(|_| self.over())?;
         // Given back when the answer arrives.

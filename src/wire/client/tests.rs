@@ -32,6 +32,7 @@ fn answer(request: &pb::ProduceRequest) -> Result<pb::ProduceResponse, Status> {
             message: "no".into(),
             retry_after_ms,
             definite: true,
+            leader: None,
         }),
         ..Default::default()
     };
@@ -95,6 +96,13 @@ impl Log for Scripted {
         request: Request<pb::DescribeRequest>,
     ) -> Result<Response<pb::DescribeResponse>, Status> {
         Err(Status::not_found(request.into_inner().topic))
+    }
+
+    async fn metadata(
+        &self,
+        _: Request<pb::MetadataRequest>,
+    ) -> Result<Response<pb::MetadataResponse>, Status> {
+        Ok(Response::new(pb::MetadataResponse::default()))
     }
 }
 

@@ -1,0 +1,34 @@
+//! The ways to the other nodes, by node: where a replica's messages to its peers go.
+
+use crate::log::LogView;
+use crate::model::{NodeId, PeerMessage};
+use std::fmt;
+use std::sync::Arc;
+
+/// A message on its way to a peer. Where entries are [`crate::model::PeerPayload::Stored`], whoever
+/// carries it reads them from the log: that may wait for the disk, which a replica must not.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// What is said.
+    pub message: PeerMessage,
+    /// Where stored entries are read.
+    pub log: Option<Arc<LogView>>,
+}
+
+/// Carries messages to other nodes. Never waits: what cannot be taken is dropped and told of, as a
+/// network may do.
+pub trait PeerPost: Send + Sync + fmt::Debug {
+    /// Takes messages to a node, in order. False: the node is not known or too much is waiting for
+    /// it, and nothing was taken.
+    fn post(&self, to: NodeId, messages: Vec<Outgoing>) -> bool;
+}
+
+/// Of a node that has no peers.
+#[derive(Debug, Clone, Copy)]
+pub struct NoPeers;
+
+impl PeerPost for NoPeers {
+    fn post(&self, _: NodeId, _: Vec<Outgoing>) -> bool {
+        false
+    }
+}
