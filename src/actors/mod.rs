@@ -4,6 +4,7 @@
 //! Of a partition: [`log`] and [`raft`], what they publish ([`published`]), and the handle
 //! ([`handle`]) by which front ends reach them, through the seam of [`partition`].
 
+pub mod control;
 pub mod explain;
 pub mod frontend;
 pub mod gather;
@@ -15,6 +16,7 @@ pub mod log;
 pub mod observer;
 pub mod partition;
 pub mod peers;
+pub mod presence;
 pub mod published;
 pub mod raft;
 pub mod readers;
