@@ -12,7 +12,7 @@ const FILES: [&str; 5] = [
 ];
 
 /// Messages that are also shown as JSON, by their field names.
-const SHOWN_AS_JSON: [&str; 9] = [
+const SHOWN_AS_JSON: [&str; 17] = [
     "TreeResponse",
     "Place",
     "SlowestMessage",
@@ -22,6 +22,14 @@ const SHOWN_AS_JSON: [&str; 9] = [
     "CommandResponse",
     "AffectedPlace",
     "LogLevels",
+    "ClusterStatus",
+    "NodeStatus",
+    "TopicDescription",
+    "TopicSettings",
+    "PartitionPlacement",
+    "ReplicaPlacement",
+    "ListTopicsResponse",
+    "NodeActionResponse",
 ];
 
 #[allow(clippy::disallowed_methods, reason = "a build script writes where Cargo tells it")]

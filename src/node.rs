@@ -4,25 +4,47 @@
 //! ```text
 //! node                         one-for-one; gives up → the process ends with its own exit code
 //! ├─ partitions                one-for-one
-//! │  └─ log/0                  one-for-all, then quarantine: log ─ raft      (shard thread)
+//! │  └─ log/0 …                one-for-all, then quarantine: log ─ raft      (shard thread)
+//! ├─ planter                   makes the partitions those of the catalogue  (control thread)
 //! ├─ housekeeping                                                           (control thread)
+//! ├─ membership                 one-for-one: gossip                         (control thread)
 //! └─ frontends                 one-for-one: grpc (shard thread), http (control thread)
 //! ```
 
+mod cluster;
+pub mod controller;
+mod files;
 mod front;
+mod handover;
 mod inside;
 mod instruments;
+mod membership;
+mod mirror;
 mod partition;
+mod partitions;
+pub mod peers;
+mod planter;
 mod readings;
+mod topics;
 
+pub use crate::frontends::cluster::ClusterView;
+pub use mirror::MirrorPlan;
+pub use partitions::{Partitions, PlantError};
+
+use crate::actors::control::ControlApi;
+use crate::actors::groups::Groups;
 use crate::actors::handle::PartitionHandle;
 use crate::actors::housekeeping::{self, HousekeepingActor, Tended};
-use crate::actors::log::LogPlan;
+use crate::actors::leadership::Leadership;
 use crate::actors::observer::{LogLevelControl, ObserveApi, Observer};
-use crate::actors::partition::{PartitionApi, PartitionState};
+use crate::actors::partition::PartitionState;
+use crate::actors::peers::PeerPost;
+use crate::actors::presence::PresenceBoard;
 use crate::actors::readiness::NodeInfo;
+use crate::actors::replicator::Peers;
+use crate::frontends::grpc::{AdminService, PeerParts, PeerService};
 use crate::log::disk::{Disk, RealDisk};
-use crate::model::{Clock, SystemClock};
+use crate::model::{Clock, FIRST_TOPIC, SystemClock};
 use crate::observe::metrics::Measure;
 use crate::observe::{Complaints, CrashSink, Hub, HubLimits, MessageFilter};
 use crate::ops::crash::CrashStore;
@@ -34,15 +56,20 @@ use crate::supervision::{
     Environment, Exhausted, Intensity, Order, Place, Shard, ShardThreads, Strategy, Supervisor,
     SupervisorSpec, TreeHandle,
 };
+use cluster::{Cluster, ClusterHome};
 use front::Seams;
+use handover::HandOver;
 use inside::{ByFacts, OwnLogger};
-use partition::{Ground, Partition, log_options};
+use mirror::{Mirror, MirrorControl};
+use partition::{Soil, log_options};
+use partitions::Registry;
 use readings::Readings;
 use slog::{Logger, info, o, warn};
 use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use topics::NodeTopics;
 
 /// How often retention and checkpoints are looked after.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
@@ -86,32 +113,40 @@ pub struct Surroundings {
     pub log_control: Option<LogControl>,
     /// Decides what is left to chance; `None`: the time of the start does.
     pub seed: Option<u64>,
+    /// Set where the node is to be a mirror, and part of no cluster.
+    pub mirror: Option<MirrorPlan>,
 }
 
 impl Surroundings {
     /// The machine's disk and clock, and a logger whose level is its own affair.
     pub fn of(logger: Logger) -> Self {
         let (disk, clock) = (Arc::new(RealDisk), Arc::new(SystemClock::new()));
-        Self { disk, clock, logger, log_control: None, seed: None }
+        Self { disk, clock, logger, log_control: None, seed: None, mirror: None }
     }
 }
+
+/// What must be gone once a node has stopped, by name.
+pub type Trace = (&'static str, Weak<dyn Any + Send + Sync>);
 
 /// A running node. Dropping it without [`Node::shutdown`] is a crash as far as the disk is
 /// concerned: nothing acknowledged is lost.
 #[derive(Debug)]
 pub struct Node {
     tree: TreeHandle,
-    partition: PartitionHandle,
-    log_plan: Arc<LogPlan>,
+    partitions: Partitions,
     shard_threads: ShardThreads,
     hub: Arc<Hub>,
     observer: Arc<dyn ObserveApi>,
     crashes: Arc<CrashStore>,
-    data_dir: DataDir,
+    data_dir: Arc<DataDir>,
     rpc_addr: SocketAddr,
     http_addr: SocketAddr,
     logger: Logger,
     telemetry: Option<Telemetry>,
+    view: ClusterView,
+    peers: Arc<Peers>,
+    home: Option<Arc<ClusterHome>>,
+    hand_over: HandOver,
 }
 
 impl Node {
@@ -129,10 +164,15 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub fn start_with(settings: &Settings, surroundings: Surroundings) -> Result<Self, NodeError> {
-        let Surroundings { disk, clock, logger, log_control, seed } = surroundings;
-        let options = log_options(settings);
-        options.validate()?;
-        let data_dir = DataDir::open(&settings.data_dir)?;
+        let Surroundings { disk, clock, logger, log_control, seed, mirror: mirrored } =
+            surroundings;
+        log_options(settings, &settings.log).validate()?;
+        let data_dir = Arc::new(DataDir::open(&settings.data_dir)?);
+        mirror::check(&data_dir, mirrored.as_ref())?;
+        let controller = settings.data_dir.join("controller");
+        if data_dir.cluster().is_some() && !disk.exists(&controller).unwrap_or(true) {
+            return Err(data_dir.wiped("controller").into());
+        }
         let rpc = listen(settings.rpc.addr, "gRPC")?;
         let http = listen(settings.http.addr, "HTTP")?;
         let (instruments, telemetry) = instruments::make(settings, &data_dir, &clock, &logger)?;
@@ -156,23 +196,87 @@ impl Node {
         let shard = Shard::new("duramen-shard-0");
         let shard_threads = shard.threads();
         let shard = Place::Shard(shard);
-        let ground = Ground {
-            settings,
+        let (groups, leadership) = (Arc::<Groups>::default(), Arc::<Leadership>::default());
+        let peers = Arc::<Peers>::default();
+        let soil = Soil {
+            settings: Arc::new(settings.clone()),
             disk,
             clock: Arc::clone(&clock),
-            logger: &logger,
+            logger: logger.clone(),
             instruments: instruments.clone(),
+            shard: shard.clone(),
+            closers: Arc::default(),
+            groups: Arc::clone(&groups),
+            leadership: Arc::clone(&leadership),
+            post: Arc::clone(&peers) as Arc<dyn PeerPost>,
+            seed: seed.unwrap_or_else(|| clock.wall().0.unsigned_abs()),
         };
-        let partition = Partition::plant(&root, &shard, options, ground);
-        let (log, handle) = (partition.log.clone(), partition.handle.clone());
-        housekeeping_below(&root, Tended { log, handle });
+        let partitions = Partitions::plant_recorded(&root, soil.clone(), Arc::clone(&data_dir))?;
+        let joins = !settings.gossip.join.is_empty() || settings.gossip.multicast.is_some();
+        if data_dir.cluster().is_none() && !joins && mirrored.is_none() {
+            partitions.found()?;
+        }
         let rpc_addr = local_addr(&rpc, settings.rpc.addr);
         let http_addr = local_addr(&http, settings.http.addr);
+        let read_only = mirrored.as_ref().map(MirrorPlan::read_only);
+        let mut copies = None;
+        let cluster = match mirrored {
+            None => Cluster::below(&root, &soil, &data_dir, Arc::clone(&peers), rpc_addr),
+            Some(plan) => {
+                let name = settings.node.shown_name();
+                let control =
+                    MirrorControl::new(&plan, data_dir.node_id(), name, rpc_addr.to_string());
+                let control = Arc::new(control);
+                let cluster = Cluster::none(&soil, Arc::clone(&control) as Arc<dyn ControlApi>);
+                let registry = partitions.registry().clone();
+                let mirror = Mirror::new(plan, soil, Arc::clone(&data_dir), registry, control);
+                copies = Some(Arc::clone(&mirror.copies));
+                mirror.below(&root);
+                cluster
+            }
+        };
+        housekeeping_below(&root, partitions.registry().clone(), cluster.home.clone());
         let info = Arc::new(NodeInfo {
             node_id: data_dir.node_id().to_owned(),
             rpc_addr: rpc_addr.to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
         });
+        let control = Arc::clone(&cluster.control);
+        let told_by = logger.new(o!("actor" => "node/planter"));
+        planter::below(&root, partitions.clone(), Arc::clone(&control), told_by);
+        let hand_over = HandOver {
+            groups: Arc::clone(&groups),
+            leadership: Arc::clone(&leadership),
+            logger: logger.new(o!("actor" => "node")),
+        };
+        let peer = PeerService::new(PeerParts {
+            me: Arc::clone(&cluster.identity),
+            inbox: groups,
+            leadership: Arc::clone(&leadership),
+            addresses: Arc::clone(&cluster.addresses),
+            control: Arc::clone(&control),
+            clock: Arc::clone(&clock),
+            logger: logger.new(o!("actor" => "node/frontends/grpc")),
+        });
+        let presence = cluster.presence.clone();
+        let view = ClusterView {
+            control: Arc::clone(&control),
+            leadership: Arc::clone(&leadership),
+            presence: presence.clone(),
+        };
+        let admin = AdminService {
+            view: view.clone(),
+            acts: Arc::clone(&cluster.acts),
+            anyone_may_act: settings.insecure_listen,
+            wait_max: settings.rpc.request_deadline,
+        };
+        let topics = NodeTopics {
+            partitions: partitions.registry().clone(),
+            control,
+            leadership,
+            presence: presence.clone(),
+            read_only,
+        };
         // Together: while one drains the other must not go on taking requests.
         let front = root.supervisor(SupervisorSpec {
             order: Order::Together,
@@ -190,7 +294,7 @@ impl Node {
             explainer: Arc::new(ByFacts {
                 tree: root.handle(),
                 hub: Arc::clone(&hub),
-                partition: partition.handle.clone(),
+                partitions: partitions.registry().clone(),
                 complaints: Arc::clone(&complaints),
                 clock: Arc::clone(&clock),
                 hang_after: settings.supervision.hang_after,
@@ -198,13 +302,14 @@ impl Node {
             entrance: root.path().child("frontends").child("grpc"),
             logger: logger.new(o!("actor" => "node")),
         });
-        let (handle, started_at) = (partition.handle.clone(), clock.wall());
+        let started_at = clock.wall();
         let readings = Readings::new(
-            handle.clone(),
+            partitions.registry().clone(),
             instruments.clone(),
             Arc::clone(&hub),
             log_control,
             Arc::clone(&crashes),
+            (Arc::clone(&peers), copies),
             started_at,
         );
         if let Some(telemetry) = &telemetry {
@@ -212,7 +317,9 @@ impl Node {
         }
         let readings_of_tree = Arc::clone(&readings);
         let seams = Seams {
-            partition: handle,
+            topics,
+            peer,
+            admin,
             info,
             clock,
             complaints,
@@ -226,11 +333,9 @@ impl Node {
         let tree = root.start();
         readings_of_tree.started(&tree);
         info!(logger, "listening"; "rpc" => %rpc_addr, "http" => %http_addr);
-        let Partition { handle, plan, .. } = partition;
         Ok(Self {
             tree,
-            partition: handle,
-            log_plan: plan,
+            partitions,
             shard_threads,
             hub,
             observer,
@@ -240,7 +345,26 @@ impl Node {
             http_addr,
             logger,
             telemetry,
+            view,
+            peers,
+            home: cluster.home,
+            hand_over,
         })
+    }
+
+    /// Who is there, as gossip sees it.
+    pub fn presence(&self) -> &PresenceBoard {
+        &self.view.presence
+    }
+
+    /// What it knows of its cluster.
+    pub fn cluster(&self) -> &ClusterView {
+        &self.view
+    }
+
+    /// The ways to the other nodes.
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.peers
     }
 
     /// Where gRPC is served.
@@ -264,8 +388,17 @@ impl Node {
     }
 
     /// The topic `log`, partition 0: append, read and describe without a network.
-    pub fn log(&self) -> &PartitionHandle {
-        &self.partition
+    ///
+    /// # Panics
+    /// When this node has no replica of it; see [`Node::partitions`].
+    pub fn log(&self) -> PartitionHandle {
+        let log = self.partitions.get(FIRST_TOPIC, 0);
+        log.expect("this node has no replica of log/0")
+    }
+
+    /// The partitions that it has replicas of.
+    pub fn partitions(&self) -> &Partitions {
+        &self.partitions
     }
 
     /// The supervision tree: look at it, subscribe to it, act on it.
@@ -296,21 +429,32 @@ impl Node {
     /// What is to be gone when the node has stopped and all that it gave out is dropped, by name.
     pub fn traces(&self) -> Vec<(&'static str, Weak<dyn Any + Send + Sync>)> {
         let mut traces = self.tree.traces();
-        // Held by the flush threads as well.
-        traces.push(("the log's plan, or a flush thread", Arc::downgrade(&self.log_plan) as _));
-        let published = Arc::downgrade(self.partition.published());
-        traces.push(("what the partition published, or a handle on it", published));
+        traces.extend(self.partitions.traces());
         traces
     }
 
-    /// Waits until recovery is over and says how it ended: serving, or out of service with a reason.
+    /// Waits until recovery is over and says how it ended: serving, or, where a replica is out of
+    /// service, what it is.
     pub async fn ready(&self) -> PartitionState {
+        let is_under_way =
+            |state| matches!(state, PartitionState::Recovering | PartitionState::Restarting);
         loop {
-            let state = self.partition.describe().state;
-            if !matches!(state, PartitionState::Recovering | PartitionState::Restarting) {
-                return state;
+            let states = self.partitions.registry().states();
+            if !states.iter().any(|state| is_under_way(*state)) {
+                let out = states.into_iter().find(|state| *state != PartitionState::Serving);
+                return out.unwrap_or(PartitionState::Serving);
             }
             tokio::time::sleep(Duration::from_micros(500)).await;
+        }
+    }
+
+    /// Waits until the node is a member of its cluster and knows what was decided there by now. Waits
+    /// for ever where it joins and nobody lets it in.
+    pub async fn settled(&self) {
+        let control = &self.view.control;
+        while control.node().is_none() || !control.is_current() || !control.catalogue().is_founded()
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
@@ -323,22 +467,34 @@ impl Node {
         }
     }
 
-    /// Stops in order: no new connections, requests under way finish within the configured grace
+    /// Stops in order: others lead what this node led, no new connections, requests under way finish within the configured grace
     /// time, the log is flushed and closed. Waits for the actors for at most `grace` and a few
     /// seconds, then for the log for at most `grace`; what is not done by then is given up, which
     /// loses nothing that was acknowledged.
     pub async fn shutdown(self, grace: Duration) {
+        self.hand_over.run().await;
         let patience = grace + 3 * FAREWELL;
-        if tokio::time::timeout(patience, self.tree.shutdown()).await.is_err() {
+        let stopped = tokio::time::timeout(patience, self.tree.shutdown());
+        let is_late = tokio::select! {
+            stopped = stopped => stopped.is_err(),
+            () = self.hand_over.keep_on() => false,
+        };
+        if is_late {
             warn!(self.logger, "the grace time is over"; "grace" => ?grace);
         }
         let closed = async {
-            while !self.log_plan.is_closed() {
+            let is_open = || {
+                self.home
+                    .as_ref()
+                    .and_then(|home| home.group())
+                    .is_some_and(|group| !group.plan.is_closed())
+            };
+            while !self.partitions.registry().are_closed() || is_open() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         if tokio::time::timeout(grace, closed).await.is_err() {
-            warn!(self.logger, "the log was not closed in time; it will be recovered");
+            warn!(self.logger, "a log was not closed in time; it will be recovered");
         }
         let reported = async {
             while !self.crashes.is_idle() {
@@ -354,9 +510,22 @@ impl Node {
     }
 }
 
-fn housekeeping_below(root: &Supervisor, tended: Tended) {
+fn housekeeping_below(root: &Supervisor, partitions: Registry, home: Option<Arc<ClusterHome>>) {
+    let tended: housekeeping::ListTended = Arc::new(move || {
+        let (all, controller) = (partitions.all(), home.as_ref().and_then(|home| home.group()));
+        let planted = all.iter().filter_map(|(_, _, local)| local.planted());
+        let tended = planted.chain(&controller).map(|partition| Tended {
+            log: partition.log.clone(),
+            handle: partition.handle.clone(),
+            has_age_limit: {
+                let options = &partition.plan.options;
+                options.retention_age_max.is_some() || options.segment_age_max.is_some()
+            },
+        });
+        tended.collect()
+    });
     let _ = root.child(housekeeping::spec(), Place::Control, move |_, seat| {
-        HousekeepingActor::new(seat, vec![tended.clone()], HOUSEKEEPING_INTERVAL)
+        HousekeepingActor::new(seat, Arc::clone(&tended), HOUSEKEEPING_INTERVAL)
     });
 }
 

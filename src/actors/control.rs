@@ -21,6 +21,12 @@ pub trait ControlApi: Send + Sync + fmt::Debug {
     /// As it changes.
     fn watch(&self) -> watch::Receiver<Arc<Catalogue>>;
 
+    /// Whether the catalogue is no older than this life of the node: what is not in it does not
+    /// exist, or came to be just now.
+    fn is_current(&self) -> bool {
+        true
+    }
+
     /// This node's number; `None` until it is a member.
     fn node(&self) -> Option<NodeId>;
 

@@ -37,12 +37,20 @@ pub type Serving = Pin<Box<dyn Future<Output = Result<(), String>>>>;
 
 /// How a front end is set to work, again at each restart.
 #[derive(Clone)]
-pub struct Serve(Arc<dyn Fn(Draining) -> Serving + Send + Sync>);
+pub struct Serve {
+    serve: Arc<dyn Fn(Draining) -> Serving + Send + Sync>,
+    at_failure: Disposition,
+}
 
 impl Serve {
     /// Wraps the function that serves. It is called on the thread where the actor lives.
     pub fn new(serve: impl Fn(Draining) -> Serving + Send + Sync + 'static) -> Self {
-        Self(Arc::new(serve))
+        Self { serve: Arc::new(serve), at_failure: Disposition::RebuildActor }
+    }
+
+    /// As [`Serve::new`], where a failure is one that a person must see to: it is not tried again.
+    pub fn or_out_of_service(serve: impl Fn(Draining) -> Serving + Send + Sync + 'static) -> Self {
+        Self { serve: Arc::new(serve), at_failure: Disposition::Quarantine }
     }
 }
 
@@ -72,11 +80,11 @@ impl Actor for FrontendActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        let serving = (self.serve.0)(self.drain.subscribe()).into_actor(self);
+        let serving = (self.serve.serve)(self.drain.subscribe()).into_actor(self);
         context.spawn(serving.map(|outcome, actor, context: &mut Context<Self>| {
             actor.finished = true;
             if let Err(reason) = outcome {
-                actor.seat.fail(reason, Disposition::RebuildActor);
+                actor.seat.fail(reason, actor.serve.at_failure);
             }
             context.stop();
         }));

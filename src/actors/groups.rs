@@ -1,8 +1,9 @@
 //! The replicas of this node, by group: where messages from peers go.
 
-use super::raft::{Carried, RaftActor};
+use super::raft::{Carried, Desire, RaftActor};
 use crate::model::{GroupId, PeerMessage, ReplicaId};
 use crate::supervision::ActorRef;
+use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -17,6 +18,24 @@ pub struct Here {
     pub replica: ReplicaId,
     /// Its actor, over all its lives.
     pub raft: ActorRef<RaftActor>,
+    /// Which replicas the group is to consist of, as told last.
+    pub wanted: Wanted,
+}
+
+/// Which replicas a group is to consist of, in order of preference: kept while the actor that sees
+/// to it is replaced.
+pub type Wanted = Arc<ArcSwap<Vec<ReplicaId>>>;
+
+impl Here {
+    /// Tells which replicas the group is to consist of. An actor that does not listen now finds it
+    /// when it starts. What was told before wakes nobody.
+    pub fn desire(&self, replicas: Vec<ReplicaId>) {
+        if **self.wanted.load() == replicas {
+            return;
+        }
+        self.wanted.store(Arc::new(replicas));
+        let _ = self.raft.tell(Desire);
+    }
 }
 
 /// Why a message of a peer reached nobody.

@@ -3,14 +3,15 @@
 
 use super::explain::{OverloadFacts, PartitionFacts};
 use super::partition::{
-    Chunk, PartitionApi, PartitionState, PartitionStatus, PendingAck, ProduceError, ReadError,
+    Chunk, LeaderHint, PartitionApi, PartitionState, PartitionStatus, PendingAck, ProduceError,
+    ReadError,
 };
 use super::published::{Phase, Published};
-use super::raft::{Body, Propose, RaftActor};
+use super::raft::{Body, Propose, RaftActor, ReadIndex};
 use super::readers::Reader;
 use crate::log::batch::{self, BatchError, BatchLimits};
 use crate::log::{LogError, LogView, ReadMode, ReadOutcome};
-use crate::model::{Clock, Durability, Offset, Record, Timestamp, with_causes};
+use crate::model::{Clock, Durability, Offset, Record, ReplicaId, Timestamp, with_causes};
 use crate::observe::Instruments;
 use crate::observe::metrics::RefusedFor;
 use crate::supervision::{ActorRef, Load, Refused, State};
@@ -20,7 +21,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 /// When to come back to a partition that is being recovered or rebuilt.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -31,7 +32,7 @@ const COLD_READS_MAX: usize = 4;
 
 /// See the module. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct PartitionHandle(Arc<Inner>);
+pub struct PartitionHandle(Arc<Inner>, Option<Arc<str>>);
 
 #[derive(Debug)]
 struct Inner {
@@ -69,18 +70,39 @@ impl PartitionHandle {
         let cold_reads = Semaphore::new(COLD_READS_MAX);
         let refused = AtomicU64::new(0);
         let overload = Mutex::default();
-        Self(Arc::new(Inner {
-            raft,
-            published,
-            clock,
-            limits,
-            durability,
-            cold_reads,
-            refused,
-            overload,
-            logger,
-            instruments,
-        }))
+        Self(
+            Arc::new(Inner {
+                raft,
+                published,
+                clock,
+                limits,
+                durability,
+                cold_reads,
+                refused,
+                overload,
+                logger,
+                instruments,
+            }),
+            None,
+        )
+    }
+
+    /// The same partition for those who may only read it. `reason` tells where to append.
+    #[must_use]
+    pub fn read_only(self, reason: Arc<str>) -> Self {
+        Self(self.0, Some(reason))
+    }
+
+    /// As [`PartitionApi::propose_batches`], for batches that another cluster has judged and stored:
+    /// only what may have happened on the way is checked.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn copy_batches(&self, raw: Bytes) -> Result<PendingAck, ProduceError> {
+        let bytes = raw.len();
+        self.check_request(bytes)?;
+        let whole = batch::receive(raw, &self.0.limits).map_err(invalid)?;
+        self.propose(Body::Copied(whole), bytes)
     }
 
     /// What the partition publishes.
@@ -90,6 +112,12 @@ impl PartitionHandle {
 
     fn propose(&self, body: Body, bytes: usize) -> Result<PendingAck, ProduceError> {
         let inner = &*self.0;
+        if let Some(reason) = &self.1 {
+            return Err(ProduceError::ReadOnly { message: reason.to_string() });
+        }
+        if inner.published.is_follower() {
+            return Err(self.not_leader());
+        }
         let permit = inner.raft.admit(bytes).map_err(|refused| self.refuse(refused))?;
         let (answer, pending) = PendingAck::channel();
         inner
@@ -97,6 +125,18 @@ impl PartitionHandle {
             .tell(Propose { body, bytes, answer, permit })
             .map_err(|refused| self.refuse(refused))?;
         Ok(pending)
+    }
+
+    /// Whoever passes requests on adds where the leader is.
+    fn not_leader(&self) -> ProduceError {
+        let (view, term) = (self.0.published.replica(), self.0.published.term());
+        let node = view.leader.map(ReplicaId::node);
+        let message = match node {
+            Some(node) => format!("this replica does not lead; {node} does"),
+            None => "this replica does not lead, and no leader is known at present".into(),
+        };
+        let hint = |node| LeaderHint { node, rpc_addr: String::new(), term };
+        ProduceError::NotLeader { message, leader: node.map(hint) }
     }
 
     /// A request becomes one entry, so all its batches together keep to the limit of one.
@@ -137,6 +177,32 @@ impl PartitionHandle {
             warn!(self.0.logger, "requests are refused for load"; "requests" => overload.untold,
                 "in_flight" => self.0.raft.in_flight(), "last" => message);
             (overload.told, overload.untold) = (Some(now), 0);
+        }
+    }
+
+    /// What it is doing, and why where it is not serving.
+    pub fn state(&self) -> (PartitionState, String) {
+        let Inner { raft, published, .. } = &*self.0;
+        match raft.state() {
+            State::Quarantined { reason, .. } => (PartitionState::Quarantined, reason),
+            State::Stopping | State::Stopped => (PartitionState::Stopped, String::new()),
+            State::Restarting { .. } => {
+                let reason = match &*published.phase() {
+                    Phase::Down { reason } => reason.clone(),
+                    _ => String::new(),
+                };
+                (PartitionState::Restarting, reason)
+            }
+            State::Starting => (PartitionState::Recovering, "its actors are starting".into()),
+            State::Running => match &*published.phase() {
+                Phase::Serving => (PartitionState::Serving, String::new()),
+                Phase::Full { reason } => (PartitionState::Serving, reason.clone()),
+                Phase::Down { reason } => (PartitionState::Restarting, reason.clone()),
+                Phase::Recovering { done_bytes, total_bytes } => (
+                    PartitionState::Recovering,
+                    format!("{done_bytes} of {total_bytes} bytes read"),
+                ),
+            },
         }
     }
 
@@ -296,6 +362,14 @@ impl PartitionApi for PartitionHandle {
         let bytes = raw.len();
         self.check_request(bytes)?;
         let whole = batch::validate(raw, &self.0.limits).map_err(invalid)?;
+        if whole.batch_count() > 1 && whole.producers().next().is_some() {
+            return Err(ProduceError::Invalid {
+                message:
+                    "a batch with a producer id goes alone in its request: send one request for \
+                    each"
+                        .into(),
+            });
+        }
         self.propose(Body::Batches(whole), bytes)
     }
 
@@ -359,30 +433,27 @@ impl PartitionApi for PartitionHandle {
         Some(self.0.published.readers().open(peer, next, &self.0.clock))
     }
 
+    async fn read_index(&self) -> Result<Offset, ReadError> {
+        self.readable()?;
+        let unavailable = |message| ReadError::Unavailable { message, retry_after: RETRY_AFTER };
+        let (answer, answered) = oneshot::channel();
+        self.0
+            .raft
+            .tell(ReadIndex { answer })
+            .map_err(|refused| unavailable(refused.to_string()))?;
+        answered.await.unwrap_or_else(|_| {
+            Err(unavailable("the partition went down before it knew what is current".into()))
+        })
+    }
+
+    fn is_follower(&self) -> bool {
+        self.0.published.is_follower()
+    }
+
     fn describe(&self) -> PartitionStatus {
         let Inner { raft, published, .. } = &*self.0;
-        let view = published.view();
-        let (state, reason) = match raft.state() {
-            State::Quarantined { reason, .. } => (PartitionState::Quarantined, reason),
-            State::Stopping | State::Stopped => (PartitionState::Stopped, String::new()),
-            State::Restarting { .. } => {
-                let reason = match &*published.phase() {
-                    Phase::Down { reason } => reason.clone(),
-                    _ => String::new(),
-                };
-                (PartitionState::Restarting, reason)
-            }
-            State::Starting => (PartitionState::Recovering, "its actors are starting".into()),
-            State::Running => match &*published.phase() {
-                Phase::Serving => (PartitionState::Serving, String::new()),
-                Phase::Full { reason } => (PartitionState::Serving, reason.clone()),
-                Phase::Down { reason } => (PartitionState::Restarting, reason.clone()),
-                Phase::Recovering { done_bytes, total_bytes } => (
-                    PartitionState::Recovering,
-                    format!("{done_bytes} of {total_bytes} bytes read"),
-                ),
-            },
-        };
+        let (view, replica) = (published.view(), published.replica());
+        let (state, reason) = self.state();
         PartitionStatus {
             state,
             reason,
@@ -397,6 +468,9 @@ impl PartitionApi for PartitionHandle {
             flushes: published.flushes(),
             refused: self.0.refused.load(Ordering::Relaxed),
             restarts: u32::try_from(raft.restarts()).unwrap_or(u32::MAX),
+            role: replica.role,
+            leader: replica.leader,
+            replicas: replica.progress.clone(),
         }
     }
 }

@@ -4,7 +4,10 @@
 //! Of a partition: [`log`] and [`raft`], what they publish ([`published`]), and the handle
 //! ([`handle`]) by which front ends reach them, through the seam of [`partition`].
 
+pub mod absent;
+pub mod addresses;
 pub mod control;
+pub mod controller;
 pub mod explain;
 pub mod frontend;
 pub mod gather;
@@ -13,6 +16,7 @@ pub mod handle;
 pub mod housekeeping;
 pub mod leadership;
 pub mod log;
+pub mod membership;
 pub mod observer;
 pub mod partition;
 pub mod peers;
@@ -21,3 +25,5 @@ pub mod published;
 pub mod raft;
 pub mod readers;
 pub mod readiness;
+pub mod replicator;
+pub mod topics;

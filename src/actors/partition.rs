@@ -3,7 +3,9 @@
 //! Front ends are written against [`PartitionApi`] and know neither actors, mailboxes nor files.
 
 use super::readers::Reader;
-use crate::model::{Disposition, Durability, Offset, Record, Term, Timestamp};
+use crate::model::{
+    Disposition, Durability, NodeId, Offset, RaftIndex, Record, ReplicaId, Term, Timestamp,
+};
 use bytes::Bytes;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -11,6 +13,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
+
+/// When to ask again where a group may be choosing its leader.
+const NOT_LEADER_RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Everything a front end may do with a partition. Cheap to clone, callable from any thread.
 pub trait PartitionApi: Clone + Send + Sync + Unpin + 'static {
@@ -64,8 +69,17 @@ pub trait PartitionApi: Clone + Send + Sync + Unpin + 'static {
     /// The first offset whose record is at or after `at`; the high watermark where there is none.
     fn find_time(&self, at: Timestamp) -> impl Future<Output = Result<Offset, ReadError>> + Send;
 
+    /// Up to where a reader must be served who is to see all that was acknowledged before now:
+    /// asks the leader, where that is another replica.
+    fn read_index(&self) -> impl Future<Output = Result<Offset, ReadError>> + Send;
+
     /// The partition's state, for people and probes.
     fn describe(&self) -> PartitionStatus;
+
+    /// Whether another replica takes what is to be appended: asked before each request, so cheap.
+    fn is_follower(&self) -> bool {
+        false
+    }
 
     /// Puts a reader on the list of those who read, for as long as it lives. `None` where no list
     /// is kept.
@@ -192,6 +206,68 @@ pub struct PartitionStatus {
     pub refused: u64,
     /// Restarts of the partition since the node started.
     pub restarts: u32,
+    /// The part that this replica plays.
+    pub role: ReplicaRole,
+    /// Who leads, as this replica knows.
+    pub leader: Option<ReplicaId>,
+    /// How far each replica is; empty where another one leads.
+    pub replicas: Vec<ReplicaProgress>,
+}
+
+/// The part that a replica plays in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReplicaRole {
+    /// None yet: it is being recovered.
+    #[default]
+    Starting,
+    /// Takes what is appended.
+    Leader,
+    /// Follows a leader.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Follows a leader and does not vote.
+    Learner,
+}
+
+impl ReplicaRole {
+    /// The name used in answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Learner => "learner",
+        }
+    }
+}
+
+/// How far a replica is, as its leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaProgress {
+    /// Which.
+    pub replica: ReplicaId,
+    /// Whether it does not vote.
+    pub is_learner: bool,
+    /// The last entry that it is known to have.
+    pub matched: RaftIndex,
+    /// How many entries it lacks.
+    pub lag: u64,
+    /// Whether it answers.
+    pub is_active: bool,
+}
+
+/// Who takes what is to be appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderHint {
+    /// The leader's node.
+    pub node: NodeId,
+    /// Where it is reached; empty where that is not known.
+    pub rpc_addr: String,
+    /// In which term it leads.
+    pub term: Term,
 }
 
 /// Why a request to append was not acknowledged.
@@ -237,6 +313,26 @@ pub enum ProduceError {
         /// What is needed.
         message: String,
     },
+    /// Another replica leads, or none does at present; nothing was stored.
+    #[error("{message}")]
+    NotLeader {
+        /// Who takes it, as far as that is known.
+        message: String,
+        /// The same for programs.
+        leader: Option<LeaderHint>,
+    },
+    /// The partition is a copy of one elsewhere; nothing was stored.
+    #[error("{message}")]
+    ReadOnly {
+        /// Where to append.
+        message: String,
+    },
+    /// A batch of an idempotent producer is not its next one; nothing was stored by this request.
+    #[error("{message}")]
+    Sequence {
+        /// What was expected, and what to do.
+        message: String,
+    },
     /// The node is stopping; nothing was stored.
     #[error("{message}")]
     Stopped {
@@ -268,6 +364,7 @@ impl ProduceError {
             Self::Overloaded { retry_after, .. } | Self::Restarting { retry_after, .. } => {
                 Some(*retry_after)
             }
+            Self::NotLeader { .. } => Some(NOT_LEADER_RETRY_AFTER),
             _ => None,
         }
     }
@@ -305,6 +402,12 @@ pub enum ReadError {
         message: String,
         /// When to try again.
         retry_after: Duration,
+    },
+    /// This node has no replica.
+    #[error("{message}")]
+    Elsewhere {
+        /// Which nodes have one.
+        message: String,
     },
     /// The disk refused.
     #[error("{message}")]

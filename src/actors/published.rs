@@ -1,13 +1,15 @@
-//! What a partition's actors publish for everybody else: read from any thread, without a lock or a
-//! message, and alive while the actors behind it are replaced.
+//! What a partition's actors publish for everybody else: read from any thread, without a
+//! message or a wait, and alive while the actors behind it are replaced.
 
+use super::partition::{ReplicaProgress, ReplicaRole};
 use super::readers::Readers;
 use crate::log::LogView;
-use crate::model::{Offset, Term};
+use crate::model::{Offset, ReplicaId, Term};
 use crate::observe::WaitCell;
-use arc_swap::{ArcSwap, ArcSwapOption};
-use std::sync::Arc;
+use crate::raft::Membership;
+use arc_swap::ArcSwapOption;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::watch;
 
 /// What a partition is doing, as far as its own actors know.
@@ -34,6 +36,19 @@ pub enum Phase {
     },
 }
 
+/// What the raft actor says of its replica and its group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// The part that it plays.
+    pub role: ReplicaRole,
+    /// Who leads, as it knows.
+    pub leader: Option<ReplicaId>,
+    /// The group's members as it has applied them.
+    pub members: Arc<Membership>,
+    /// How far each replica is; empty where another one leads.
+    pub progress: Vec<ReplicaProgress>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Published {
@@ -41,8 +56,11 @@ pub struct Published {
     high_watermark: watch::Sender<Offset>,
     /// The high watermark has been told: until then 0 stands for "not known".
     is_bounded: AtomicBool,
-    phase: ArcSwap<Phase>,
+    // Locked for a moment only: to replace what an `ArcSwap` holds costs a look at every thread that there
+    // ever was at once, and leaders of a thousand groups do so all the time.
+    phase: RwLock<Arc<Phase>>,
     term: AtomicU64,
+    replica: RwLock<Arc<ReplicaView>>,
     flushes: AtomicU64,
     flush_wait: Arc<WaitCell>,
     raft_wait: Arc<WaitCell>,
@@ -55,8 +73,9 @@ impl Default for Published {
             view: ArcSwapOption::empty(),
             high_watermark: watch::channel(Offset(0)).0,
             is_bounded: AtomicBool::new(false),
-            phase: ArcSwap::from_pointee(Phase::Recovering { done_bytes: 0, total_bytes: 0 }),
+            phase: RwLock::new(Arc::new(Phase::Recovering { done_bytes: 0, total_bytes: 0 })),
             term: AtomicU64::new(0),
+            replica: RwLock::default(),
             flushes: AtomicU64::new(0),
             flush_wait: Arc::default(),
             raft_wait: Arc::default(),
@@ -88,12 +107,22 @@ impl Published {
 
     /// What the partition is doing.
     pub fn phase(&self) -> Arc<Phase> {
-        self.phase.load_full()
+        Arc::clone(&self.phase.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The current term.
     pub fn term(&self) -> Term {
         Term(self.term.load(Ordering::Relaxed))
+    }
+
+    /// What the replica is in its group.
+    pub fn replica(&self) -> Arc<ReplicaView> {
+        Arc::clone(&self.replica.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the replica is known not to take what is to be appended.
+    pub fn is_follower(&self) -> bool {
+        !matches!(self.replica().role, ReplicaRole::Leader | ReplicaRole::Starting)
     }
 
     /// Flushes since the node started.
@@ -121,16 +150,17 @@ impl Published {
     }
 
     pub(super) fn enter(&self, phase: Phase) {
-        self.phase.store(Arc::new(phase));
+        *self.phase.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(phase);
     }
 
     pub(super) fn not_serving(&self, reason: &str) {
         self.enter(Phase::Down { reason: reason.to_owned() });
     }
 
-    pub(super) fn leads(&self, term: Term) {
+    /// Tells what the replica is from now on, and in which term.
+    pub(super) fn replica_is(&self, term: Term, view: ReplicaView) {
         self.term.store(term.0, Ordering::Relaxed);
-        self.enter(Phase::Serving);
+        *self.replica.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
     }
 
     /// Moves the high watermark. It never goes back: what was committed stays committed, also

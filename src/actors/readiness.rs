@@ -50,4 +50,9 @@ pub struct SubsystemStatus {
 pub trait Readiness: Send + Sync + 'static {
     /// The condition of every subsystem.
     fn readiness(&self) -> Vec<SubsystemStatus>;
+
+    /// Whether the node serves at all. Asked many times a second.
+    fn is_ready(&self) -> bool {
+        self.readiness().iter().all(|part| part.condition != Condition::NotReady)
+    }
 }

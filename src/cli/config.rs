@@ -1,7 +1,7 @@
 //! `duramen config`: what the settings are, where they came from, and whether they are sound.
 
 use super::{Failure, stdout};
-use crate::ops::settings::fields::FIELDS;
+use crate::ops::settings::fields::{self, FIELDS};
 use crate::ops::settings::{Loaded, Sources, sample_file};
 use clap::{Args, Subcommand};
 use std::fmt::Write;
@@ -71,6 +71,10 @@ fn show(loaded: &Loaded, origin: bool) -> String {
             write!(text, "\n[{section}]\n").expect("a string takes any text");
         }
         let mut line = format!("{name} = {}", field.show_toml(&loaded.settings));
+        // It could be read on a screen; a comment still reads back, as a file without the key.
+        if fields::is_secret(field.key) && !line.ends_with("\"none\"") {
+            line = format!("# {name} is set (not shown)");
+        }
         if origin {
             line = format!("{line:<40} # {}", loaded.origin(field.key));
         }

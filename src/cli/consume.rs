@@ -5,10 +5,10 @@ mod position;
 mod print;
 
 use super::progress::Progress;
-use super::{Class, Failure, NodeAddress, block_on, stdout};
+use super::{Class, ClusterAddress, Failure, block_on, stdout};
 use crate::model::{Clock, Offset, SystemClock};
 use crate::wire::client::{
-    Chunk, Client, ClientError, ClientOptions, FetchOptions, Position, Target,
+    Chunk, ClientError, ClusterClient, Consistency, FetchOptions, Position, Target,
 };
 use crate::wire::pb::duramen::v1::Partition;
 use clap::Args;
@@ -16,10 +16,13 @@ use format::Format;
 use print::{Printer, Skip};
 use std::io::{self, IsTerminal};
 use std::thread;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Chunks that have arrived and are not yet printed.
 const CHUNKS_WAITING_MAX: usize = 4;
+/// How long no node may answer before it is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// What one response should hold: large enough that its cost does not count.
 const CHUNK_BYTES: u32 = 256 << 10;
 
@@ -58,8 +61,22 @@ pub struct ConsumeArgs {
     /// What a record looks like: text, raw, json or a template; see below.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
+    /// Which partition.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    partition: u32,
+    /// committed: what the node that is asked knows to be committed; one that does not lead may lag
+    /// a moment behind. linearizable: all that was acknowledged before.
+    #[arg(long, value_name = "LEVEL", default_value = "committed")]
+    consistency: Level,
     #[command(flatten)]
-    node: NodeAddress,
+    cluster: ClusterAddress,
+}
+
+/// What a reader may count on to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    Committed,
+    Linearizable,
 }
 
 /// Prints what was asked for.
@@ -73,17 +90,21 @@ pub fn run(args: ConsumeArgs) -> Result<(), Failure> {
 }
 
 async fn consume(args: ConsumeArgs, position: Position) -> Result<(), Failure> {
-    let mut client = Client::connect(&args.node.rpc_addr, ClientOptions::default()).await?;
-    let position = exact(&mut client, &args.topic, position).await?;
+    let cluster = args.cluster.connect(None).await?;
+    let target = Target { topic: args.topic.clone(), partition: args.partition };
+    let position = exact(&cluster, &target, position).await?;
     let options = FetchOptions {
         position,
         chunk_bytes_max: CHUNK_BYTES,
         // The first batch may begin before the position; what of it is left out counts there.
         records_max: None,
         follow: args.follow,
+        consistency: match args.consistency {
+            Level::Committed => Consistency::Committed,
+            Level::Linearizable => Consistency::Linearizable,
+        },
     };
-    let target = Target::topic(&args.topic);
-    let mut chunks = client.fetch(&target, options).await?;
+    let mut chunks = cluster.fetch(&target, options, PATIENCE).await?;
     let (to_print, printing) = mpsc::channel::<Chunk>(CHUNKS_WAITING_MAX);
     let printer = start_printer(&args, position, printing)?;
     let received: Result<(), ClientError> = loop {
@@ -108,10 +129,15 @@ async fn consume(args: ConsumeArgs, position: Position) -> Result<(), Failure> {
 }
 
 /// Turns "the last N" into an offset, so that records of the same batch before it can be told.
-async fn exact(client: &mut Client, topic: &str, position: Position) -> Result<Position, Failure> {
+async fn exact(
+    cluster: &ClusterClient,
+    target: &Target,
+    position: Position,
+) -> Result<Position, Failure> {
     let Position::BeforeEnd(count) = position else { return Ok(position) };
-    let described = client.describe(topic).await?;
-    let Some(partition) = described.partitions.iter().find(|partition| partition.id == 0) else {
+    let described = cluster.describe(&target.topic).await?;
+    let mut partitions = described.partitions.iter();
+    let Some(partition) = partitions.find(|partition| partition.id == target.partition) else {
         return Ok(position);
     };
     check_readable(partition)?;

@@ -1,10 +1,9 @@
 //! `duramen describe`: the state of a log on a running node, as a table or as JSON.
 
-use super::{Failure, NodeAddress, block_on, stdout};
+use super::{ClusterAddress, Failure, block_on, stdout};
 use crate::ops::settings::ByteSize;
-use crate::wire::client::{Client, ClientOptions};
 use crate::wire::convert::durability_from_wire;
-use crate::wire::pb::duramen::v1::{DescribeResponse, Partition};
+use crate::wire::pb::duramen::v1::{DescribeResponse, Partition, ReplicaProgress};
 use clap::Args;
 use serde_json::json;
 use std::fmt::Write;
@@ -19,21 +18,35 @@ pub struct DescribeArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    node: NodeAddress,
+    cluster: ClusterAddress,
 }
 
 /// Asks the node and prints what it says.
 pub fn run(args: &DescribeArgs) -> Result<(), Failure> {
-    let described = block_on(async {
-        let mut client = Client::connect(&args.node.rpc_addr, ClientOptions::default()).await?;
-        Ok(client.describe(&args.topic).await?)
-    })?;
+    let described =
+        block_on(async { Ok(args.cluster.connect(None).await?.describe(&args.topic).await?) })?;
     let text = if args.json { as_json(&described) } else { as_table(&described) };
     stdout::write_text(&text)
 }
 
 fn durability(partition: &Partition) -> &'static str {
     durability_from_wire(partition.durability).map_or("unknown", |durability| durability.name())
+}
+
+/// The leader's node; nothing where nobody is known.
+fn leader(partition: &Partition) -> Option<u32> {
+    partition.leader.as_ref().map(|leader| leader.node).filter(|node| *node != 0)
+}
+
+fn replica(replica: &ReplicaProgress) -> serde_json::Value {
+    json!({
+        "node": replica.node,
+        "incarnation": replica.incarnation,
+        "role": replica.role,
+        "matched": replica.matched,
+        "lag": replica.lag,
+        "active": replica.active,
+    })
 }
 
 fn as_json(described: &DescribeResponse) -> String {
@@ -51,6 +64,9 @@ fn as_json(described: &DescribeResponse) -> String {
             "flushes": partition.flushes,
             "refused": partition.refused,
             "restarts": partition.restarts,
+            "role": partition.role,
+            "leader": leader(partition),
+            "replicas": partition.replicas.iter().map(replica).collect::<Vec<_>>(),
         })
     };
     let partitions: Vec<_> = described.partitions.iter().map(partition).collect();
@@ -68,6 +84,7 @@ fn as_table(described: &DescribeResponse) -> String {
         [
             "PARTITION",
             "STATE",
+            "LEADER",
             "START",
             "END",
             "SIZE",
@@ -84,6 +101,7 @@ fn as_table(described: &DescribeResponse) -> String {
         rows.push([
             partition.id.to_string(),
             partition.state.clone(),
+            leader(partition).map_or_else(|| "-".into(), |node| node.to_string()),
             partition.start_offset.to_string(),
             partition.high_watermark.to_string(),
             ByteSize(partition.size_bytes).approximate(),

@@ -148,9 +148,14 @@ impl From<DataDirError> for Failure {
             | DataDirError::NotADirectory { .. }
             | DataDirError::Foreign { .. }
             | DataDirError::NotWritable { .. } => Class::CannotCreate,
-            DataDirError::TooNew { .. } => Class::Config,
+            DataDirError::TooNew { .. }
+            | DataDirError::OtherCluster { .. }
+            | DataDirError::OfAMirror { .. }
+            | DataDirError::OfANode { .. } => Class::Config,
             DataDirError::Permission { .. } => Class::Permission,
-            DataDirError::Damaged { .. } | DataDirError::Io { .. } => Class::Io,
+            DataDirError::Damaged { .. } | DataDirError::Wiped { .. } | DataDirError::Io { .. } => {
+                Class::Io
+            }
         };
         let advice = error.advice();
         Self { cause: causes(&error), ..Self::new(class, error.to_string()).advice(advice) }
@@ -206,6 +211,10 @@ impl From<ClientError> for Failure {
             ClientError::Lost { .. } => {
                 failure(Class::Unavailable).advice("look whether the node still runs")
             }
+            ClientError::Deadline { definite: true, .. } => failure(Class::Temporary)
+                .advice("`duramen cluster health` tells what is not well; then the same again"),
+            ClientError::Deadline { .. } => failure(Class::Unavailable)
+                .advice("`duramen cluster health` tells what is not well"),
             ClientError::Protocol { .. } => {
                 failure(Class::Runtime).advice("compare `duramen version` here and on the node")
             }
@@ -222,6 +231,10 @@ impl From<ClientError> for Failure {
                     refusal.message,
                     code_name(refusal.code)
                 ));
+                if let Some(leader) = &refusal.leader {
+                    let address = &leader.address;
+                    return failure.advice(format!("the same with --addr {address}, which leads"));
+                }
                 match refusal.code {
                     Code::OutOfRange => {
                         failure.advice("`duramen describe` tells which offsets there are")
@@ -293,6 +306,7 @@ mod tests {
                 message,
                 retry_after: None,
                 definite: true,
+                leader: None,
             }))
         };
         assert_eq!(refused(Code::ResourceExhausted).class.code(), 75);

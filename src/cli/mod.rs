@@ -4,11 +4,13 @@
 //! away (`| head`) ends a command without a word. Failures are [`exit::Failure`]s.
 
 pub mod bench;
+mod cluster;
 mod config;
 mod consume;
 mod crash;
 mod describe;
 mod exit;
+mod mirror;
 mod observe;
 mod produce;
 mod progress;
@@ -21,6 +23,7 @@ mod version;
 
 pub use exit::{Class, Failure};
 
+use crate::wire::client::{ClusterClient, ClusterOptions};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -48,12 +51,22 @@ struct Cli {
 enum Command {
     /// Run a node (what `duramen` alone does).
     Serve(serve::ServeArgs),
+    /// Copy a topic of another cluster, and serve it for reading.
+    Mirror(mirror::MirrorArgs),
     /// Append lines of a file or of standard input; a line is a record.
     Produce(produce::ProduceArgs),
     /// Print records.
     Consume(consume::ConsumeArgs),
     /// Show the state of a log on a running node.
     Describe(describe::DescribeArgs),
+    /// Make, list, describe, alter and delete topics.
+    Topic(cluster::topic::TopicArgs),
+    /// Show the state of a cluster.
+    Cluster(cluster::status::ClusterArgs),
+    /// List the nodes of a cluster, take one out, or replace one that died.
+    Node(cluster::node::NodeArgs),
+    /// Print the servers of a cluster.
+    Getservers(cluster::getservers::GetserversArgs),
     /// Show every part of a running node: its state, restarts, mailbox and messages.
     Ps(observe::ps::PsArgs),
     /// Watch the parts of a running node at work; Ctrl-C ends it.
@@ -87,8 +100,42 @@ enum Command {
 #[derive(Debug, Args)]
 struct NodeAddress {
     /// Address of the node's gRPC front end.
-    #[arg(long, value_name = "HOST:PORT", env = "DURAMEN_RPC_ADDR", default_value = RPC_ADDR_DEFAULT)]
+    #[arg(
+        long,
+        visible_alias = "addr",
+        value_name = "HOST:PORT",
+        env = "DURAMEN_RPC_ADDR",
+        default_value = RPC_ADDR_DEFAULT
+    )]
     rpc_addr: String,
+}
+
+/// The cluster that a client command speaks to.
+#[derive(Debug, Args)]
+struct ClusterAddress {
+    /// Addresses of any of the cluster's nodes (gRPC); the others are found from there.
+    #[arg(
+        long,
+        visible_alias = "rpc-addr",
+        value_name = "HOST:PORT[,HOST:PORT...]",
+        env = "DURAMEN_RPC_ADDR",
+        default_value = RPC_ADDR_DEFAULT,
+        value_delimiter = ','
+    )]
+    addr: Vec<String>,
+}
+
+impl ClusterAddress {
+    async fn connect(&self, traceparent: Option<String>) -> Result<ClusterClient, Failure> {
+        // As the book's programs write an address of this machine.
+        let local = |addr: &String| match addr.strip_prefix(':') {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => addr.clone(),
+        };
+        let addresses: Vec<String> = self.addr.iter().map(local).collect();
+        let options = ClusterOptions::default();
+        Ok(ClusterClient::connect(&addresses, options, traceparent).await?)
+    }
 }
 
 /// Reads the arguments of the process, does what they ask for, and returns how it ended.
@@ -97,9 +144,14 @@ pub fn run() -> ExitCode {
     let outcome = match cli.command {
         None => serve::run(cli.serve),
         Some(Command::Serve(args)) => serve::run(args),
+        Some(Command::Mirror(args)) => mirror::run(args),
         Some(Command::Produce(args)) => produce::run(args),
         Some(Command::Consume(args)) => consume::run(args),
         Some(Command::Describe(args)) => describe::run(&args),
+        Some(Command::Topic(args)) => cluster::topic::run(args),
+        Some(Command::Cluster(args)) => cluster::status::run(args),
+        Some(Command::Node(args)) => cluster::node::run(args),
+        Some(Command::Getservers(args)) => cluster::getservers::run(&args),
         Some(Command::Ps(args)) => observe::ps::run(&args),
         Some(Command::Top(args)) => observe::top::run(&args),
         Some(Command::Tap(args)) => observe::tap::run(&args),

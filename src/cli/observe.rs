@@ -6,9 +6,11 @@
 pub mod actor;
 pub mod explain;
 pub mod levels;
+mod many;
+mod merge;
 pub mod ps;
 mod sequence;
-mod table;
+pub mod table;
 pub mod tap;
 pub mod top;
 

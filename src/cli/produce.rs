@@ -7,11 +7,11 @@ mod send;
 
 use super::progress::Progress;
 use super::traced::Traced;
-use super::{Class, Failure, NodeAddress, block_on, stdout};
+use super::{Class, ClusterAddress, Failure, block_on, stdout};
 use crate::log::batch::Compression;
 use crate::model::{Clock, SystemClock};
-use crate::ops::settings::ByteSize;
-use crate::wire::client::{Client, ClientOptions, Target};
+use crate::ops::settings::{ByteSize, parse_duration};
+use crate::wire::client::ProducerOptions;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use encode::EncodeOptions;
@@ -47,7 +47,7 @@ pub struct ProduceArgs {
     /// A batch is sent when it has reached this size.
     #[arg(long, value_name = "SIZE", default_value = "512KiB")]
     batch_bytes: ByteSize,
-    /// Most batches sent and not yet acknowledged.
+    /// Most batches of a partition sent and not yet acknowledged; 5, where batches are numbered.
     #[arg(long, value_name = "BATCHES", default_value = "16")]
     outstanding: NonZeroU32,
     /// How batches are compressed: none, gzip, snappy, lz4 or zstd.
@@ -56,8 +56,42 @@ pub struct ProduceArgs {
     /// Print a summary as a JSON object on standard output.
     #[arg(long)]
     json: bool,
+    /// Which partition batches go to: its number, or `any` for each in turn. Order is that of the
+    /// lines within a partition.
+    #[arg(long, value_name = "N|any", default_value = "0", value_parser = partition)]
+    partition: Partition,
+    /// How long a batch is tried, over as many leaders as it takes.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    deadline: Duration,
+    /// Do not number batches, nor send again what was not answered. Without this a batch is stored
+    /// once, however often it has to be sent.
+    #[arg(long)]
+    no_idempotence: bool,
+    /// `false`: send to the first address only, which refuses what it does not lead.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    forward: bool,
     #[command(flatten)]
-    node: NodeAddress,
+    cluster: ClusterAddress,
+}
+
+/// Where batches go; `None`: each partition in turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Partition(Option<u32>);
+
+fn partition(text: &str) -> Result<Partition, String> {
+    match text {
+        "any" => Ok(Partition(None)),
+        text => text
+            .parse()
+            .map(|number| Partition(Some(number)))
+            .map_err(|_| "a partition is a number, or `any`".into()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| "a time has a unit, as in 500ms, 30s or 5m".into())
 }
 
 /// Appends everything there is to read.
@@ -66,8 +100,7 @@ pub fn run(args: ProduceArgs) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let began = clock.monotonic();
     let mut sending = Sending {
-        target: Target::topic(&args.topic),
-        outstanding_max: args.outstanding.get() as usize,
+        partition: args.partition.0,
         ledger: Ledger::default(),
         progress: Progress::begin(length),
     };
@@ -81,14 +114,22 @@ pub fn run(args: ProduceArgs) -> Result<(), Failure> {
         // Connected before anything is read: a pipe is not emptied for a node that is not there.
         let traced = Traced::begin(&clock);
         let sent = async {
-            let client = Client::connect(&args.node.rpc_addr, ClientOptions::default()).await?;
-            let mut client = match &traced {
-                Some(traced) => client.traced(&traced.traceparent()),
-                None => client,
-            };
+            let traceparent = traced.as_ref().map(Traced::traceparent);
+            let cluster = args.cluster.connect(traceparent).await?;
+            let mut producer = cluster.producer(
+                &args.topic,
+                ProducerOptions {
+                    idempotent: !args.no_idempotence,
+                    outstanding_max: args.outstanding.get() as usize,
+                    deadline: args.deadline,
+                    follow_leader: args.forward,
+                    stop_at_failure: true,
+                    ..ProducerOptions::default()
+                },
+            );
             let mut batches = encode::start(input, options)
                 .map_err(|error| Failure::io("cannot start a thread", &error))?;
-            sending.run(&mut client, &mut batches).await
+            sending.run(&mut producer, &mut batches).await
         };
         let outcome = sent.await;
         if let Some(traced) = traced {
@@ -143,8 +184,13 @@ fn as_sentence(totals: Totals, elapsed: Duration) -> String {
         return "acknowledged 0 records: there was nothing to read".into();
     };
     let records = if totals.records == 1 { "record" } else { "records" };
+    let place = if totals.is_spread {
+        "over several partitions".into()
+    } else {
+        format!("at offsets {first}..={last}")
+    };
     format!(
-        "acknowledged {} {records} ({}) at offsets {first}..={last}, durability {durability}, \
+        "acknowledged {} {records} ({}) {place}, durability {durability}, \
          {:.0} records/s, {}/s",
         totals.records,
         ByteSize(totals.input_bytes).approximate(),
@@ -159,8 +205,8 @@ fn as_json(topic: &str, totals: Totals, elapsed: Duration, complete: bool) -> St
         "complete": complete,
         "records": totals.records,
         "bytes": totals.input_bytes,
-        "first_offset": totals.first.map(|offset| offset.0),
-        "last_offset": totals.last.map(|offset| offset.0),
+        "first_offset": totals.first.filter(|_| !totals.is_spread).map(|offset| offset.0),
+        "last_offset": totals.last.filter(|_| !totals.is_spread).map(|offset| offset.0),
         "durability": totals.durability.map(|durability| durability.name()),
         "elapsed_seconds": elapsed.as_secs_f64(),
         "records_per_second": per_second(totals.records, elapsed),
@@ -174,17 +220,24 @@ fn with_place(failure: Failure, totals: Totals, unknown: u64, args: &ProduceArgs
         return failure;
     }
     let mut place = format!("acknowledged {} records", totals.records);
-    if let (Some(first), Some(last)) = (totals.first, totals.last) {
+    if let (Some(first), Some(last), false) = (totals.first, totals.last, totals.is_spread) {
         place += &format!(" at offsets {first}..={last}");
     }
     let mut advice = Vec::new();
     if unknown > 0 {
         place += &format!("; {unknown} more were sent and may or may not be stored");
-        let from = totals.last.map_or("start".into(), |last| last.next().to_string());
-        advice.push(format!(
-            "see which of them are stored: duramen consume {} -o {from}",
-            args.topic
-        ));
+        let which = match args.partition.0 {
+            None => " --partition N -o -5000 (of each partition)".into(),
+            Some(partition) => {
+                let from = totals.last.map_or("start".into(), |last| last.next().to_string());
+                let partition = match partition {
+                    0 => String::new(),
+                    partition => format!(" --partition {partition}"),
+                };
+                format!("{partition} -o {from}")
+            }
+        };
+        advice.push(format!("see which of them are stored: duramen consume {}{which}", args.topic));
     }
     let line = totals.records + 1;
     let source = if args.file == "-" { "the input" } else { &args.file };
@@ -208,6 +261,8 @@ mod tests {
             input_bytes: 2 << 20,
             first: Some(Offset(5)),
             last: Some(Offset(1004)),
+            partition: Some(0),
+            is_spread: false,
             durability: Some(Durability::Fsync),
         }
     }

@@ -5,9 +5,9 @@ mod reload;
 
 use super::exit::Class;
 use super::{Failure, version};
-use crate::actors::partition::PartitionApi;
+use crate::actors::partition::PartitionState;
 use crate::model::SystemClock;
-use crate::node::{Node, Surroundings};
+use crate::node::{MirrorPlan, Node, Surroundings};
 use crate::ops::data_dir::inspect;
 use crate::ops::logger::{self, LoggerHandle};
 use crate::ops::notify::Notifier;
@@ -17,75 +17,126 @@ use clap::Args;
 use reload::Reloader;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slog::{Logger, crit, error, info, warn};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Where nodes look for each other that are told to, and not told where.
+const MULTICAST_GROUP: &str = "239.255.84.0:8402";
 /// How often the service manager hears how far recovery has come.
 const RECOVERY_NOTICE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Arguments of `duramen serve`. Each is also a setting: see `duramen config sample`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct ServeArgs {
     /// Where the node keeps everything it stores [default: ./duramen-data].
     #[arg(long, value_name = "DIR")]
-    data_dir: Option<String>,
+    pub(super) data_dir: Option<String>,
     /// Where gRPC is served; port 0 takes a free one [default: 127.0.0.1:8400].
     #[arg(long, value_name = "HOST:PORT")]
-    rpc_addr: Option<String>,
+    pub(super) rpc_addr: Option<String>,
     /// Where HTTP is served; port 0 takes a free one [default: 127.0.0.1:8080].
     #[arg(long, value_name = "HOST:PORT")]
-    http_addr: Option<String>,
-    /// Configuration file [default: what DURAMEN_CONFIG names].
+    pub(super) http_addr: Option<String>,
+    /// Where nodes gossip about who is there; port 0 takes a free one [default: 127.0.0.1:8401].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) gossip_addr: Option<String>,
+    /// Join the cluster of these nodes (where they gossip), if the data directory is empty.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub(super) join: Vec<String>,
+    /// Look for other nodes in the local network by multicast, while none is known.
+    #[arg(long)]
+    pub(super) discover: bool,
+    /// A file with the key that encrypts gossip: 32 bytes as base64 or hexadecimal.
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) gossip_key_file: Option<PathBuf>,
+    /// What people call this node [default: the host's name].
+    #[arg(long, value_name = "NAME")]
+    pub(super) node_name: Option<String>,
+    /// Where clients and other nodes are to reach this node [default: where gRPC is served].
+    #[arg(long, visible_alias = "advertise-rpc", value_name = "HOST:PORT")]
+    pub(super) peer_addr: Option<String>,
+    /// What else is to be known of this node, as in rack=a; may be given more than once.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) label: Vec<String>,
+    /// Configuration file, TOML or YAML [default: what DURAMEN_CONFIG names].
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
     /// How safe a record is when it is acknowledged: fsync, interval or os [default: fsync].
     #[arg(long, value_name = "LEVEL")]
-    durability: Option<String>,
+    pub(super) durability: Option<String>,
     /// Which lines are logged, as in info,partitions/*/log:trace,*/Append:debug [default: info].
     #[arg(long, value_name = "SPEC")]
-    log: Option<String>,
+    pub(super) log: Option<String>,
     /// What a log line looks like: auto, text, json or logfmt [default: auto].
     #[arg(long, value_name = "FORMAT")]
-    log_format: Option<String>,
+    pub(super) log_format: Option<String>,
+    /// Pass requests to append on to the node that leads their partition: true or false
+    /// [default: true].
+    #[arg(long, value_name = "BOOL")]
+    pub(super) forward: Option<String>,
     /// Allow addresses that other machines can reach, without encryption or authentication.
     #[arg(long)]
-    insecure_listen: bool,
+    pub(super) insecure_listen: bool,
     /// Write metrics and traces of every request to files in the system's temporary directory:
     /// metrics-*.log and traces-*.log.
     #[arg(long)]
-    debug: bool,
+    pub(super) debug: bool,
     /// Check settings and data directory, and end; changes nothing, opens no port.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 impl ServeArgs {
-    fn flags(&self) -> Vec<Flag> {
+    fn flags(&self) -> Result<Vec<Flag>, Failure> {
         let insecure = self.insecure_listen.then(|| "true".to_owned());
         let debug_dir = self.debug.then(|| std::env::temp_dir().display().to_string());
         let debug_ratio = self.debug.then(|| "1".to_owned());
-        [
+        let list = |parts: &[String]| (!parts.is_empty()).then(|| parts.join(","));
+        let discover = self.discover.then(|| MULTICAST_GROUP.to_owned());
+        let gossip_key = self.gossip_key_file.as_deref().map(read_key).transpose()?;
+        let flags = [
             ("--data-dir", "data_dir", &self.data_dir),
             ("--rpc-addr", "rpc.addr", &self.rpc_addr),
             ("--http-addr", "http.addr", &self.http_addr),
+            ("--gossip-addr", "gossip.addr", &self.gossip_addr),
+            ("--join", "gossip.join", &list(&self.join)),
+            ("--discover", "gossip.multicast", &discover),
+            ("--gossip-key-file", "gossip.key", &gossip_key),
+            ("--node-name", "node.name", &self.node_name),
+            ("--peer-addr", "cluster.advertise_rpc", &self.peer_addr),
+            ("--label", "node.labels", &list(&self.label)),
+            ("--forward", "rpc.forward", &self.forward),
             ("--durability", "log.durability", &self.durability),
             ("--log", "logger.spec", &self.log),
             ("--log-format", "logger.format", &self.log_format),
             ("--debug", "telemetry.debug_dir", &debug_dir),
             ("--debug", "telemetry.traces_ratio", &debug_ratio),
             ("--insecure-listen", "insecure_listen", &insecure),
-        ]
-        .into_iter()
-        .filter_map(|(name, key, value)| Some(Flag { name, key, value: value.clone()? }))
-        .collect()
+        ];
+        let given = flags.into_iter();
+        Ok(given
+            .filter_map(|(name, key, value)| Some(Flag { name, key, value: value.clone()? }))
+            .collect())
     }
+}
+
+/// The key as text. A key on the command line itself would be seen by everyone on the machine.
+#[allow(clippy::disallowed_methods, reason = "the edge where the file of the key is read")]
+fn read_key(file: &Path) -> Result<String, Failure> {
+    let what = format!("cannot read the key of gossip from {}", file.display());
+    std::fs::read_to_string(file).map_err(|error| Failure::io(&what, &error))
 }
 
 /// Serves until a signal or a failure that the node cannot contain. Blocks.
 pub fn run(args: ServeArgs) -> Result<(), Failure> {
-    let flags = args.flags();
+    run_as(args, None)
+}
+
+/// As [`run`], as a mirror where that is asked for. Blocks.
+pub(super) fn run_as(args: ServeArgs, mirror: Option<MirrorPlan>) -> Result<(), Failure> {
+    let flags = args.flags()?;
     let loaded = Sources::gather(flags.clone(), args.config.as_deref())?.layer()?;
     if args.dry_run {
         return dry_run(&loaded);
@@ -96,7 +147,7 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
     first_lines(&logger, &loaded);
     raise_open_files(&logger);
     let reloader = Reloader::new(flags, args.config, loaded);
-    let outcome = actix_rt::System::new().block_on(serve(reloader, &logger, &handle));
+    let outcome = actix_rt::System::new().block_on(serve(reloader, mirror, &logger, &handle));
     if let Err(failure) = &outcome {
         error!(logger, "duramen ends"; "error" => &failure.error, "cause" => &failure.cause);
     }
@@ -116,11 +167,12 @@ fn dry_run(loaded: &Loaded) -> Result<(), Failure> {
 }
 
 fn first_lines(logger: &Logger, loaded: &Loaded) {
-    let Settings { data_dir, rpc, http, log, .. } = &loaded.settings;
+    let Settings { data_dir, rpc, http, gossip, log, .. } = &loaded.settings;
     let config = loaded.file.as_ref().map_or("none".into(), |file| file.display().to_string());
     info!(logger, "duramen starts"; "version" => env!("CARGO_PKG_VERSION"),
         "commit" => version::COMMIT, "config" => config, "data_dir" => %data_dir.display(),
-        "rpc" => %rpc.addr, "http" => %http.addr, "durability" => %log.durability);
+        "rpc" => %rpc.addr, "http" => %http.addr, "gossip" => %gossip.addr,
+        "durability" => %log.durability);
     for warning in &loaded.warnings {
         warn!(logger, "{warning}");
     }
@@ -129,6 +181,10 @@ fn first_lines(logger: &Logger, loaded: &Loaded) {
             warn!(logger, "other machines can reach an address that nothing protects";
                 "key" => key, "address" => %address);
         }
+    }
+    if !gossip.addr.ip().is_loopback() && gossip.key.is_none() {
+        warn!(logger, "other machines can gossip with this node, and nothing is encrypted";
+            "key" => "gossip.addr", "address" => %gossip.addr, "advice" => "set gossip.key");
     }
 }
 
@@ -145,7 +201,12 @@ fn raise_open_files(logger: &Logger) {
 }
 
 /// A node's life, from its start to its end. Runs on an actix system.
-async fn serve(reloader: Reloader, logger: &Logger, handle: &LoggerHandle) -> Result<(), Failure> {
+async fn serve(
+    reloader: Reloader,
+    mirror: Option<MirrorPlan>,
+    logger: &Logger,
+    handle: &LoggerHandle,
+) -> Result<(), Failure> {
     // Before anything else: a signal that comes while the node starts must not kill it half-way.
     let mut signals =
         Signals::listen().map_err(|error| Failure::io("cannot listen for signals", &error))?;
@@ -153,7 +214,7 @@ async fn serve(reloader: Reloader, logger: &Logger, handle: &LoggerHandle) -> Re
     let grace = settings.shutdown.grace;
     let notifier = Notifier::new(logger.clone());
     let log_control = Some(handle.control());
-    let surroundings = Surroundings { log_control, ..Surroundings::of(logger.clone()) };
+    let surroundings = Surroundings { log_control, mirror, ..Surroundings::of(logger.clone()) };
     let node = Node::start_with(&settings, surroundings)?;
     let mut life = Life { node: &node, settings, reloader, notifier, logger, handle };
     let ended = life.until_its_end(&mut signals).await;
@@ -252,9 +313,16 @@ async fn announce(node: &Node, settings: Settings, notifier: Notifier, logger: L
             biased;
             state = &mut ready => break state,
             _ = recovering.tick() => {
-                let status = node.log().describe();
                 notifier.extend_start(RECOVERY_NOTICE_INTERVAL * 10);
-                notifier.status(&format!("{} {}", status.state.name(), status.reason));
+                let all = node.partitions().list();
+                let handles =
+                    all.iter().filter_map(|(topic, n, _)| node.partitions().get(topic.as_str(), *n));
+                let mut states = handles.map(|partition| partition.state());
+                if let Some((state, reason)) =
+                    states.find(|(state, _)| *state != PartitionState::Serving)
+                {
+                    notifier.status(&format!("{} {reason}", state.name()));
+                }
             }
         }
     };
@@ -266,4 +334,58 @@ async fn announce(node: &Node, settings: Settings, notifier: Notifier, logger: L
     info!(logger, "ready"; "state" => state.name(), "node_id" => node.node_id(),
         "rpc" => %node.rpc_addr(), "http" => %node.http_addr());
     greeting::print(node.rpc_addr(), node.http_addr(), &settings);
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test writes the file of a key")]
+mod tests {
+    use super::*;
+    use crate::ops::settings::{GossipKey, HostPort};
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn flags(line: &[&str]) -> Result<Vec<Flag>, Failure> {
+        let line = ["duramen"].iter().chain(line);
+        Line::try_parse_from(line).unwrap().serve.flags()
+    }
+
+    #[test]
+    fn the_flags_of_a_cluster_are_settings() {
+        let key = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(key.path(), format!("{}\n", "07".repeat(32))).unwrap();
+        let key_file = key.path().display().to_string();
+        let flags = flags(&[
+            "--gossip-addr=127.0.0.1:1",
+            "--join=10.0.0.7:8401,n2.example.net:8401",
+            "--join=n3.example.net:8401",
+            "--node-name=n9",
+            "--peer-addr=n9.example.net:8400",
+            "--label=rack=a",
+            "--label=zone=b",
+            "--discover",
+            "--gossip-key-file",
+            &key_file,
+        ]);
+        let loaded = Sources { flags: flags.unwrap(), ..Sources::default() }.layer().unwrap();
+        let Settings { gossip, node, cluster, .. } = &loaded.settings;
+        assert_eq!(gossip.addr, "127.0.0.1:1".parse().unwrap());
+        assert_eq!(gossip.join.len(), 3);
+        assert_eq!(gossip.key.as_ref().map(GossipKey::bytes), Some([7; 32]));
+        assert_eq!(gossip.multicast, Some(MULTICAST_GROUP.parse().unwrap()));
+        assert_eq!(node.shown_name(), "n9");
+        assert_eq!((node.labels.0["rack"].as_str(), node.labels.0["zone"].as_str()), ("a", "b"));
+        let peer_addr = cluster.advertise_rpc.as_ref().map(HostPort::as_str);
+        assert_eq!(peer_addr, Some("n9.example.net:8400"));
+    }
+
+    #[test]
+    fn a_file_of_a_key_that_is_not_there_is_named() {
+        let failure = flags(&["--gossip-key-file=/nowhere/key"]).unwrap_err();
+        assert!(failure.to_string().contains("/nowhere/key"), "{failure}");
+    }
 }

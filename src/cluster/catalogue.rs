@@ -1,6 +1,6 @@
 //! The catalogue: the state that the controller's group agrees on. Every node holds it whole.
 
-use crate::model::{GroupId, NodeId, ReplicaId, TopicId, TopicName};
+use crate::model::{GroupId, NodeId, ReplicaId, Term, TopicId, TopicName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -19,6 +19,20 @@ pub struct Catalogue {
     pub last_topic: u32,
     /// The incarnation given out last, over all nodes.
     pub last_incarnation: u32,
+    /// What the leader of the controller's own group said last of its members.
+    #[serde(default)]
+    pub controller: GroupMembers,
+}
+
+/// The members of a group, as its leader told them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GroupMembers {
+    /// The leader's term.
+    pub term: Term,
+    /// Who votes.
+    pub voters: Vec<ReplicaId>,
+    /// Who follows without a vote.
+    pub learners: Vec<ReplicaId>,
 }
 
 /// A node.
@@ -76,6 +90,9 @@ pub struct TopicSettings(pub BTreeMap<String, String>);
 pub struct Placement {
     /// In order of preference.
     pub replicas: Vec<Replica>,
+    /// The term of the group's leader that told of its members last; older news is ignored.
+    #[serde(default)]
+    pub term: Term,
 }
 
 /// A replica as it is to be.
@@ -137,12 +154,67 @@ impl Catalogue {
         let topic = self.topics.values().find(|topic| topic.id == id)?;
         topic.partitions.get(partition as usize)
     }
+
+    /// Whether there is a cluster at all: the first command made it.
+    pub fn is_founded(&self) -> bool {
+        !self.cluster_id.is_empty()
+    }
+
+    /// All partitions with their topics, by group.
+    pub fn partitions(&self) -> impl Iterator<Item = (GroupId, &TopicName, &Topic, &Placement)> {
+        self.topics.iter().flat_map(|(name, topic)| {
+            (0u32..).zip(&topic.partitions).map(move |(number, placement)| {
+                (GroupId::partition_of(topic.id, number), name, topic, placement)
+            })
+        })
+    }
+
+    /// How people call a partition: `orders/3`; `controller` for its group.
+    pub fn name_of(&self, group: GroupId) -> String {
+        let Some((id, partition)) = group.partition() else { return "controller".into() };
+        let topic = self.topics.iter().find(|(_, topic)| topic.id == id);
+        topic.map_or_else(|| group.to_string(), |(name, _)| format!("{name}/{partition}"))
+    }
+
+    /// The node that people mean: by its name, the identity of its directory, or its number (`2`
+    /// or `n2`). Nodes that were removed are found by identity and number only.
+    pub fn find_node(&self, asked: &str) -> Option<(NodeId, &Node)> {
+        let by = |is_it: &dyn Fn(NodeId, &Node) -> bool| {
+            self.nodes.iter().find(|(id, node)| is_it(**id, node)).map(|(id, node)| (*id, node))
+        };
+        let number = asked.strip_prefix('n').unwrap_or(asked).parse().ok().map(NodeId);
+        by(&|_, node| node.state != NodeState::Removed && node.name == asked)
+            .or_else(|| by(&|_, node| node.uuid == asked))
+            .or_else(|| by(&|id, _| Some(id) == number))
+    }
+
+    /// A protocol newer than the cluster's that all members speak: an upgrade of them all is over.
+    pub fn protocol_to_raise(&self) -> Option<u32> {
+        let members = self.nodes.values().filter(|node| node.state != NodeState::Removed);
+        let spoken = members.map(|node| node.protocol_max).min()?;
+        (spoken > self.protocol).then_some(spoken)
+    }
+
+    /// The nodes that take replicas.
+    pub fn active_nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        let active = self.nodes.iter().filter(|(_, node)| node.state == NodeState::Active);
+        active.map(|(id, node)| (*id, node))
+    }
 }
 
 impl Placement {
+    /// The replicas that are to stay, in order of preference.
+    pub fn staying(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(|replica| replica.state != ReplicaState::Leaving)
+    }
+
     /// The replicas that the group is to consist of: those that are to go are left out.
     pub fn wanted(&self) -> Vec<ReplicaId> {
-        let staying = self.replicas.iter().filter(|r| r.state != ReplicaState::Leaving);
-        staying.map(|replica| replica.id).collect()
+        self.staying().map(|replica| replica.id).collect()
+    }
+
+    /// The replicas of a node.
+    pub fn on(&self, node: NodeId) -> Option<&Replica> {
+        self.replicas.iter().find(|replica| replica.id.node() == node)
     }
 }

@@ -77,6 +77,12 @@ pub enum Command {
         /// Who follows without a vote.
         learners: Vec<ReplicaId>,
     },
+    /// Several of them at once, for the leaders of one node. What cannot be taken of one group does not
+    /// hold the others up.
+    GroupsAre {
+        /// What is said of each.
+        groups: Vec<GroupNews>,
+    },
     /// A node hands over what it has, and goes.
     Leave {
         /// Which.
@@ -92,6 +98,16 @@ pub enum Command {
         /// Which.
         protocol: u32,
     },
+}
+
+/// What a group's leader says of its members; see [`Command::GroupIs`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each is the field of the same name of the command")]
+pub struct GroupNews {
+    pub group: u64,
+    pub term: Term,
+    pub voters: Vec<ReplicaId>,
+    pub learners: Vec<ReplicaId>,
 }
 
 /// What a node tells of itself.

@@ -1,13 +1,16 @@
 //! A protocol in, asks out: gRPC and HTTP.
 //!
-//! Front ends hold no state of the log. They check what came over the network, ask a partition
-//! through [`crate::actors::partition::PartitionApi`], and translate its answer.
+//! Front ends hold no state of the log. They check what came over the network, ask
+//! through [`crate::actors::topics::TopicsApi`] and
+//! [`crate::actors::partition::PartitionApi`], and translate its answer.
 
 mod calls;
+pub mod cluster;
 mod counted;
 pub mod drain;
+mod forward;
 pub mod grpc;
 pub mod http;
 pub mod listener;
 mod observe;
-mod topic;
+mod route;

@@ -42,6 +42,8 @@ pub(super) struct Checkpoint {
     pub identity: u32,
     /// True when the log was closed in order behind the mark.
     pub clean: bool,
+    /// True while the log begins anew: whatever segments are there belong to what it was before.
+    pub begins_anew: bool,
     /// The time index of the mark's segment up to the mark.
     pub times: Vec<u8>,
 }
@@ -64,7 +66,7 @@ impl Checkpoint {
             self.previous_term.0,
             self.segment_since.0 as u64,
             u64::from(self.identity),
-            u64::from(self.clean),
+            u64::from(self.clean) | u64::from(self.begins_anew) << 1,
             self.times.len() as u64,
         ];
         for field in fields {
@@ -93,9 +95,10 @@ impl Checkpoint {
             segment_since: Timestamp(field(8) as i64),
             identity: field(9) as u32,
             clean: field(10) == 1,
+            begins_anew: field(10) == 2,
             times: times.to_vec(),
         };
-        (field(10) <= 1 && field(11) == times.len() as u64).then_some(checkpoint)
+        (field(10) <= 2 && field(11) == times.len() as u64).then_some(checkpoint)
     }
 
     /// Replaces the checkpoint file. Blocks.

@@ -457,6 +457,7 @@ impl Log {
             segment_since: self.active.since,
             identity: self.identity(),
             clean,
+            begins_anew: false,
             times: times.unwrap_or_default(),
         };
         if checkpoint != self.persisted {

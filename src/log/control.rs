@@ -17,6 +17,8 @@ pub(super) enum Sin {
     IgnoreIdentity,
     /// Recovery takes an index that ends early for the whole segment.
     TrustShortIndex,
+    /// A log that begins anew gives up what it holds before that is written down.
+    DropBeforeTheTurn,
     /// A write that meets a full disk leaves behind what went through.
     LeaveHalfAWrite,
 }

@@ -151,6 +151,17 @@ pub struct Recovered {
     pub rebuilt_indexes: u32,
 }
 
+/// Where a log begins anew: behind what a snapshot stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResetTo {
+    /// The last entry that the snapshot stands for; the next one appended follows it.
+    pub index: RaftIndex,
+    /// Its term.
+    pub term: Term,
+    /// The offset of the next record: the log's start.
+    pub offset: Offset,
+}
+
 /// What a truncation from the front or retention removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Removed {

@@ -61,6 +61,11 @@ pub enum LogError {
     /// A small file's content does not match its checksum or length.
     #[error("{file} is damaged: {reason}; restore it from a copy")]
     FileDamaged { file: String, reason: String },
+    /// The file of producers does not match its checksum, or its content makes no sense.
+    #[error(
+        "{file} is damaged: {reason}; restore it from a copy, or remove it: then producers that were sending are refused as unknown until they begin again"
+    )]
+    ProducersDamaged { file: String, reason: String },
     /// An earlier write or sync failed: this log takes no more calls that change it.
     #[error("the log is closed to writes since an earlier failure: {cause}")]
     Poisoned { cause: String },
@@ -91,6 +96,7 @@ impl LogError {
             | Self::UnknownVersion { .. }
             | Self::FileMissing { .. }
             | Self::FileDamaged { .. }
+            | Self::ProducersDamaged { .. }
             | Self::Poisoned { .. } => Disposition::Quarantine,
         }
     }

@@ -44,6 +44,8 @@ pub(super) struct Index {
     pub path: PathBuf,
     file: Arc<dyn DiskFile>,
     map: ArcSwap<Box<dyn Map>>,
+    /// False once the segment was cut: who still holds it as it was looks behind its new end.
+    may_trim: bool,
 }
 
 impl fmt::Debug for Index {
@@ -62,14 +64,14 @@ impl Index {
         let bytes = entries as usize * INDEX_ENTRY_BYTES;
         file.allocate(bytes as u64)?;
         let map = ArcSwap::from_pointee(file.map(bytes)?);
-        Ok(Self { path, file, map })
+        Ok(Self { path, file, map, may_trim: true })
     }
 
     /// The same file mapped anew, for its first `entries`, which it holds. Takes no space.
     pub fn remapped(&self, entries: u64) -> io::Result<Self> {
         let map = self.file.map(entries as usize * INDEX_ENTRY_BYTES)?;
         let (path, file) = (self.path.clone(), self.file.clone());
-        Ok(Self { path, file, map: ArcSwap::from_pointee(map) })
+        Ok(Self { path, file, map: ArcSwap::from_pointee(map), may_trim: false })
     }
 
     /// How many entries fit without growing.
@@ -107,10 +109,13 @@ impl Index {
         self.file.sync_data()
     }
 
-    /// Cuts the file to its entries: readers never look behind them.
+    /// Cuts the file to its entries, unless a reader may still look behind them: then the
+    /// next start does.
     pub fn seal(&self, count: u64) -> io::Result<()> {
         self.map.load().sync()?;
-        self.file.set_len(count * INDEX_ENTRY_BYTES as u64)?;
+        if self.may_trim {
+            self.file.set_len(count * INDEX_ENTRY_BYTES as u64)?;
+        }
         self.file.sync_data()
     }
 }
@@ -140,16 +145,29 @@ impl Entries {
         above.checked_sub(1)
     }
 
+    /// How many entries from `first`, at most `most`, have their frames within `bytes_max`.
+    /// `end` is where the last frame ends.
+    pub fn fit(&self, first: u64, most: u64, bytes_max: u64, end: u64) -> u64 {
+        let limit = self.get(first).position_bytes.saturating_add(bytes_max);
+        let high = first.saturating_add(most).min(self.count);
+        partition(first, high, |number| self.end_of(number, end) <= limit) - first
+    }
+
+    /// Where an entry's frame ends.
+    pub fn end_of(&self, number: u64, end: u64) -> u64 {
+        match number + 1 {
+            next if next < self.count => self.get(next).position_bytes,
+            _ => end,
+        }
+    }
+
     /// One past the last entry of a read that begins at entry `first`: its frames begin below
     /// `until_relative` and end within `bytes_max`; at least `first` itself.
     pub fn read_end(&self, first: u64, until_relative: u64, bytes_max: u64, end: u64) -> u64 {
         let limit = self.get(first).position_bytes.saturating_add(bytes_max);
         let fits = |number: u64| {
-            let frame_end = match number + 1 {
-                next if next < self.count => self.get(next).position_bytes,
-                _ => end,
-            };
-            u64::from(self.get(number).relative) < until_relative && frame_end <= limit
+            u64::from(self.get(number).relative) < until_relative
+                && self.end_of(number, end) <= limit
         };
         // A read is short beside the segment: gallop, then search the last stride.
         let (mut low, mut stride) = (first + 1, 1);
@@ -162,7 +180,7 @@ impl Entries {
 }
 
 /// The first number in `[low, high)` for which `below` is false.
-fn partition(mut low: u64, mut high: u64, below: impl Fn(u64) -> bool) -> u64 {
+pub(super) fn partition(mut low: u64, mut high: u64, below: impl Fn(u64) -> bool) -> u64 {
     while low < high {
         let middle = low + (high - low) / 2;
         if below(middle) {

@@ -55,7 +55,8 @@ pub fn verify(disk: &dyn Disk, path: &Path) -> Result<Vec<StoreReport>, LogError
     let stores = stores(disk, path)?;
     let is_file = stores.first().is_some_and(|(_, store)| store == path);
     let checkpoint = if is_file { None } else { Checkpoint::read(disk, path)? };
-    let mark = checkpoint.map(|found| found.mark);
+    // What is left of a log that was to begin anew is no longer anybody's: each store for itself.
+    let mark = checkpoint.filter(|found| !found.begins_anew).map(|found| found.mark);
     for (place, (base, store)) in stores.iter().enumerate() {
         let before = reports.last().and_then(|report| report.entries);
         let durable = mark.filter(|mark| mark.base == *base).map(|mark| mark.index);

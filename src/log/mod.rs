@@ -15,14 +15,20 @@
 //! log.written() -> Written                                the weaker levels
 //! log.truncate_after(RaftIndex) -> Result<(), LogError>   log.truncate_before(Offset) -> Result<Removed, _>
 //! log.retain(committed: Offset) -> Result<Removed, _>     log.checkpoint() -> Result<(), _>
+//! log.reset(ResetTo) -> Result<(), _>                     begins anew behind a snapshot
 //! log.zero_ahead(budget_bytes: u64) -> Result<bool, _>    true: more to do when idle again
 //! log.close(self) -> Result<(), _>
 //! log.{next_offset, first_index, last_index, durable_index, log_start, last_term, is_poisoned}()
 //! ```
+//! Idempotent producers: [`producers::ProducerTable`], kept by whoever applies entries.
+//!
 //! The readers:
 //! ```text
 //! view.read(from: Offset, until: Offset, max_bytes: usize, ReadMode) -> Result<ReadOutcome, LogError>
 //! view.entry(RaftIndex) -> Result<StoredEntry, LogError>
+//! view.entries(first: RaftIndex, count_max: u64, bytes_max: u64) -> Result<Vec<StoredEntry>, LogError>
+//! view.fit(low: RaftIndex, high: RaftIndex, bytes_max: u64) -> u64   from memory
+//! view.end_of(RaftIndex) -> Option<Offset>                           from memory
 //! view.find_time(at: Timestamp, until: Offset) -> Result<Offset, LogError>
 //! view.start() -> Offset   view.next_offset() -> Offset (written, maybe not durable)
 //! view.size_bytes() -> u64   view.segments() -> usize
@@ -32,6 +38,7 @@ pub mod batch;
 pub mod disk;
 pub mod frame;
 pub mod inspect;
+pub mod producers;
 pub mod stable;
 
 mod buffer;
@@ -39,12 +46,14 @@ mod checkpoint;
 mod chunk;
 mod commit_log;
 mod control;
+mod entries;
 mod entry;
 mod error;
 mod idle;
 mod index;
 mod options;
 mod recovery;
+mod reset;
 mod roll;
 mod scan;
 mod seek;
@@ -60,7 +69,7 @@ mod zeros;
 pub use commit_log::Log;
 pub use entry::{
     Appended, Chunk, Entry, EntryPayload, Placed, ReadMode, ReadOutcome, Recovered, Removed,
-    StoredEntry, Synced, Written,
+    ResetTo, StoredEntry, Synced, Written,
 };
 pub use error::LogError;
 pub use options::LogOptions;

@@ -8,6 +8,7 @@ use super::entry::Recovered;
 use super::error::{LogError, is_full};
 use super::index::{Index, IndexEntry};
 use super::options::{INDEX_ENTRY_BYTES, LogOptions};
+use super::producers;
 use super::roll::{self, Start};
 use super::segment::{Extent, Part, Segment};
 use super::survey::{Facts, Survey, Surveyor};
@@ -59,18 +60,31 @@ impl Mender<'_> {
         self.disk.sync_dir(self.directory).map_err(|source| sync_failed(self.directory, source))
     }
 
-    /// The first segment of a new log.
+    /// The first segment of a new log, or of one that a crash kept from beginning anew.
     fn begin(&self, clock: &dyn Clock, survey: Survey) -> Result<(Ready, Recovered), LogError> {
-        let start = Start { base: Offset(0), first_index: RaftIndex(1), since: clock.wall() };
+        let anew = survey.checkpoint.as_ref().filter(|found| found.begins_anew);
+        let (base, first_index, previous_term) = match anew {
+            Some(found) => (found.log_start, found.first_index, found.previous_term),
+            None => (Offset(0), RaftIndex(1), Term(0)),
+        };
+        if anew.is_some() {
+            producers::take_turn(self.disk, self.directory)?;
+        }
+        let start = Start { base, first_index, since: clock.wall() };
         let active = roll::create(self.disk, self.directory, self.options, start, None)
             .map_err(|source| self.failed("creation", self.directory, source))?;
+        let mut persisted = survey.checkpoint.unwrap_or_default();
+        if persisted.begins_anew {
+            persisted.begins_anew = false;
+            persisted.write(self.disk, self.directory)?;
+        }
         let recovered = Recovered {
             clean: survey.clean,
-            first_index: start.first_index,
-            last_index: RaftIndex(0),
-            previous_term: Term(0),
-            next_offset: Offset(0),
-            log_start: Offset(0),
+            first_index,
+            last_index: active.segment.last_index(),
+            previous_term,
+            next_offset: base,
+            log_start: base,
             terms: Vec::new(),
             cut_bytes: 0,
             rewritten_bytes: 0,
@@ -78,9 +92,7 @@ impl Mender<'_> {
             rebuilt_indexes: 0,
         };
         let segments = vec![active.segment.clone()];
-        let persisted = survey.checkpoint.unwrap_or_default();
         let identity = self.identity(clock, survey.identity);
-        let previous_term = Term(0);
         Ok((Ready { segments, active, persisted, previous_term, identity }, recovered))
     }
 

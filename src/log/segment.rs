@@ -1,7 +1,7 @@
 //! One segment as readers and the writer share it: files, and how much of them is published.
 //!
-//! Invariant: the writer fills store and index first and raises `entries` last (release); a
-//! reader loads `entries` first (acquire), so that whatever it then finds is there.
+//! Invariant: the writer fills store and index first and publishes its extent last; a reader loads
+//! the extent first, so that whatever it then finds is there.
 
 use super::disk::{Disk, DiskFile};
 use super::error::LogError;
@@ -72,9 +72,44 @@ pub(super) struct Segment {
     times: OnceLock<TimeIndex>,
     /// Set by a reader that found the index pointing at the wrong place.
     pub suspect: AtomicBool,
-    entries: AtomicU64,
-    bytes: AtomicU64,
-    next: AtomicU64,
+    published: Published,
+}
+
+/// An extent that one writer replaces and readers see as a whole, none waiting for another. The
+/// writer fills the half that no reader was sent to; a reader that was overtaken looks again.
+#[derive(Debug)]
+struct Published {
+    turn: AtomicU64,
+    halves: [[AtomicU64; 3]; 2],
+}
+
+impl Published {
+    fn new(extent: Extent) -> Self {
+        let published = Self { turn: AtomicU64::new(0), halves: Default::default() };
+        published.store(extent);
+        published
+    }
+
+    fn load(&self) -> Extent {
+        loop {
+            let turn = self.turn.load(Ordering::Acquire);
+            // Acquire keeps the second look at the turn behind these.
+            let half = &self.halves[(turn % 2) as usize];
+            let [entries, bytes, next] = half.each_ref().map(|word| word.load(Ordering::Acquire));
+            if self.turn.load(Ordering::Acquire) == turn {
+                return Extent { entries, bytes, next: Offset(next) };
+            }
+        }
+    }
+
+    fn store(&self, extent: Extent) {
+        let turn = self.turn.load(Ordering::Relaxed) + 1;
+        let words = [extent.entries, extent.bytes, extent.next.0];
+        for (word, value) in self.halves[(turn % 2) as usize].iter().zip(words) {
+            word.store(value, Ordering::Release);
+        }
+        self.turn.store(turn, Ordering::Release);
+    }
 }
 
 /// How much of a segment is written.
@@ -106,30 +141,23 @@ impl Segment {
             index,
             times: cell,
             suspect: AtomicBool::new(false),
-            entries: AtomicU64::new(extent.entries),
-            bytes: AtomicU64::new(extent.bytes),
-            next: AtomicU64::new(extent.next.0),
+            published: Published::new(extent),
         }
     }
 
-    /// What is published. Fields other than `entries` may be newer than it.
+    /// What is published.
     pub fn extent(&self) -> Extent {
-        let entries = self.entries.load(Ordering::Acquire);
-        let bytes = self.bytes.load(Ordering::Acquire);
-        Extent { entries, bytes, next: Offset(self.next.load(Ordering::Acquire)) }
+        self.published.load()
     }
 
-    /// Shows readers a longer segment.
+    /// Shows readers a longer segment. For its one writer.
     pub fn publish(&self, extent: Extent) {
-        self.bytes.store(extent.bytes, Ordering::Release);
-        self.next.store(extent.next.0, Ordering::Release);
-        self.entries.store(extent.entries, Ordering::Release);
+        self.published.store(extent);
     }
 
     /// The index as published.
     pub fn entries(&self) -> Entries {
-        let count = self.entries.load(Ordering::Acquire);
-        self.index.entries(count)
+        self.index.entries(self.extent().entries)
     }
 
     /// The last published Raft entry; one below the first when there is none.

@@ -28,7 +28,11 @@ pub fn encode(magic: [u8; 4], version: u32, content: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// What is wrong with them, in words; or the version when it is newer than `version_max`.
-fn decode(magic: [u8; 4], version_max: u32, bytes: &[u8]) -> Result<(u32, Vec<u8>), Damage> {
+pub(super) fn decode(
+    magic: [u8; 4],
+    version_max: u32,
+    bytes: &[u8],
+) -> Result<(u32, Vec<u8>), Damage> {
     if bytes.len() < HEADER_BYTES {
         return Err(Damage::Reason("it is too short"));
     }
@@ -49,7 +53,7 @@ fn decode(magic: [u8; 4], version_max: u32, bytes: &[u8]) -> Result<(u32, Vec<u8
     Ok((word(4), bytes[HEADER_BYTES..].to_vec()))
 }
 
-enum Damage {
+pub(super) enum Damage {
     Reason(&'static str),
     Version(u32),
 }

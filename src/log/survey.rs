@@ -8,8 +8,10 @@ use super::error::LogError;
 use super::frame::{self, FrameHeader, HEADER_BYTES};
 use super::index::IndexEntry;
 use super::options::INDEX_ENTRY_BYTES;
+use super::producers;
 use super::scan::{self, Found, Scan, Tail};
 use super::segment::{Extent, Part, StoreFile};
+use super::spare;
 use super::time_index::TimeIndex;
 use crate::model::{Offset, RaftIndex, Term};
 use std::io;
@@ -132,16 +134,19 @@ impl Surveyor<'_> {
         let mut bases: Vec<Offset> = stores.map(|(_, base)| *base).collect();
         bases.sort_unstable();
         // Removed by retention, but the names came back with a crash: the start never goes back.
+        // Of a log that begins anew nothing stays, not even what was begun since.
         if let Some(checkpoint) = checkpoint {
-            bases.retain(|base| *base >= checkpoint.log_start);
+            bases.retain(|base| *base >= checkpoint.log_start && !checkpoint.begins_anew);
         }
         let mut leftovers: Vec<PathBuf> = parts
             .iter()
             .filter(|(_, base)| bases.binary_search(base).is_err())
             .map(|(part, base)| part.path(self.directory, *base))
             .collect();
-        let scraps = [super::spare::NAME, "checkpoint.tmp"];
-        let present = scraps.iter().filter(|scrap| names.iter().any(|name| name == **scrap));
+        // The snapshot of a reset that did not come to its turn.
+        let ahead = checkpoint.is_none_or(|found| !found.begins_anew).then_some(producers::AHEAD);
+        let scraps = [spare::NAME, "checkpoint.tmp"].into_iter().chain(ahead);
+        let present = scraps.filter(|scrap| names.iter().any(|name| name == scrap));
         leftovers.extend(present.map(|scrap| self.directory.join(scrap)));
         Ok((bases, leftovers))
     }
@@ -155,7 +160,8 @@ impl Surveyor<'_> {
     ) -> Result<(), LogError> {
         let Some(checkpoint) = checkpoint else { return Ok(()) };
         let missing = |base: Offset| !bases.contains(&base);
-        if checkpoint.mark == Mark::default() && bases.is_empty() {
+        let is_new = checkpoint.begins_anew || checkpoint.mark == Mark::default();
+        if is_new && bases.is_empty() {
             return Ok(());
         }
         for base in [log_start, checkpoint.mark.base] {

@@ -5,11 +5,16 @@
 //! for a time begins at the last slot whose `max` is older, and misses nothing. Readers and the
 //! one writer share it without a lock: a slot is published by the count.
 
+use super::index::partition;
 use crate::model::Timestamp;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Slots per segment: 64 KiB apart in a segment of 32 MiB, 512 KiB in one of 256 MiB.
-const SLOTS: usize = 512;
+const SLOTS: usize = CHUNKS * CHUNK_SLOTS;
+/// They take memory as they are needed: most partitions hold little.
+const CHUNKS: usize = 16;
+const CHUNK_SLOTS: usize = 32;
 const STEP_BYTES_MIN: u64 = 64 << 10;
 const SLOT_BYTES: usize = 12;
 
@@ -22,7 +27,7 @@ struct Slot {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct TimeIndex {
-    slots: Box<[Slot]>,
+    chunks: [OnceLock<Box<[Slot]>>; CHUNKS],
     count: AtomicUsize,
     max: AtomicI64,
     step_bytes: u64,
@@ -33,12 +38,23 @@ impl TimeIndex {
     /// An empty one for a segment of about so many bytes.
     pub fn new(segment_bytes: u64) -> Self {
         Self {
-            slots: (0..SLOTS).map(|_| Slot::default()).collect(),
+            chunks: Default::default(),
             count: AtomicUsize::new(0),
             max: AtomicI64::new(i64::MIN),
             step_bytes: (segment_bytes / SLOTS as u64).max(STEP_BYTES_MIN),
             noted_bytes: AtomicU64::new(0),
         }
+    }
+
+    fn slot(&self, number: usize) -> Option<&Slot> {
+        self.chunks.get(number / CHUNK_SLOTS)?.get()?.get(number % CHUNK_SLOTS)
+    }
+
+    /// As [`TimeIndex::slot`], with memory for it; `None` behind the last.
+    fn room(&self, number: usize) -> Option<&Slot> {
+        let chunk = self.chunks.get(number / CHUNK_SLOTS)?;
+        let chunk = chunk.get_or_init(|| (0..CHUNK_SLOTS).map(|_| Slot::default()).collect());
+        chunk.get(number % CHUNK_SLOTS)
     }
 
     /// Takes note of a frame that ends before `relative_next` and at `end_bytes` of the store.
@@ -47,7 +63,7 @@ impl TimeIndex {
         self.max.store(max, Ordering::Relaxed);
         let count = self.count.load(Ordering::Relaxed);
         let due = end_bytes >= self.noted_bytes.load(Ordering::Relaxed) + self.step_bytes;
-        if let Some(slot) = self.slots.get(count).filter(|_| due) {
+        if due && let Some(slot) = self.room(count) {
             slot.max.store(max, Ordering::Relaxed);
             slot.relative.store(relative_next, Ordering::Relaxed);
             self.noted_bytes.store(end_bytes, Ordering::Relaxed);
@@ -64,16 +80,19 @@ impl TimeIndex {
     /// The relative offset before which every record is older than `at`.
     pub fn search_from(&self, at: Timestamp) -> u32 {
         let count = self.count.load(Ordering::Acquire);
-        let older = |slot: &Slot| slot.max.load(Ordering::Relaxed) < at.0;
-        let above = self.slots[..count].partition_point(older);
-        above.checked_sub(1).map_or(0, |last| self.slots[last].relative.load(Ordering::Relaxed))
+        let slot = |number: u64| self.slot(number as usize);
+        let older = |n| slot(n).is_some_and(|slot| slot.max.load(Ordering::Relaxed) < at.0);
+        let above = partition(0, count as u64, older);
+        let last = above.checked_sub(1).and_then(slot);
+        last.map_or(0, |last| last.relative.load(Ordering::Relaxed))
     }
 
     /// The newest timestamp, then the slots; as stored in `.time` files and checkpoints. Slots
     /// behind `relative_end` are left out.
     pub fn encode(&self, relative_end: u64) -> Vec<u8> {
         let mut bytes = self.max.load(Ordering::Relaxed).to_be_bytes().to_vec();
-        for slot in &self.slots[..self.count.load(Ordering::Acquire)] {
+        let count = self.count.load(Ordering::Acquire);
+        for slot in (0..count).filter_map(|number| self.slot(number)) {
             let relative = slot.relative.load(Ordering::Relaxed);
             if u64::from(relative) <= relative_end {
                 bytes.extend_from_slice(&slot.max.load(Ordering::Relaxed).to_be_bytes());
@@ -92,7 +111,8 @@ impl TimeIndex {
         }
         let index = Self::new(segment_bytes);
         index.max.store(i64::from_be_bytes(*max), Ordering::Relaxed);
-        for (slot, stored) in index.slots.iter().zip(slots.chunks_exact(SLOT_BYTES)) {
+        for (number, stored) in slots.chunks_exact(SLOT_BYTES).enumerate() {
+            let slot = index.room(number)?;
             let max = i64::from_be_bytes(stored[..8].try_into().expect("8 of 12 bytes"));
             let relative = u32::from_be_bytes(stored[8..].try_into().expect("4 of 12 bytes"));
             slot.max.store(max, Ordering::Relaxed);

@@ -1,6 +1,9 @@
 //! Making the log shorter: at its end for a Raft conflict, at its start for retention. Only the
 //! end is cut inside a segment; the start moves by whole segments.
 //!
+//! A cut inside a segment goes back flush by flush, newest first: what a crash leaves of one that is
+//! torn then proves nothing durable, and is never taken for corruption.
+//!
 //! The checkpoint is written before anything is removed: so a crash in between is never taken
 //! for lost records, and the start never goes back.
 
@@ -162,7 +165,7 @@ impl Log {
     /// Writes a checkpoint, before the segments in `going` are removed. Deleting must work above
     /// all on a disk without a block left: there, zeros written ahead are given up first, and the
     /// time indexes of what is going, which are rebuilt if it comes to that.
-    fn persist_with_care(
+    pub(super) fn persist_with_care(
         &mut self,
         checkpoint: Checkpoint,
         going: &[Arc<Segment>],
@@ -235,9 +238,13 @@ impl Log {
                 .sync_dir(&self.directory)
                 .map_err(|source| sync_failed(&self.directory, source))?;
         }
-        let store = &segment.store;
-        store.set_len(extent.bytes).map_err(|source| write_failed("cut", &segment.path, source))?;
-        store.sync_data().map_err(|source| sync_failed(&segment.path, source))?;
+        for end_bytes in steps_down(kept, extent) {
+            let store = &segment.store;
+            store
+                .set_len(end_bytes)
+                .map_err(|source| write_failed("cut", &segment.path, source))?;
+            store.sync_data().map_err(|source| sync_failed(&segment.path, source))?;
+        }
         self.active = Active::new(segment, extent.bytes, since);
         self.durable = mark;
         Ok(())
@@ -292,6 +299,25 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Where to cut a segment on the way down to `extent`. A cut that is torn by a crash may damage all
+/// that it takes away: no frame of it may then be left that says of another that it was durable.
+fn steps_down(segment: &Segment, extent: Extent) -> Vec<u64> {
+    let mut steps = Vec::new();
+    let (mut claimed, mut end_bytes) = (RaftIndex(0), 0);
+    for number in (extent.entries..segment.extent().entries).rev() {
+        // What cannot be read proves nothing either.
+        let index = segment.first_index.plus(number);
+        let Ok((position, header)) = locate(segment, index) else { continue };
+        if claimed >= index {
+            steps.push(end_bytes);
+            claimed = RaftIndex(0);
+        }
+        (claimed, end_bytes) = (claimed.max(header.durable), position);
+    }
+    steps.push(extent.bytes);
+    steps
 }
 
 /// Where an entry's frame is, by the index or by walking; with its header.

@@ -7,13 +7,11 @@ use super::batch::BatchLimits;
 use super::buffer::Buffer;
 use super::chunk::{Squeezed, Wanted, squeeze};
 use super::disk::Disk;
-use super::entry::{ReadMode, ReadOutcome, StoredEntry};
+use super::entry::{ReadMode, ReadOutcome};
 use super::error::LogError;
-use super::frame::{self, FrameKind, HEADER_BYTES};
 use super::segment::Segment;
 use crate::model::{Offset, RaftIndex};
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,6 +65,12 @@ impl LogView {
         self.segments.load().last().map_or(self.start(), |segment| segment.extent().next)
     }
 
+    /// The first Raft entry present; one past the last when there is none.
+    pub fn first_index(&self) -> RaftIndex {
+        // A log has at least the segment that is written.
+        self.segments.load().first().map_or(RaftIndex(1), |segment| segment.first_index)
+    }
+
     /// The last Raft entry written; it may be neither durable nor committed.
     pub fn last_index(&self) -> RaftIndex {
         self.segments.load().last().map_or(RaftIndex(0), |segment| segment.last_index())
@@ -116,49 +120,6 @@ impl LogView {
             return Err(LogError::OffsetOutOfRange { offset: from, start, next });
         };
         read_segment(segment, from, until, max_bytes, mode)
-    }
-
-    /// Reads one Raft entry, checked. Blocks.
-    ///
-    /// # Errors
-    /// [`LogError::IndexOutOfRange`], [`LogError::Corrupt`], [`LogError::ReadFailed`].
-    pub fn entry(&self, index: RaftIndex) -> Result<StoredEntry, LogError> {
-        let segments = self.segments.load();
-        let place = segments.partition_point(|segment| segment.first_index <= index);
-        let holding = place.checked_sub(1).map(|place| &segments[place]);
-        let Some(segment) = holding.filter(|segment| index <= segment.last_index()) else {
-            let first = segments.first().map_or(RaftIndex(1), |segment| segment.first_index);
-            return Err(LogError::IndexOutOfRange { index, first, last: self.last_index() });
-        };
-        let number = index.0 - segment.first_index.0;
-        let hinted = segment.place(number).position_bytes;
-        let right = |header: &frame::FrameHeader| header.index == index;
-        let (position, header) = match segment.header_at(hinted) {
-            Ok(header) if right(&header) => (hinted, header),
-            _ => {
-                let found = segment.walk(|_, _, header| right(header))?;
-                segment.suspect.store(true, Ordering::Relaxed);
-                let (_, position, header) = found.expect("the walk covers what is published");
-                (position, header)
-            }
-        };
-        if header.frame_bytes > segment.extent().bytes - position {
-            return Err(segment.corrupt(position, "the frame ends behind the segment"));
-        }
-        let mut bytes = vec![0; header.frame_bytes as usize];
-        segment
-            .store
-            .read_at(&mut bytes, position)
-            .map_err(|source| segment.read_failed(position, source))?;
-        let header = frame::verify(&bytes).map_err(|fault| segment.corrupt(position, fault))?;
-        Ok(StoredEntry {
-            term: header.term,
-            index: header.index,
-            base: header.base,
-            records: header.records,
-            is_data: header.kind == FrameKind::Data,
-            payload: Bytes::from(bytes).slice(HEADER_BYTES..),
-        })
     }
 }
 

@@ -34,6 +34,9 @@ pub enum PeerKind {
     ReadIndex,
     /// The answer to it.
     ReadIndexAnswer,
+    /// Nothing is going on and you have everything: no more heartbeats until something happens.
+    /// Between replicas, not known to the engine.
+    Quiesce,
 }
 
 /// One message of one group.
@@ -175,6 +178,7 @@ impl fmt::Debug for PeerMessage {
                 }
             }
             PeerKind::ReadIndexAnswer => write!(f, ", read at {index}")?,
+            PeerKind::Quiesce => write!(f, ", at {index}")?,
             PeerKind::HeartbeatAnswer
             | PeerKind::TimeoutNow
             | PeerKind::TransferLeader

@@ -1,6 +1,7 @@
 //! Names of topics: they become directories, paths of actors and labels of metrics, so they are
 //! checked against an allow-list before anything else looks at them.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -38,6 +39,13 @@ impl TopicName {
 
     /// The name.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A table by name is asked with what a request holds, before it is known to be a name.
+impl Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

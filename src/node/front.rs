@@ -1,14 +1,15 @@
 //! The front ends: what they are built from, and how each is joined with its actor.
 
 use super::FAREWELL;
+use super::partitions::Registry;
 use super::readings::Readings;
+use super::topics::NodeTopics;
 use crate::actors::frontend::{self, FrontendActor, Serve};
-use crate::actors::handle::PartitionHandle;
 use crate::actors::observer::ObserveApi;
-use crate::actors::partition::{PartitionApi, PartitionState};
+use crate::actors::partition::PartitionState;
 use crate::actors::readiness::{Condition, NodeInfo, Readiness, SubsystemStatus};
 use crate::frontends::drain::Drain;
-use crate::frontends::grpc::{GrpcFrontend, HealthSwitch, RpcLimits};
+use crate::frontends::grpc::{AdminService, GrpcFrontend, HealthSwitch, PeerService, RpcLimits};
 use crate::frontends::http::{HttpFrontend, HttpLimits};
 use crate::model::Clock;
 use crate::observe::metrics::Measure;
@@ -18,10 +19,13 @@ use crate::supervision::{Place, Supervisor};
 use slog::Logger;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What front ends are built from.
 pub(super) struct Seams<'a> {
-    pub partition: PartitionHandle,
+    pub topics: NodeTopics,
+    pub peer: PeerService,
+    pub admin: AdminService,
     pub info: Arc<NodeInfo>,
     pub clock: Arc<dyn Clock>,
     pub complaints: Arc<Complaints>,
@@ -46,24 +50,29 @@ impl Seams<'_> {
             message_bytes_max: rpc.message_bytes_max.len(),
             outstanding_batches_max: rpc.outstanding_batches_max as usize,
             request_deadline: rpc.request_deadline,
+            forward: rpc.forward,
             grace: self.settings.shutdown.grace,
             ..RpcLimits::default()
         };
-        let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
+        let (topics, node) = (self.topics.clone(), Arc::clone(&self.info));
+        let (peer, admin) = (self.peer.clone(), self.admin.clone());
         let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
         let complaints = Arc::clone(&self.complaints);
         let (counters, instruments) = (Arc::clone(&self.readings.rpc), self.instruments.clone());
+        let readiness = self.readiness();
         let serve = Serve::new(move |draining| {
             let frontend = GrpcFrontend {
-                partition: partition.clone(),
+                topics: topics.clone(),
                 node: Arc::clone(&node),
                 clock: Arc::clone(&clock),
                 limits: limits.clone(),
-                readiness: Arc::new(NodeReadiness(partition.clone())),
+                readiness: Arc::clone(&readiness),
                 health: HealthSwitch::default(),
                 counters: Arc::clone(&counters),
                 complaints: Arc::clone(&complaints),
                 observer: Some(Arc::clone(&observer)),
+                peer: Some(peer.clone()),
+                admin: Some(admin.clone()),
                 instruments: instruments.clone(),
                 logger: logger.clone(),
             };
@@ -73,24 +82,30 @@ impl Seams<'_> {
         let _ = front.child(spec, place, move |_, seat| FrontendActor::new(seat, serve.clone()));
     }
 
+    fn readiness(&self) -> Arc<dyn Readiness> {
+        let partitions = self.topics.partitions.clone();
+        Arc::new(NodeReadiness { partitions, was_whole: AtomicBool::new(false) })
+    }
+
     pub fn http_below(&self, front: &Supervisor, socket: TcpListener, logger: Logger) {
         let http = &self.settings.http;
         let limits = HttpLimits {
             connections_max: http.connections_max as usize,
             body_bytes_max: http.body_bytes_max.len(),
             request_deadline: self.settings.rpc.request_deadline,
+            forward: self.settings.rpc.forward,
             grace: self.settings.shutdown.grace,
             ..HttpLimits::default()
         };
-        let (partition, node) = (self.partition.clone(), Arc::clone(&self.info));
+        let (topics, node) = (self.topics.clone(), Arc::clone(&self.info));
         let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
-        let readiness: Arc<dyn Readiness> = Arc::new(NodeReadiness(self.partition.clone()));
+        let readiness = self.readiness();
         let complaints = Arc::clone(&self.complaints);
         let (counters, instruments) = (Arc::clone(&self.readings.http), self.instruments.clone());
         let readings = Arc::clone(&self.readings);
         let serve = Serve::new(move |draining| {
             let frontend = HttpFrontend {
-                partition: partition.clone(),
+                topics: topics.clone(),
                 node: Arc::clone(&node),
                 readiness: Arc::clone(&readiness),
                 clock: Arc::clone(&clock),
@@ -137,22 +152,69 @@ where
 }
 
 /// Tells how the node is without asking an actor, so that it answers while a shard hangs.
-struct NodeReadiness(PartitionHandle);
+struct NodeReadiness {
+    partitions: Registry,
+    /// Every partition was recovered once since the node started.
+    was_whole: AtomicBool,
+}
+
+impl NodeReadiness {
+    /// A part that does not work makes a node that has begun to serve no less ready for the others:
+    /// it is not ready while it starts, and when nothing of it works.
+    fn worst_allowed(&self, conditions: impl Iterator<Item = Condition>) -> Condition {
+        let (mut any, mut any_works, mut all_work) = (false, false, true);
+        for condition in conditions {
+            let works = condition != Condition::NotReady;
+            (any, any_works, all_work) = (true, any_works || works, all_work && works);
+        }
+        if all_work {
+            self.was_whole.store(true, Ordering::Relaxed);
+        }
+        let serves = any_works && self.was_whole.load(Ordering::Relaxed);
+        if serves || !any { Condition::Degraded } else { Condition::NotReady }
+    }
+}
 
 impl Readiness for NodeReadiness {
     fn readiness(&self) -> Vec<SubsystemStatus> {
-        let status = self.0.describe();
-        let condition = match status.state {
-            PartitionState::Serving if status.reason.is_empty() => Condition::Ready,
-            PartitionState::Serving | PartitionState::Quarantined => Condition::Degraded,
-            PartitionState::Recovering | PartitionState::Restarting | PartitionState::Stopped => {
-                Condition::NotReady
-            }
-        };
-        let reason = match status.reason {
-            reason if reason.is_empty() => reason,
-            reason => format!("{}: {reason}", status.state.name()),
-        };
-        vec![SubsystemStatus { subsystem: "partitions/log/0".into(), condition, reason }]
+        let all = self.partitions.all();
+        let mut parts: Vec<SubsystemStatus> = all
+            .into_iter()
+            .map(|(topic, partition, local)| {
+                let (state, reason) = local.state();
+                let condition = condition_of(state, &reason);
+                let reason = match reason {
+                    reason if reason.is_empty() => reason,
+                    reason => format!("{}: {reason}", state.name()),
+                };
+                let subsystem = format!("partitions/{topic}/{partition}");
+                SubsystemStatus { subsystem, condition, reason }
+            })
+            .collect();
+        let worst = self.worst_allowed(parts.iter().map(|part| part.condition));
+        for part in &mut parts {
+            part.condition = part.condition.min(worst);
+        }
+        parts
+    }
+
+    fn is_ready(&self) -> bool {
+        let all = self.partitions.all();
+        let conditions = all.iter().map(|(_, _, local)| {
+            let (state, reason) = local.state();
+            condition_of(state, &reason)
+        });
+        // Also when all are well: that is remembered.
+        self.worst_allowed(conditions) != Condition::NotReady
+    }
+}
+
+fn condition_of(state: PartitionState, reason: &str) -> Condition {
+    match state {
+        PartitionState::Serving if reason.is_empty() => Condition::Ready,
+        PartitionState::Serving | PartitionState::Quarantined => Condition::Degraded,
+        PartitionState::Recovering | PartitionState::Restarting | PartitionState::Stopped => {
+            Condition::NotReady
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! What the view of a node's inside is joined with: who decides what is logged, and who knows
 //! why something waits.
 
+use super::partitions::Registry;
 use crate::actors::explain::{Explanation, Facts, Subject, explain};
-use crate::actors::handle::PartitionHandle;
 use crate::actors::observer::{Explainer, LogLevelControl};
 use crate::model::Clock;
 use crate::observe::{Complaints, Hub};
@@ -35,7 +35,7 @@ impl LogLevelControl for OwnLogger {
 pub(super) struct ByFacts {
     pub tree: TreeHandle,
     pub hub: Arc<Hub>,
-    pub partition: PartitionHandle,
+    pub partitions: Registry,
     pub complaints: Arc<Complaints>,
     pub clock: Arc<dyn Clock>,
     pub hang_after: Duration,
@@ -46,12 +46,14 @@ impl Explainer for ByFacts {
         let recorders = self.hub.recorders();
         let readings =
             recorders.iter().map(|known| (known.path_text().to_string(), known.reading()));
+        let all = self.partitions.all();
+        let planted = all.iter().filter_map(|(_, _, local)| local.planted());
         let facts = Facts {
             now: self.clock.monotonic(),
             wall: self.clock.wall(),
             tree: self.tree.status(),
             readings: readings.collect(),
-            partitions: vec![self.partition.facts()],
+            partitions: planted.map(|partition| partition.handle.facts()).collect(),
             complaints: self.complaints.list(),
             hang_after: self.hang_after,
         };

@@ -1,86 +1,161 @@
-//! The one partition of the one topic: its place in the tree, and what its settings mean to it.
+//! One replica of a Raft group on this node: its place in the tree, its directory, and what its
+//! settings mean to it. A partition's, or the controller's: they differ in name only.
 
 use super::supervisor;
 use crate::actors::gather::GatherOptions;
+use crate::actors::groups::{Groups, Here, Wanted};
 use crate::actors::handle::PartitionHandle;
-use crate::actors::log::{self as log_actor, LogActor, LogPlan, LogPlanParts};
+use crate::actors::leadership::Leadership;
+use crate::actors::log::{self as log_actor, Closers, LogActor, LogPlan, LogPlanParts};
+use crate::actors::peers::PeerPost;
 use crate::actors::published::Published;
-use crate::actors::raft::{self as raft_actor, RaftActor, RaftOptions};
+use crate::actors::raft::{self as raft_actor, RaftActor, RaftOptions, RaftPlan};
+use crate::cluster::TopicSettings;
 use crate::log::LogOptions;
 use crate::log::batch::BatchLimits;
 use crate::log::disk::Disk;
-use crate::model::Clock;
+use crate::model::{Clock, Durability, GroupId, ReplicaId, TopicName};
 use crate::observe::Instruments;
-use crate::ops::settings::Settings;
-use crate::supervision::{ActorRef, Admission, Exhausted, Place, Strategy, Supervisor};
-use slog::{Logger, o};
-use std::path::Path;
+use crate::observe::metrics::LogMetrics;
+use crate::ops::settings::{ByteSize, LogSettings, Settings, parse_duration};
+use crate::raft::Birth;
+use crate::supervision::{
+    ActorPath, ActorRef, Admission, Exhausted, Place, Strategy, Supervisor, TreeError,
+};
+use slog::{Logger, o, warn};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// An entry takes no further proposal beyond this many bytes.
 const ENTRY_BYTES_MAX: usize = 8 << 20;
 
-/// What a partition is built from.
-pub(super) struct Ground<'a> {
-    pub settings: &'a Settings,
+/// About how much one message to a peer holds.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Messages with entries on their way to one peer, of one group.
+const MESSAGES_IN_FLIGHT_MAX: usize = 16;
+/// Entries that are on disk and kept in memory for peers, of one group.
+const TAIL_BYTES_MAX: u64 = 2 << 20;
+
+/// What all replicas of a node are built from.
+#[derive(Debug, Clone)]
+pub(super) struct Soil {
+    pub settings: Arc<Settings>,
     pub disk: Arc<dyn Disk>,
     pub clock: Arc<dyn Clock>,
-    pub logger: &'a Logger,
+    pub logger: Logger,
     pub instruments: Instruments,
+    pub shard: Place,
+    pub closers: Arc<Closers>,
+    pub groups: Arc<Groups>,
+    pub leadership: Arc<Leadership>,
+    pub post: Arc<dyn PeerPost>,
+    pub seed: u64,
 }
 
-/// The one partition of the one topic.
+/// A replica as it is to be planted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PartitionPlan {
+    pub group: GroupId,
+    /// Topic and partition; `None` for the controller's group.
+    pub place: Option<(TopicName, u32)>,
+    pub me: ReplicaId,
+    pub birth: Birth,
+    /// What differs from the node's own settings.
+    pub settings: TopicSettings,
+}
+
+impl PartitionPlan {
+    /// Its name below its parent in the tree.
+    pub fn name(&self) -> String {
+        match &self.place {
+            Some((topic, partition)) => format!("{topic}/{partition}"),
+            None => "group".into(),
+        }
+    }
+
+    /// Where its files are.
+    pub fn directory(&self, settings: &Settings) -> PathBuf {
+        match &self.place {
+            Some((topic, partition)) => {
+                let topic = settings.data_dir.join("partitions").join(topic.as_str());
+                topic.join(partition.to_string())
+            }
+            None => settings.data_dir.join("controller"),
+        }
+    }
+}
+
+/// A planted replica.
+#[derive(Debug, Clone)]
 pub(super) struct Partition {
+    pub path: ActorPath,
     pub handle: PartitionHandle,
     pub log: ActorRef<LogActor>,
     pub plan: Arc<LogPlan>,
+    pub metrics: Arc<LogMetrics>,
 }
 
 impl Partition {
-    /// Puts its supervisor and its actors below `root`, and them on `shard`.
+    /// Puts its supervisor and its actors below `parent`, and them on the shard. From then on
+    /// messages of peers reach it.
     pub fn plant(
-        root: &Supervisor,
-        shard: &Place,
-        options: LogOptions,
-        ground: Ground<'_>,
-    ) -> Self {
-        let Ground { settings, disk, clock, logger, instruments } = ground;
-        let partitions = root.supervisor(supervisor(
-            "partitions",
-            Strategy::OneForOne,
-            Exhausted::Escalate,
-            settings,
-        ));
+        parent: &Supervisor,
+        soil: &Soil,
+        wanted: &PartitionPlan,
+    ) -> Result<Self, TreeError> {
+        let Soil { settings, disk, clock, logger, instruments, shard, .. } = soil;
         // One for all: a Raft core never comes back on a log that was not recovered with it.
-        let spec = supervisor("log/0", Strategy::OneForAll, Exhausted::Quarantine, settings);
-        let supervisor = partitions.supervisor(spec);
+        let spec = supervisor("", Strategy::OneForAll, Exhausted::Quarantine, settings);
+        let supervisor = parent.try_supervisor(spec.named(wanted.name()))?;
+        let path = supervisor.path().clone();
+        let told_by = logger.new(o!("actor" => path.to_string()));
+        let mut log_settings = overridden(&settings.log, &wanted.settings, &told_by);
+        if wanted.place.is_none() {
+            // What a cluster agrees on is never less than durable, and read from its beginning.
+            log_settings.durability = Durability::Fsync;
+            (log_settings.retention_bytes, log_settings.retention_age) = (None, None);
+        }
+        let options = log_options(settings, &log_settings);
         let limits = options.batch;
         let published = Arc::new(Published::default());
-        let told_by = logger.new(o!("actor" => "node/partitions/log/0"));
-        let logger = logger.new(o!("actor" => "node/partitions/log/0/log"));
+        let metrics = Arc::new(LogMetrics::default());
         let plan = Arc::new(LogPlan::new(LogPlanParts {
-            disk,
-            clock: Arc::clone(&clock),
-            directory: partition_directory(&settings.data_dir),
+            disk: Arc::clone(disk),
+            clock: Arc::clone(clock),
+            me: wanted.me,
+            directory: wanted.directory(settings),
             options,
-            durability: settings.log.durability,
-            sync_interval: settings.log.sync_interval,
+            durability: log_settings.durability,
+            sync_interval: log_settings.sync_interval,
             published: Arc::clone(&published),
-            logger,
+            logger: logger.new(o!("actor" => path.child("log").to_string())),
             instruments: instruments.clone(),
+            metrics: Arc::clone(&metrics),
+            closers: Arc::clone(&soil.closers),
         }));
         let log = {
             let plan = Arc::clone(&plan);
             let mut spec = log_actor::spec();
             spec.hang_after = settings.supervision.hang_after;
-            supervisor.child(spec, shard.clone(), move |context, seat| {
+            supervisor.try_child(spec, shard.clone(), move |context, seat| {
                 LogActor::new(context, seat, Arc::clone(&plan))
-            })
+            })?
         };
+        let members = Wanted::default();
         let raft = {
-            let (log, published) = (log.clone(), Arc::clone(&published));
-            let options = raft_options(settings);
-            let instruments = instruments.clone();
+            let log = log.clone();
+            let plan = Arc::new(RaftPlan {
+                group: wanted.group,
+                me: wanted.me,
+                birth: wanted.birth,
+                published: Arc::clone(&published),
+                leadership: Arc::clone(&soil.leadership),
+                wanted: Arc::clone(&members),
+                post: Arc::clone(&soil.post),
+                options: raft_options(settings, &log_settings, soil.seed),
+                instruments: instruments.clone(),
+                metrics: Arc::clone(&metrics),
+            });
             let mut spec = raft_actor::spec();
             spec.hang_after = settings.supervision.hang_after;
             spec.admission = Admission {
@@ -88,25 +163,51 @@ impl Partition {
                 bytes_max: settings.admission.bytes_max.len(),
             };
             spec.mailbox_len_max = spec.admission.messages_max;
-            supervisor.child(spec, shard.clone(), move |_, seat| {
-                let (published, instruments) = (Arc::clone(&published), instruments.clone());
-                RaftActor::new(seat, log.clone(), published, options, instruments)
-            })
+            supervisor.try_child(spec, shard.clone(), move |_, seat| {
+                RaftActor::new(seat, log.clone(), Arc::clone(&plan))
+            })?
         };
-        let durability = settings.log.durability;
-        let handle =
-            PartitionHandle::new(raft, published, clock, limits, durability, told_by, instruments);
-        Self { handle, log, plan }
+        let here = Here { replica: wanted.me, raft: raft.clone(), wanted: members };
+        soil.groups.add(wanted.group, here);
+        let handle = PartitionHandle::new(
+            raft.clone(),
+            published,
+            Arc::clone(clock),
+            limits,
+            log_settings.durability,
+            told_by,
+            instruments.clone(),
+        );
+        Ok(Self { path, handle, log, plan, metrics })
     }
 }
 
-/// Where a partition's files are.
-fn partition_directory(data_dir: &Path) -> std::path::PathBuf {
-    data_dir.join("partitions").join("log").join("0")
+/// The node's settings with those of a topic over them. One that cannot be read is told of and
+/// left out: a replica that does not start would help nobody.
+fn overridden(own: &LogSettings, topic: &TopicSettings, logger: &Logger) -> LogSettings {
+    let mut settings = own.clone();
+    for (key, value) in &topic.0 {
+        let size = || value.parse::<ByteSize>().ok();
+        let is_set = match key.as_str() {
+            "retention_bytes" => size().map(|bytes| settings.retention_bytes = Some(bytes)),
+            "retention_age" => parse_duration(value).map(|age| settings.retention_age = Some(age)),
+            "segment_bytes_max" => size().map(|bytes| settings.segment_bytes_max = bytes),
+            "durability" => {
+                let levels = [Durability::Os, Durability::Interval, Durability::Fsync];
+                let level = levels.into_iter().find(|level| level.name() == value);
+                level.map(|level| settings.durability = level)
+            }
+            _ => None,
+        };
+        if is_set.is_none() {
+            warn!(logger, "a setting of the topic is not one that this node can read: it keeps to \
+                its own"; "key" => key, "bytes" => value.len());
+        }
+    }
+    settings
 }
 
-pub(super) fn log_options(settings: &Settings) -> LogOptions {
-    let log = &settings.log;
+pub(super) fn log_options(settings: &Settings, log: &LogSettings) -> LogOptions {
     let defaults = LogOptions::default();
     // A frame is one request, or many small ones; each record may need a batch of its own where
     // timestamps lie too far apart to share one.
@@ -132,16 +233,24 @@ fn batch_limits(settings: &Settings) -> BatchLimits {
     }
 }
 
-fn raft_options(settings: &Settings) -> RaftOptions {
+fn raft_options(settings: &Settings, log: &LogSettings, seed: u64) -> RaftOptions {
     #[allow(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
-    let fraction = settings.log.gather_fraction as f32;
+    let fraction = log.gather_fraction as f32;
     RaftOptions {
         gather: GatherOptions {
             fraction,
-            wait_max: settings.log.gather_wait_max,
+            wait_max: log.gather_wait_max,
             ..GatherOptions::default()
         },
-        entry_bytes_max: ENTRY_BYTES_MAX.min(settings.log.batch_bytes_max.len()),
+        entry_bytes_max: ENTRY_BYTES_MAX.min(log.batch_bytes_max.len()),
         limits: batch_limits(settings),
+        durability: log.durability,
+        tick: settings.cluster.tick,
+        election_ticks: settings.cluster.election_ticks as usize,
+        heartbeat_ticks: settings.cluster.heartbeat_ticks as usize,
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        inflight_max: MESSAGES_IN_FLIGHT_MAX,
+        tail_bytes_max: TAIL_BYTES_MAX,
+        seed,
     }
 }

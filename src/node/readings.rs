@@ -1,12 +1,15 @@
 //! All metrics of a node at a moment: what is counted where it happens, and what its parts know
 //! anyway. Asks no actor, so that it answers while a shard hangs.
 
-use crate::actors::handle::PartitionHandle;
-use crate::actors::partition::{PartitionApi, PartitionState};
+use super::mirror::Copies;
+use super::partitions::{Local, Registry};
+use super::topics::status_of;
+use crate::actors::partition::{PartitionState, PartitionStatus};
+use crate::actors::replicator::Peers;
 use crate::frontends::listener::ConnectionCounters;
-use crate::model::Timestamp;
+use crate::model::{Timestamp, TopicName};
 use crate::observe::metrics::catalogue as of;
-use crate::observe::metrics::{Measure, Protocol, Snapshot};
+use crate::observe::metrics::{LogMetrics, Measure, Protocol, Snapshot};
 use crate::observe::{Hub, Instruments};
 use crate::ops::crash::{CrashCounts, CrashStore};
 use crate::ops::logger::LogControl;
@@ -23,9 +26,16 @@ const STATES: [PartitionState; 5] = [
     PartitionState::Stopped,
 ];
 
+/// So many partitions have series of their own.
+const PARTITIONS_SHOWN_MAX: usize = 1000;
+/// What the others are summed under: no topic can have this name.
+const OTHERS: [&str; 2] = ["(other)", ""];
+/// A node of few partitions shows histograms also where nothing was counted yet.
+const WHOLE_MAX: usize = 20;
+
 /// See the module.
 pub(super) struct Readings {
-    pub partition: PartitionHandle,
+    pub partitions: Registry,
     pub instruments: Instruments,
     pub hub: Arc<Hub>,
     pub log_control: Option<LogControl>,
@@ -33,20 +43,23 @@ pub(super) struct Readings {
     pub http: Arc<ConnectionCounters>,
     pub started_at: Timestamp,
     crashes: Arc<CrashStore>,
+    peers: Arc<Peers>,
+    copies: Option<Arc<Copies>>,
     tree: OnceLock<TreeHandle>,
 }
 
 impl Readings {
     pub fn new(
-        partition: PartitionHandle,
+        partitions: Registry,
         instruments: Instruments,
         hub: Arc<Hub>,
         log_control: Option<LogControl>,
         crashes: Arc<CrashStore>,
+        (peers, copies): (Arc<Peers>, Option<Arc<Copies>>),
         started_at: Timestamp,
     ) -> Arc<Self> {
         Arc::new(Self {
-            partition,
+            partitions,
             instruments,
             hub,
             log_control,
@@ -54,6 +67,8 @@ impl Readings {
             http: Arc::default(),
             started_at,
             crashes,
+            peers,
+            copies,
             tree: OnceLock::new(),
         })
     }
@@ -63,18 +78,10 @@ impl Readings {
         self.tree.get_or_init(|| tree.clone());
     }
 
-    fn read_partition(&self, snapshot: &mut Snapshot) {
-        let status = self.partition.describe();
-        let place = ["log", "0"];
-        snapshot.number(&of::LOG_START_OFFSET, &place, status.start.0 as f64);
-        snapshot.number(&of::LOG_END_OFFSET, &place, status.high_watermark.0 as f64);
-        snapshot.number(&of::LOG_SIZE, &place, status.size_bytes as f64);
-        snapshot.number(&of::LOG_SEGMENTS, &place, f64::from(status.segments));
-        for state in STATES {
-            let labels = [place[0], place[1], state.name()];
-            snapshot.number(&of::PARTITION_STATE, &labels, f64::from(state == status.state));
-        }
-        self.instruments.metrics.read(snapshot, place[0], place[1]);
+    /// Each partition by itself, as far as a scrape can bear; the rest together.
+    fn read_partitions(&self, snapshot: &mut Snapshot) {
+        read_all(snapshot, &self.partitions.all());
+        self.instruments.metrics.read(snapshot);
     }
 
     fn read_process(&self, snapshot: &mut Snapshot) {
@@ -165,7 +172,11 @@ impl Measure for Readings {
         self.read_process(&mut snapshot);
         self.read_connections(&mut snapshot);
         let kinds = self.read_tree(&mut snapshot);
-        self.read_partition(&mut snapshot);
+        self.read_partitions(&mut snapshot);
+        self.peers.read(&mut snapshot);
+        if let Some(copies) = &self.copies {
+            copies.read(&mut snapshot);
+        }
         self.read_recorders(&mut snapshot, &kinds);
         let lines = self.log_control.as_ref().map_or(0, LogControl::dropped_count);
         snapshot.number(&of::LINES_DROPPED, &[], lines as f64);
@@ -185,6 +196,81 @@ impl Measure for Readings {
     }
 }
 
+fn read_all(snapshot: &mut Snapshot, all: &[(TopicName, u32, Arc<Local>)]) {
+    let (shown, rest) = all.split_at(all.len().min(PARTITIONS_SHOWN_MAX));
+    for (topic, partition, local) in shown {
+        let place = [topic.as_str(), &partition.to_string()];
+        read_group(snapshot, place, &[local], all.len() <= WHOLE_MAX);
+    }
+    if !rest.is_empty() {
+        let rest: Vec<&Arc<Local>> = rest.iter().map(|(_, _, local)| local).collect();
+        read_group(snapshot, OTHERS, &rest, false);
+    }
+}
+
+/// The series of one partition, or of several together: offsets and sizes are added up, and a state
+/// tells how many are in it.
+fn read_group(snapshot: &mut Snapshot, place: [&str; 2], group: &[&Arc<Local>], whole: bool) {
+    let statuses: Vec<_> = group.iter().map(|local| status_of(local)).collect();
+    let sum = |of: fn(&PartitionStatus) -> u64| statuses.iter().map(of).sum::<u64>() as f64;
+    snapshot.number(&of::LOG_START_OFFSET, &place, sum(|status| status.start.0));
+    snapshot.number(&of::LOG_END_OFFSET, &place, sum(|status| status.high_watermark.0));
+    snapshot.number(&of::LOG_SIZE, &place, sum(|status| status.size_bytes));
+    snapshot.number(&of::LOG_SEGMENTS, &place, sum(|status| status.segments.into()));
+    for state in STATES {
+        let count = statuses.iter().filter(|status| status.state == state).count();
+        snapshot.number(&of::PARTITION_STATE, &[place[0], place[1], state.name()], count as f64);
+    }
+    let planted = group.iter().filter_map(|local| local.planted());
+    let logs: Vec<&LogMetrics> = planted.map(|planted| &*planted.metrics).collect();
+    LogMetrics::read(&logs, snapshot, place, whole);
+}
+
 fn last_step(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::partition::PartitionPlan;
+    use super::super::partitions::Growth;
+    use super::*;
+    use crate::cluster::TopicSettings;
+    use crate::model::{GroupId, NodeId, ReplicaId, TopicId};
+    use crate::observe::metrics::Value;
+    use crate::raft::Birth;
+
+    fn absent(partition: u32) -> (TopicName, u32, Arc<Local>) {
+        let topic = TopicName::new("orders").unwrap();
+        let plan = PartitionPlan {
+            group: GroupId::partition_of(TopicId(2), partition),
+            place: Some((topic.clone(), partition)),
+            me: ReplicaId::new(NodeId(1), partition + 2),
+            birth: Birth::Joining,
+            settings: TopicSettings::default(),
+        };
+        let growth = Growth::Absent("node/partitions".into(), "gone".into());
+        (topic, partition, Arc::new(Local { plan, growth }))
+    }
+
+    #[test]
+    fn beyond_a_thousand_partitions_the_rest_is_one_series() {
+        let all: Vec<_> = (0..1005).map(absent).collect();
+        let states = |all: &[_]| {
+            let mut snapshot = Snapshot::default();
+            read_all(&mut snapshot, all);
+            let families: Vec<_> = snapshot.families().collect();
+            let of_state =
+                families.iter().find(|(family, _)| std::ptr::eq(*family, &of::PARTITION_STATE));
+            let (_, samples) = of_state.expect("every partition has a state");
+            let quarantined = samples.iter().filter(|sample| sample.labels[2] == "quarantined");
+            let read = quarantined.map(|sample| (sample.labels[0].clone(), sample.value.clone()));
+            read.collect::<Vec<_>>()
+        };
+        assert_eq!(states(&all[..1000]).len(), 1000);
+        let bounded = states(&all);
+        assert_eq!(bounded.len(), 1001);
+        assert_eq!(bounded[1000], ("(other)".to_owned(), Value::Number(5.0)));
+        assert_eq!(bounded[999], ("orders".to_owned(), Value::Number(1.0)));
+    }
 }

@@ -348,7 +348,7 @@ impl Recorder {
         let (slot, kind, interest) = {
             let mut book = self.book();
             book.handling = Some((message, stamp.id, taken_ns));
-            let slot = book.keep(entry, self.entries_max);
+            let slot = book.keep(entry, self.entries_max.min(self.hub.entries_each()));
             let (kind, interest) = book.kind(message, &self.hub, &self.text);
             (slot, kind, interest)
         };
@@ -503,6 +503,13 @@ impl fmt::Debug for Recorder {
 
 impl Book {
     fn keep(&mut self, entry: Entry, entries_max: usize) -> usize {
+        if self.ring.len() != entries_max && self.next > 0 || self.ring.len() > entries_max {
+            // The bound is another one than it was.
+            self.ring.rotate_left(self.next);
+            self.ring.drain(..self.ring.len().saturating_sub(entries_max));
+            self.ring.shrink_to(entries_max);
+            self.next = 0;
+        }
         if self.ring.len() < entries_max {
             self.ring.push(entry);
             self.next = 0;

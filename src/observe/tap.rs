@@ -10,7 +10,7 @@ use slog::{Drain, Logger, warn};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -140,10 +140,15 @@ impl Drop for Tap {
     }
 }
 
+/// Messages that all recorders of a node keep together: 256 each of 192 (about 6 MiB) ...
+const ENTRIES_IN_ALL: usize = 48 << 10;
+/// ... and so many each of any more.
+const ENTRIES_EACH_MIN: usize = 16;
+
 /// What a hub is bounded by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HubLimits {
-    /// Messages that each recorder keeps.
+    /// Messages that each recorder keeps; fewer where there are very many recorders.
     pub entries_max: usize,
     /// Messages that are logged in a second, of all actors; more are counted.
     pub lines_per_second_max: u64,
@@ -202,6 +207,8 @@ pub struct Hub {
     /// Starts with the first message that is logged.
     scribe: OnceLock<io::Result<Scribe>>,
     recorders: Mutex<BTreeMap<Arc<str>, Weak<Recorder>>>,
+    /// Messages that each of them keeps, as many as there are.
+    entries_each: AtomicUsize,
     taps: Mutex<Vec<Line>>,
     taps_opened: AtomicU64,
     taps_max: usize,
@@ -235,6 +242,7 @@ impl Hub {
             rate: LineRate::default(),
             scribe: OnceLock::new(),
             recorders: Mutex::default(),
+            entries_each: AtomicUsize::new(usize::MAX),
             taps: Mutex::default(),
             taps_opened: AtomicU64::new(0),
             taps_max: TAPS_MAX,
@@ -272,7 +280,14 @@ impl Hub {
         let recorder =
             Recorder::new(path, Arc::clone(clock), Arc::clone(self), self.limits.entries_max);
         recorders.insert(path.into(), Arc::downgrade(&recorder));
+        let each = (ENTRIES_IN_ALL / recorders.len()).max(ENTRIES_EACH_MIN);
+        self.entries_each.store(each, Ordering::Relaxed);
         recorder
+    }
+
+    /// How many messages a recorder keeps at most, so that many recorders do not take more memory.
+    pub(super) fn entries_each(&self) -> usize {
+        self.entries_each.load(Ordering::Relaxed)
     }
 
     /// All recorders that are in use, by path.

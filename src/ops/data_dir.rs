@@ -4,6 +4,9 @@
 //! LOCK        locked while a node runs (flock); holds `pid host` of the last one; never removed
 //! VERSION     the format's version, in decimal; written once, after everything else is in place
 //! NODE        the node's id, written once
+//! CLUSTER     the cluster it belongs to and its number there, written once
+//! MIRROR      what a mirror copies, written once; there is no CLUSTER beside it
+//! replicas.json  the replicas that it was given, written before the first of their bytes
 //! ports.json  where a running node listens; there from readiness to the stop
 //! crash/      reports of crashes, bounded by count and size (ops/crash.rs)
 //! ```
@@ -11,10 +14,12 @@
 //! A directory that is refused is left as it was found: everything is checked before anything is
 //! written. An edge: plain files of the machine, blocking.
 
+mod cluster;
 mod error;
 #[cfg(test)]
 mod tests;
 
+pub use cluster::{Cluster, MirrorOf, ReplicaRecord, Replicas, remove_empty};
 pub use error::DataDirError;
 
 use rustix::fs::{FlockOperation, flock};
@@ -23,9 +28,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The newest format this build reads, and the one it writes.
-pub const FORMAT_VERSION: u32 = 1;
+///
+/// Version 1 is a node without a cluster: it becomes 2 before the directory joins one, as a program
+/// that knows only version 1 would go on alone with what belongs to several.
+pub const FORMAT_VERSION: u32 = 2;
 
 const LOCK: &str = "LOCK";
 const VERSION: &str = "VERSION";
@@ -41,6 +50,7 @@ const HARMLESS: [&str; 7] =
 pub struct DataDir {
     path: PathBuf,
     node_id: String,
+    cluster: OnceLock<Cluster>,
     /// Holds the lock; the system lets go of it however the process ends.
     _lock: File,
 }
@@ -67,11 +77,10 @@ impl DataDir {
         let known = if known { true } else { check(path)? };
         let node_id = node_id(path)?;
         if !known {
-            let text = format!("{FORMAT_VERSION}\n");
-            write_whole(path, VERSION, text.as_bytes())
-                .map_err(|source| DataDirError::at(path.join(VERSION), source))?;
+            write_version(path)?;
         }
-        let data_dir = Self { path: path.to_owned(), node_id, _lock: lock };
+        let cluster = cluster::stored(path)?.map_or_else(OnceLock::new, OnceLock::from);
+        let data_dir = Self { path: path.to_owned(), node_id, cluster, _lock: lock };
         // A node that was killed leaves it; it would point at ports that are not ours.
         data_dir.remove_ports();
         Ok(data_dir)
@@ -122,8 +131,15 @@ pub fn inspect(path: &Path) -> Result<(), DataDirError> {
             try_lock(&lock, path)?;
         }
         stored_node_id(path)?;
+        cluster::stored(path)?;
     }
     Ok(())
+}
+
+fn write_version(path: &Path) -> Result<(), DataDirError> {
+    let text = format!("{FORMAT_VERSION}\n");
+    write_whole(path, VERSION, text.as_bytes())
+        .map_err(|source| DataDirError::at(path.join(VERSION), source))
 }
 
 /// Whether the directory is ours (true) or free to take (false).

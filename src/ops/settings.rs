@@ -6,9 +6,12 @@
 //! file over the defaults, key by key ([`Sources::layer`]). [`fields::FIELDS`] is the one list of keys,
 //! with sentence and limits; this file holds the types and the defaults.
 
+mod cluster;
 mod error;
 pub mod fields;
+mod file;
 mod layers;
+mod proglog;
 mod rules;
 mod sample;
 mod value;
@@ -16,10 +19,11 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use cluster::{GossipKey, HostPort, Labels};
 pub use error::{Fault, SettingsError};
 pub use layers::{Flag, Loaded, Origin, Sources};
 pub use sample::sample_file;
-pub use value::{ByteSize, LogFormat, Url, parse_duration, show_duration};
+pub use value::{ByteSize, LogFormat, Url, Value, parse_duration, show_duration};
 
 use crate::model::Durability;
 use crate::ops::logger::LevelSpec;
@@ -42,6 +46,12 @@ pub struct Settings {
     pub http: HttpSettings,
     /// The commit log.
     pub log: LogSettings,
+    /// How nodes learn of each other.
+    pub gossip: GossipSettings,
+    /// The group of nodes that this one is part of.
+    pub cluster: ClusterSettings,
+    /// What may wait for a peer.
+    pub replicator: ReplicatorSettings,
     /// How much may wait at once.
     pub admission: AdmissionSettings,
     /// When parts are restarted, and when no more.
@@ -61,8 +71,59 @@ pub struct Settings {
 /// Who this node is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeSettings {
-    /// The name people call it by; `None`: the node id kept in the data directory.
+    /// The name people call it by; `None`: the name of the host.
     pub name: Option<String>,
+    /// What else is to be known of it.
+    pub labels: Labels,
+}
+
+impl NodeSettings {
+    /// The name people call it by.
+    pub fn shown_name(&self) -> String {
+        let host = || Some(hostname::get().ok()?.to_string_lossy().into_owned());
+        self.name.clone().or_else(host).unwrap_or_else(|| "unnamed".into())
+    }
+}
+
+/// How nodes learn of each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GossipSettings {
+    /// Where it listens, by TCP and UDP; port 0 takes a free one.
+    pub addr: SocketAddr,
+    /// What is told to others; `None`: where it listens.
+    pub advertise: Option<SocketAddr>,
+    /// Where any member gossips; empty: nobody is looked for.
+    pub join: Vec<HostPort>,
+    /// The key that all nodes share; `None`: nothing is encrypted.
+    pub key: Option<GossipKey>,
+    /// The group in which a node that knows nobody looks for others; `None`: it does not.
+    pub multicast: Option<SocketAddr>,
+}
+
+/// The group of nodes that a node is part of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// Where clients and peers are to reach this node; `None`: where gRPC listens.
+    pub advertise_rpc: Option<HostPort>,
+    /// The unit of time of elections and heartbeats.
+    pub tick: Duration,
+    /// Ticks without a leader before a follower stands for election.
+    pub election_ticks: u32,
+    /// Ticks between two heartbeats of a leader.
+    pub heartbeat_ticks: u32,
+    /// A member that was away so long is removed; `None`: only an operator removes.
+    pub remove_dead_after: Option<Duration>,
+    /// Replicas of each partition of a topic that does not say.
+    pub replication_factor: u32,
+}
+
+/// What may wait for a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicatorSettings {
+    /// Bytes of messages waiting for one peer.
+    pub queue_bytes_max: ByteSize,
+    /// Messages waiting for one peer.
+    pub queue_messages_max: u32,
 }
 
 /// The gRPC front end.
@@ -78,6 +139,8 @@ pub struct RpcSettings {
     pub message_bytes_max: ByteSize,
     /// Unanswered batches on one stream before the server stops reading from it.
     pub outstanding_batches_max: u32,
+    /// Passes requests to append on to the node that leads their partition.
+    pub forward: bool,
     /// How long a request may wait for its answer, unless the client asks for less.
     pub request_deadline: Duration,
 }
@@ -196,6 +259,12 @@ impl Default for Settings {
             rpc: RpcSettings::default(),
             http: HttpSettings::default(),
             log: LogSettings::default(),
+            gossip: GossipSettings::default(),
+            cluster: ClusterSettings::default(),
+            replicator: ReplicatorSettings {
+                queue_bytes_max: ByteSize::mib(32),
+                queue_messages_max: 4096,
+            },
             admission: AdmissionSettings::default(),
             supervision: SupervisionSettings::default(),
             shutdown: ShutdownSettings { grace: Duration::from_secs(10) },
@@ -219,6 +288,7 @@ impl Default for RpcSettings {
             streams_max: 1024,
             message_bytes_max: ByteSize::mib(20),
             outstanding_batches_max: 16,
+            forward: true,
             request_deadline: Duration::from_secs(30),
         }
     }
@@ -248,6 +318,31 @@ impl Default for LogSettings {
             reserve_free_bytes: ByteSize::mib(16),
             gather_fraction: 0.9,
             gather_wait_max: Duration::from_millis(1),
+        }
+    }
+}
+
+impl Default for GossipSettings {
+    fn default() -> Self {
+        Self {
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8401)),
+            advertise: None,
+            join: Vec::new(),
+            key: None,
+            multicast: None,
+        }
+    }
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            advertise_rpc: None,
+            tick: Duration::from_millis(50),
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            remove_dead_after: None,
+            replication_factor: 3,
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The state machine around the engine: proposals and persistence reports in, effects out.
+//! The state machine around the engine: proposals, messages, ticks and persistence reports in,
+//! effects out.
 //!
-//! Order that must hold, and that the tests below hold it to (see `HOTPATH.md` of the design):
+//! Order that must hold, and that the tests hold it to:
 //!
 //! - A vote and the entries of a step are durable before anything that depends on them leaves.
 //! - Persist, then commit, then apply, then answer. Commit moves only inside `persisted`.
@@ -8,386 +9,590 @@
 //!   persisted that are not.
 //! - The engine is asked again after each `persisted`: only then does it tell what is committed.
 //! - A hard state that differs in its commit index alone is never written.
+//! - A change of the members is in the hard state before its entry is in the log.
 
-use super::hard_state::HardState;
+use super::effects::{
+    Birth, Content, Effects, EntrySizes, Handle, LogStart, NewEntry, RaftConfig, RaftError,
+    ReadReady, Recovered, Role,
+};
+use super::hard_state::{HardState, PendingChange};
+use super::membership::{ChangeError, MemberStep, Membership, MembershipChange};
+use super::messages::{self, PeerFault, View};
+use super::outbox::Outbox;
 use super::storage::{State, Storage};
 use super::term_runs::TermRuns;
-use crate::model::{Disposition, RaftIndex, Term};
-use raft::prelude::{ConfState, HardState as EngineHardState};
-use raft::{Config, RawNode, StateRole};
+use crate::model::{PeerKind, PeerMessage, RaftIndex, ReplicaId, Term};
+use bytes::Bytes;
+use raft::Ready;
+use raft::prelude::{Entry, EntryType, Message};
+use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
 use slog::Logger;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// What a partition's raft finds on disk when it starts.
-#[derive(Debug, Clone)]
-pub struct Recovered {
-    /// The vote file; `None` in a new partition.
-    pub hard_state: Option<HardState>,
-    /// The terms of the entries in the log.
-    pub terms: TermRuns,
-}
+/// Reads that wait for word from a majority; more are dropped, and asked again by their callers.
+const READS_MAX: usize = 1024;
 
-/// What the engine carries in place of a payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Handle {
-    /// Records in the entry.
-    pub records: u64,
-    /// Bytes of the entry's payload.
-    pub bytes: u64,
-}
-
-impl Handle {
-    fn encode(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(16);
-        bytes.extend_from_slice(&self.records.to_be_bytes());
-        bytes.extend_from_slice(&self.bytes.to_be_bytes());
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let word = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        Some(Self { records: word(0)?, bytes: word(8)? })
-    }
-}
-
-/// An entry that the log must write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewEntry {
-    /// Its term.
-    pub term: Term,
-    /// Its place in the Raft log.
-    pub index: RaftIndex,
-    /// What was proposed; `None` for the engine's own entries (the no-op of an election).
-    pub handle: Option<Handle>,
-}
-
-/// What one step of the engine asks for, to be carried out in the order of the fields.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Effects {
-    /// Reported back by [`PartitionRaft::persisted`] when hard state and entries are durable.
-    pub number: u64,
-    /// To be made durable before the entries, and before anything that depends on the vote.
-    pub hard_state: Option<HardState>,
-    /// To be made durable, in this order.
-    pub entries: Vec<NewEntry>,
-    /// All entries up to here are committed: their proposers may be answered.
-    pub committed: Option<RaftIndex>,
-}
-
-/// The part that this replica plays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Takes proposals.
-    Leader,
-    /// Follows a leader.
-    Follower,
-    /// Asks for votes.
-    Candidate,
-}
-
-/// Why a request to the state machine fails.
-#[derive(Debug, thiserror::Error)]
-pub enum RaftError {
-    /// Proposals are for the leader.
-    #[error("this replica is not the leader of its partition")]
-    NotLeader,
-    /// The engine refused; its text says why.
-    #[error("raft engine: {0}")]
-    Engine(#[from] raft::Error),
-}
-
-impl RaftError {
-    /// Who must act.
-    pub fn disposition(&self) -> Disposition {
-        match self {
-            Self::NotLeader => Disposition::TellCaller,
-            Self::Engine(_) => Disposition::RebuildActor,
-        }
-    }
-}
-
-/// One replica of one partition's Raft group. Not `Send`: it lives inside its actor.
+/// One replica of one Raft group. Not `Send`: it lives inside its actor.
 pub struct PartitionRaft {
-    engine: RawNode<Storage>,
-    storage: Storage,
+    pub(super) engine: RawNode<Storage>,
+    pub(super) storage: Storage,
+    pub(super) config: RaftConfig,
+    pub(super) outbox: Outbox,
+    /// The vote file has changes pending that are not: it is written before anything else is.
+    rewrite: bool,
+    /// The newest step that replaces entries, or the whole log. Reports of earlier ones do not reach
+    /// the engine: it could take what they wrote for what is written now.
+    replaced: u64,
+    /// The newest step that brought entries, or a start of the log.
+    appended: u64,
+    /// The newest report that the engine was given.
+    reported: u64,
+    /// The step that begins the log anew, until it is durable, and where.
+    installing: Option<(u64, RaftIndex)>,
+    /// Elections tried: each waits for another time.
+    attempts: u64,
+    /// Ticks since a replica was told where the log begins, while it has not answered.
+    snapshot_waits: BTreeMap<u64, usize>,
 }
 
 impl std::fmt::Debug for PartitionRaft {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let raft = &self.engine.raft;
-        write!(f, "PartitionRaft(id {}, term {}, {:?})", raft.id, raft.term, raft.state)
+        let (group, me) = (self.config.group, self.config.me);
+        write!(f, "PartitionRaft({group} {me}, term {}, {:?})", raft.term, raft.state)
     }
 }
 
 impl PartitionRaft {
-    /// Brings a replica back from what its disk holds. `id` is its raft id, at least 1.
+    /// Brings a replica back from what its disk holds.
     ///
     /// A group whose only voter is this replica takes all that its log holds as committed: recovery
     /// has made it durable, and one replica is the majority.
     ///
     /// # Errors
     /// [`RaftError::Engine`] when the state found cannot be a Raft state.
-    pub fn start(id: u64, recovered: Recovered, logger: &Logger) -> Result<Self, RaftError> {
-        let hard_state = recovered.hard_state.unwrap_or_else(|| HardState::bootstrap(vec![id]));
-        let last = recovered.terms.last();
-        let first = recovered.terms.first();
-        let alone = hard_state.voters == [id];
-        let commit = if alone { last.0 } else { hard_state.commit.clamp(first.0 - 1, last.0) };
-        let last_term = recovered.terms.term(last).unwrap_or_default();
-        let state = State {
-            terms: recovered.terms,
-            hard_state: EngineHardState {
-                // A vote file is written before the first entry of its term; should it be lost, the
-                // log still bounds the term from below.
-                term: hard_state.term.max(last_term).0,
-                vote: if hard_state.term < last_term { 0 } else { hard_state.vote },
-                commit,
-                ..EngineHardState::default()
-            },
-            voters: ConfState { voters: hard_state.voters, ..ConfState::default() },
+    pub fn start(
+        config: RaftConfig,
+        birth: Birth,
+        recovered: Recovered,
+        sizes: Rc<dyn EntrySizes>,
+        logger: &Logger,
+    ) -> Result<Self, RaftError> {
+        let Recovered { hard_state, terms } = recovered;
+        let born = || match birth {
+            Birth::Alone => Membership::lone(config.me),
+            Birth::Joining => Membership::default(),
         };
-        let storage = Storage(Rc::new(RefCell::new(state)));
-        let config = Config {
-            id,
-            election_tick: 10,
-            heartbeat_tick: 3,
-            applied: commit,
-            max_size_per_msg: 1 << 20,
-            max_inflight_msgs: 256,
-            max_committed_size_per_ready: 1 << 20,
+        let mut hard = hard_state.unwrap_or_else(|| HardState::bootstrap(born()));
+        let (before, last) = (terms.first().0 - 1, terms.last());
+        let told = hard.pending.len();
+        hard.pending.retain(|pending| {
+            let is_there = terms.term(pending.index) == Some(pending.term);
+            pending.index > hard.membership_index && (pending.index.0 < before || is_there)
+        });
+        // A change that is still pending here and gone from the log was applied: only then it goes.
+        while hard.pending.first().is_some_and(|pending| pending.index.0 <= before) {
+            let pending = hard.pending.remove(0);
+            let change = MembershipChange::decode(&pending.change).unwrap_or_default();
+            hard.membership = hard.membership.after(&change).unwrap_or(hard.membership);
+            hard.membership_index = pending.index;
+        }
+        let rewrite = hard.pending.len() < told;
+        // A leader proposes a change only when the one before is applied.
+        let settled = hard.pending.iter().rev().nth(1).map_or(0, |pending| pending.index.0);
+        let mut commit = hard.commit.0.max(settled).clamp(before, last.0);
+        if hard.membership.is_only_voter(config.me) {
+            // Up to the first change it is the majority; from there on others may be needed.
+            commit = hard.pending.first().map_or(last.0, |pending| commit.max(pending.index.0));
+        }
+        hard.commit = RaftIndex(commit);
+        let unapplied = hard.pending.first().map_or(u64::MAX, |pending| pending.index.0);
+        let applied = commit.min(unapplied - 1);
+        let last_term = terms.term(last).unwrap_or_default();
+        if hard.term < last_term {
+            // A vote file is written before the first entry of its term; should it be lost, the
+            // log still bounds the term from below.
+            (hard.term, hard.vote) = (last_term, None);
+        }
+        let storage = Storage(Rc::new(RefCell::new(State { terms, hard, sizes })));
+        let engine = Config {
+            id: config.me.raw(),
+            election_tick: config.election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            applied,
+            max_size_per_msg: config.message_bytes_max,
+            max_inflight_msgs: config.inflight_max,
             pre_vote: true,
             check_quorum: true,
             ..Config::default()
         };
-        let engine = RawNode::new(&config, storage.clone(), logger)?;
-        Ok(Self { engine, storage })
+        let engine = RawNode::new(&engine, storage.clone(), logger)?;
+        let mut started = Self {
+            engine,
+            storage,
+            config,
+            outbox: Outbox::default(),
+            rewrite,
+            replaced: 0,
+            appended: 0,
+            reported: 0,
+            installing: None,
+            attempts: 0,
+            snapshot_waits: BTreeMap::new(),
+        };
+        started.draw_timeout();
+        Ok(started)
     }
 
-    /// Stands for election. A lone voter wins at once.
+    /// Time goes on. A lone voter that leads does not notice.
+    pub fn tick(&mut self) {
+        if self.is_installing() {
+            return;
+        }
+        let leads = self.role() == Role::Leader;
+        if leads && self.membership().is_alone(self.config.me) {
+            return;
+        }
+        if leads {
+            self.retry_snapshots();
+        } else if !self.may_win_now() {
+            return;
+        }
+        if self.engine.tick() && !leads {
+            self.attempts += 1;
+        }
+        self.draw_timeout();
+    }
+
+    /// Takes a message of another replica. What its data entries hold is not kept here: the caller
+    /// does, by index and term, until the entries come back in [`Effects::entries`].
+    ///
+    /// # Errors
+    /// [`RaftError::Peer`] when it makes no sense; it is then without effect.
+    pub fn receive(&mut self, message: &PeerMessage) -> Result<(), RaftError> {
+        let from = message.from;
+        let fault = |fault| RaftError::Peer { from, fault };
+        let mut made = self.check(message).map_err(fault)?;
+        let leads = self.role() == Role::Leader;
+        match message.kind {
+            PeerKind::TransferLeader => {
+                let to = message.context.as_ref().try_into().map(u64::from_be_bytes);
+                let to = to.ok().and_then(ReplicaId::from_raw);
+                let to = to.ok_or(fault(PeerFault::Field))?;
+                // A follower does not pass it on: whoever wishes asks again.
+                if leads {
+                    self.transfer(to);
+                }
+                return Ok(());
+            }
+            PeerKind::ReadIndex if !leads || !self.may_read() => return Ok(()),
+            PeerKind::TimeoutNow if self.is_installing() || !self.may_win_now() => return Ok(()),
+            PeerKind::VoteAnswer | PeerKind::PreVoteAnswer
+                if !message.reject && self.role() == Role::Candidate && !self.is_settled() =>
+            {
+                // A vote is asked for when all that it stands on is durable.
+                return Err(fault(PeerFault::Unasked));
+            }
+            PeerKind::AppendAnswer
+                if message.reject && leads && self.corrects_a_stale_answer(&mut made) =>
+            {
+                return Ok(());
+            }
+            _ => {}
+        }
+        let taken = self.engine.step(made);
+        self.draw_timeout();
+        match taken {
+            Err(raft::Error::StepPeerNotFound) => Err(fault(PeerFault::Stranger)),
+            other => Ok(other?),
+        }
+    }
+
+    fn check(&self, message: &PeerMessage) -> Result<Message, PeerFault> {
+        let (raft, state) = (&self.engine.raft, self.storage.0.borrow());
+        let term_of = |index| raft.raft_log.term(index).ok().filter(|term| *term > 0);
+        messages::checked(
+            message,
+            &View {
+                group: self.config.group,
+                me: self.config.me,
+                term: raft.term,
+                is_leader: raft.state == StateRole::Leader,
+                commit: raft.raft_log.committed,
+                last: raft.raft_log.last_index(),
+                membership: (&state.hard.membership, state.hard.membership_index),
+                term_of: &term_of,
+            },
+        )
+    }
+
+    /// A "no" that was overtaken by a later "yes" says nothing any more, and the next entry to send
+    /// stays above those that are known to be there.
+    fn corrects_a_stale_answer(&self, answer: &mut Message) -> bool {
+        let raft = &self.engine.raft;
+        let Some(progress) = raft.prs().get(answer.from) else { return false };
+        if answer.term != raft.term {
+            return false;
+        }
+        let matched = progress.matched;
+        if answer.reject_hint < matched {
+            (answer.reject_hint, answer.log_term) = (matched, 0);
+        }
+        answer.index <= matched && matched > 0
+    }
+
+    /// Proposes an entry; answers the index that it gets. It shows up among the entries of the next
+    /// step.
+    ///
+    /// # Errors
+    /// [`RaftError::NotLeader`] and [`RaftError::HandingOver`] here.
+    pub fn propose(&mut self, handle: Handle) -> Result<RaftIndex, RaftError> {
+        self.check_leads()?;
+        self.engine.propose(Vec::new(), handle.encode())?;
+        Ok(self.last())
+    }
+
+    /// Proposes a change of the members. It holds once it is committed.
+    ///
+    /// # Errors
+    /// As [`PartitionRaft::propose`], and [`RaftError::Change`] when it does not fit, or another
+    /// one is under way; so it is at the very first change of a group, which writes its founder down:
+    /// ask again when that is committed.
+    pub fn change(&mut self, change: &MembershipChange) -> Result<(), RaftError> {
+        self.check_leads()?;
+        if self.engine.raft.has_pending_conf() || self.membership().is_joint() {
+            return Err(ChangeError::Joint.into());
+        }
+        self.membership().after(change)?;
+        let founder = MembershipChange::one(MemberStep::AddVoter(self.config.me));
+        let founded = self.storage.0.borrow().hard.membership_index > RaftIndex(0);
+        if !founded && self.membership().is_only_voter(self.config.me) && *change != founder {
+            // Nothing in the log tells of the first member: whoever reads it from its beginning would
+            // take the next one for the only voter.
+            self.engine.propose_conf_change(Vec::new(), founder.to_engine())?;
+            return Err(ChangeError::Founding.into());
+        }
+        Ok(self.engine.propose_conf_change(Vec::new(), change.to_engine())?)
+    }
+
+    /// Whether it hands leadership over: then it takes no entries, for an election timeout at most.
+    pub fn is_handing_over(&self) -> bool {
+        self.role() == Role::Leader && self.engine.raft.lead_transferee.is_some()
+    }
+
+    fn check_leads(&self) -> Result<(), RaftError> {
+        match self.role() {
+            Role::Leader if self.is_handing_over() => Err(RaftError::HandingOver),
+            Role::Leader => Ok(()),
+            _ => Err(RaftError::NotLeader),
+        }
+    }
+
+    /// Hands leadership to a voter, as soon as it holds all entries. A follower passes the wish on
+    /// to its leader. Nothing comes of it when the voter does not answer within an election timeout.
+    pub fn transfer(&mut self, to: ReplicaId) {
+        if self.role() == Role::Leader {
+            if self.membership().is_voter(to) {
+                self.engine.transfer_leader(to.raw());
+            }
+            return;
+        }
+        let Some(leader) = self.leader() else { return };
+        let (group, me) = (self.config.group, self.config.me);
+        let kind = PeerKind::TransferLeader;
+        let mut wish = PeerMessage::new(group, kind, me, leader, Term(0));
+        wish.context = Bytes::copy_from_slice(&to.raw().to_be_bytes());
+        self.outbox.send_now(wish);
+    }
+
+    /// Stands for election, if this replica votes. A lone voter whose log is durable wins at once.
     ///
     /// # Errors
     /// [`RaftError::Engine`] when the engine refuses.
     pub fn campaign(&mut self) -> Result<(), RaftError> {
-        Ok(self.engine.campaign()?)
-    }
-
-    /// Proposes an entry. It shows up among the entries of a later step, in order of proposal.
-    ///
-    /// # Errors
-    /// [`RaftError::NotLeader`] here; [`RaftError::Engine`] when the engine's own limits are hit.
-    pub fn propose(&mut self, handle: Handle) -> Result<(), RaftError> {
-        if self.role() != Role::Leader {
-            return Err(RaftError::NotLeader);
+        if self.is_installing() || !self.may_win_now() || !self.engine.raft.promotable() {
+            return Ok(());
         }
-        Ok(self.engine.propose(Vec::new(), handle.encode())?)
+        self.attempts += 1;
+        self.engine.campaign()?;
+        self.draw_timeout();
+        Ok(())
     }
 
-    /// Reports that hard state and entries of all steps up to `number` are durable. Cumulative:
-    /// never before every earlier step is.
+    /// Asks up to where a read must see; answered in [`Effects::reads`], or not at all when the
+    /// leader changes or a message is lost: the caller asks again, under another number.
+    pub fn read_index(&mut self, read: u64) {
+        if self.may_read() {
+            self.engine.read_index(self.read_name(read).to_vec());
+        }
+    }
+
+    fn may_read(&self) -> bool {
+        self.engine.raft.pending_read_count() < READS_MAX
+    }
+
+    /// Names a read, and whose it is: of this replica, since this start.
+    fn read_name(&self, read: u64) -> [u8; 24] {
+        let mut name = [0; 24];
+        let parts = [self.config.me.raw(), self.config.seed, read];
+        for (part, at) in parts.iter().zip(name.chunks_exact_mut(8)) {
+            at.copy_from_slice(&part.to_be_bytes());
+        }
+        name
+    }
+
+    /// As a leader: tells everybody at once that it is there.
+    pub fn ping(&mut self) {
+        self.engine.ping();
+    }
+
+    /// What was sent to a replica did not get there.
+    pub fn unreachable(&mut self, replica: ReplicaId) {
+        let progress = self.engine.raft.prs().get(replica.raw());
+        if progress.is_some_and(|progress| progress.state == ProgressState::Snapshot) {
+            self.engine.report_snapshot(replica.raw(), SnapshotStatus::Failure);
+        }
+        self.engine.report_unreachable(replica.raw());
+    }
+
+    /// A lost snapshot is sent again: nothing else would tell that it is lost.
+    fn retry_snapshots(&mut self) {
+        let prs = self.engine.raft.prs();
+        let waiting = |id: &u64| prs.get(*id).is_some_and(|p| p.state == ProgressState::Snapshot);
+        self.snapshot_waits.retain(|id, _| waiting(id));
+        for (id, _) in prs.iter().filter(|(id, _)| waiting(id)) {
+            *self.snapshot_waits.entry(*id).or_default() += 1;
+        }
+        let patience = 2 * self.config.election_ticks;
+        let overdue = self.snapshot_waits.iter().filter(|(_, ticks)| **ticks >= patience);
+        for id in overdue.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.snapshot_waits.remove(&id);
+            self.engine.report_snapshot(id, SnapshotStatus::Failure);
+        }
+    }
+
+    /// Reports that hard state, start of the log and entries of all steps up to `number` are
+    /// durable. Cumulative: never before every earlier step is.
     pub fn persisted(&mut self, number: u64) {
+        self.outbox.persisted(number);
+        self.report();
+    }
+
+    /// Tells the engine how far things are durable.
+    fn report(&mut self) {
+        let number = self.outbox.durable();
+        if number <= self.reported || number < self.replaced {
+            return;
+        }
+        self.reported = number;
         self.engine.on_persist_ready(number);
+        if let Some((_, index)) = self.installing.take_if(|(step, _)| *step <= number) {
+            self.engine.advance_apply_to(index.0);
+        }
     }
 
     /// Takes one step, if there is anything to do. Call again until `None`.
-    ///
-    /// # Panics
-    /// When the engine wants to send to a peer: groups have one voter.
     pub fn step(&mut self) -> Option<Effects> {
         if !self.engine.has_ready() {
-            return None;
+            let messages = self.outbox.take();
+            let number = self.outbox.last_step();
+            return (!messages.is_empty()).then(|| Effects {
+                number,
+                messages,
+                ..Effects::default()
+            });
         }
         let mut ready = self.engine.ready();
-        assert!(
-            ready.messages().is_empty() && ready.persisted_messages().is_empty(),
-            "a group of one voter has nobody to send to"
-        );
-        let hard_state = ready.hs().and_then(|engine| self.changed_vote(engine));
-        let entries: Vec<NewEntry> = ready
-            .take_entries()
-            .into_iter()
-            .map(|entry| NewEntry {
-                term: Term(entry.term),
-                index: RaftIndex(entry.index),
-                handle: Handle::decode(&entry.data),
-            })
-            .collect();
-        {
-            // The engine asks the storage for these from its next call on.
+        let number = ready.number();
+        let mut effects = Effects { number, ..Effects::default() };
+        let commit_before = self.storage.0.borrow().hard.commit;
+        let votes = self.note_vote(&ready);
+        effects.install = self.note_start(&ready);
+        let (entries, changes) = self.note_entries(&mut ready);
+        effects.entries = entries;
+        effects.reads = ready.take_read_states().iter().filter_map(|r| self.read(r)).collect();
+        let mut made = ready.take_messages();
+        made.extend(ready.take_persisted_messages());
+        let committed = ready.take_committed_entries();
+        self.engine.advance_append_async(ready);
+        effects.membership_changed = self.apply(&committed) || effects.install.is_some();
+        effects.committed = committed.last().map(|entry| RaftIndex(entry.index));
+        if votes || changes || effects.membership_changed || std::mem::take(&mut self.rewrite) {
+            let mut hard = self.storage.0.borrow().hard.clone();
+            if effects.install.is_some() {
+                // Until the log is begun anew it is the old one, and may differ above this.
+                hard.commit = commit_before;
+            }
+            effects.hard_state = Some(hard);
+        }
+        let log = !effects.entries.is_empty() || effects.install.is_some();
+        if log {
+            self.appended = number;
+        }
+        let writes = log || effects.hard_state.is_some();
+        self.outbox.stepped(number, writes, votes || effects.install.is_some());
+        self.post(made);
+        effects.messages = self.outbox.take();
+        self.report();
+        Some(effects)
+    }
+
+    /// Whether term or vote are others than those known; a new commit index alone is not written.
+    fn note_vote(&self, ready: &Ready) -> bool {
+        let Some(engine) = ready.hs() else { return false };
+        let hard = &mut self.storage.0.borrow_mut().hard;
+        let vote = ReplicaId::from_raw(engine.vote);
+        let changed = (engine.term, vote) != (hard.term.0, hard.vote);
+        (hard.term, hard.vote) = (Term(engine.term), vote);
+        hard.commit = RaftIndex(engine.commit);
+        changed
+    }
+
+    fn note_start(&mut self, ready: &Ready) -> Option<LogStart> {
+        let meta = ready.snapshot().get_metadata();
+        let (index, term) = (RaftIndex(meta.index), Term(meta.term));
+        if index == RaftIndex(0) {
+            return None;
+        }
+        let (membership, at, log) = messages::begun(ready.snapshot()).expect("checked on its way");
+        let mut state = self.storage.0.borrow_mut();
+        state.terms = TermRuns::empty(index.next(), term);
+        state.hard.membership.clone_from(&membership);
+        state.hard.membership_index = at;
+        state.hard.pending.clear();
+        (self.installing, self.replaced) = (Some((ready.number(), index)), ready.number());
+        Some(LogStart { index, term, membership, state: log })
+    }
+
+    /// The entries to write, and whether a change is among them, or among those that they replace.
+    fn note_entries(&mut self, ready: &mut Ready) -> (Vec<NewEntry>, bool) {
+        let number = ready.number();
+        let mut changes = false;
+        // The engine asks the storage for these from its next call on.
+        let mut state = self.storage.0.borrow_mut();
+        let entries = ready.take_entries().into_iter().map(|entry| {
+            let (index, term) = (RaftIndex(entry.index), Term(entry.term));
+            if index <= state.terms.last() {
+                state.terms.truncate_after(RaftIndex(index.0 - 1));
+                let kept = state.hard.pending.partition_point(|pending| pending.index < index);
+                changes |= kept < state.hard.pending.len();
+                state.hard.pending.truncate(kept);
+                self.replaced = number;
+            }
+            state.terms.push(index, term);
+            let content = messages::content_of(&entry);
+            if let Content::Internal(change) = &content
+                && !change.is_empty()
+                && index > state.hard.membership_index
+            {
+                changes = true;
+                state.hard.pending.push(PendingChange { index, term, change: change.clone() });
+            }
+            NewEntry { term, index, content }
+        });
+        (entries.collect(), changes)
+    }
+
+    fn read(&self, read: &raft::ReadState) -> Option<ReadReady> {
+        let number = read.request_ctx.get(16..24)?.try_into().ok().map(u64::from_be_bytes)?;
+        let is_ours = read.request_ctx == self.read_name(number);
+        is_ours.then_some(ReadReady { read: number, index: RaftIndex(read.index) })
+    }
+
+    /// Applies the changes of the members among what is committed; whether there were any.
+    fn apply(&mut self, committed: &[Entry]) -> bool {
+        let Some(last) = committed.last() else { return false };
+        let mut changed = false;
+        for entry in committed.iter().filter(|e| e.get_entry_type() != EntryType::EntryNormal) {
+            let index = RaftIndex(entry.index);
             let mut state = self.storage.0.borrow_mut();
-            for entry in &entries {
-                if entry.index <= state.terms.last() {
-                    state.terms.truncate_after(RaftIndex(entry.index.0 - 1));
-                }
-                state.terms.push(entry.index, entry.term);
+            if index <= state.hard.membership_index {
+                continue;
+            }
+            assert_eq!(state.hard.pending[0].index, index, "changes are applied in order");
+            let pending = state.hard.pending.remove(0);
+            state.hard.membership_index = index;
+            changed = true;
+            drop(state);
+            let change = MembershipChange::decode(&pending.change).expect("encoded by this room");
+            // A change that does not fit fits nowhere: it is without effect at every replica.
+            if let Ok(members) = self.engine.apply_conf_change(&change.to_engine()) {
+                self.storage.0.borrow_mut().hard.membership = Membership::of_engine(&members);
             }
         }
-        let committed = ready.take_committed_entries().last().map(|entry| RaftIndex(entry.index));
-        let number = ready.number();
-        self.engine.advance_append_async(ready);
-        if let Some(index) = committed {
-            self.engine.advance_apply_to(index.0);
+        self.engine.advance_apply_to(last.index);
+        if changed && self.role() == Role::Leader && !self.membership().is_voter(self.config.me) {
+            // The engine would go on to lead a group that it is no member of, and trip over that.
+            let term = self.engine.raft.term;
+            self.engine.raft.become_follower(term, raft::INVALID_ID);
+            self.draw_timeout();
         }
-        Some(Effects { number, hard_state, entries, committed })
+        changed
     }
 
-    /// The hard state to write when term or vote changed; a new commit index alone is no reason.
-    fn changed_vote(&self, engine: &EngineHardState) -> Option<HardState> {
-        let mut state = self.storage.0.borrow_mut();
-        let known = &mut state.hard_state;
-        let changed = (engine.term, engine.vote) != (known.term, known.vote);
-        *known = engine.clone();
-        changed.then(|| HardState {
-            term: Term(engine.term),
-            vote: engine.vote,
-            commit: engine.commit,
-            voters: state.voters.voters.clone(),
-        })
-    }
-
-    /// Forgets entries before `index`, which retention removed from the log.
-    pub fn compact(&mut self, index: RaftIndex) {
-        self.storage.0.borrow_mut().terms.drop_before(index);
-    }
-
-    /// The terms of all entries, for a rebuild in place.
-    pub fn terms(&self) -> TermRuns {
-        self.storage.0.borrow().terms.clone()
-    }
-
-    /// The part that this replica plays now.
-    pub fn role(&self) -> Role {
-        match self.engine.raft.state {
-            StateRole::Leader => Role::Leader,
-            StateRole::Follower => Role::Follower,
-            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+    fn post(&mut self, made: Vec<Message>) {
+        for message in made {
+            let told = messages::told(self.config.group, self.config.me, message);
+            let Some(mut message) = told else { continue };
+            let state = self.storage.0.borrow();
+            // What is not written yet is not measured by the engine: the rest goes in one more.
+            while let [first, .., last] = &message.entries[..] {
+                let (low, high) = (first.index, last.index.next());
+                let fits = state.sizes.fit(low, high, self.config.message_bytes_max).max(1);
+                let fits = usize::try_from(fits).unwrap_or(usize::MAX).min(messages::ENTRIES_MAX);
+                if fits >= message.entries.len() {
+                    break;
+                }
+                let mut rest = message.clone();
+                rest.entries = message.entries.split_off(fits);
+                let before = &message.entries[fits - 1];
+                (rest.index, rest.log_term) = (before.index, before.term);
+                self.outbox.send(std::mem::replace(&mut message, rest));
+            }
+            self.outbox.send(message);
         }
     }
 
-    /// The current term.
-    pub fn term(&self) -> Term {
-        Term(self.engine.raft.term)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn silent() -> Logger {
-        Logger::root(slog::Discard, slog::o!())
-    }
-
-    fn start(hard_state: Option<HardState>, terms: TermRuns) -> PartitionRaft {
-        PartitionRaft::start(1, Recovered { hard_state, terms }, &silent()).expect("starts")
-    }
-
-    fn steps(raft: &mut PartitionRaft) -> Vec<Effects> {
-        std::iter::from_fn(|| raft.step()).collect()
-    }
-
-    /// A lone voter that won its election and has its no-op durable.
-    fn leader() -> PartitionRaft {
-        let mut raft = start(None, TermRuns::default());
-        raft.campaign().expect("campaigns");
-        let number = steps(&mut raft).last().expect("has effects").number;
-        raft.persisted(number);
-        steps(&mut raft);
-        raft
-    }
-
-    const HANDLE: Handle = Handle { records: 3, bytes: 300 };
-
-    #[test]
-    fn an_election_writes_the_vote_with_or_before_its_no_op_and_commits_nothing_yet() {
-        let mut raft = start(None, TermRuns::default());
-        raft.campaign().expect("campaigns");
-        let effects = steps(&mut raft);
-        let vote = effects.iter().position(|e| e.hard_state.is_some()).expect("a vote");
-        let noop = effects.iter().position(|e| !e.entries.is_empty()).expect("a no-op");
-        assert!(vote <= noop, "{effects:?}");
-        let state = effects[vote].hard_state.clone().expect("a vote");
-        assert_eq!((state.term, state.vote, state.voters), (Term(1), 1, vec![1]));
-        assert_eq!(
-            effects[noop].entries,
-            [NewEntry { term: Term(1), index: RaftIndex(1), handle: None }]
-        );
-        assert!(effects.iter().all(|e| e.committed.is_none()), "{effects:?}");
-        assert_eq!(raft.role(), Role::Leader);
-    }
-
-    #[test]
-    fn an_entry_is_committed_only_after_it_is_reported_persisted() {
-        let mut raft = leader();
-        raft.propose(HANDLE).expect("leads");
-        let effects = steps(&mut raft);
-        assert_eq!(effects.len(), 1, "{effects:?}");
-        assert_eq!(effects[0].entries[0].handle, Some(HANDLE));
-        assert_eq!(effects[0].committed, None);
-        assert!(raft.step().is_none(), "nothing moves until the flush is done");
-
-        raft.persisted(effects[0].number);
-        let effects = steps(&mut raft);
-        assert_eq!(effects.last().and_then(|e| e.committed), Some(RaftIndex(2)));
-        assert!(effects.iter().all(|e| e.hard_state.is_none()), "commit alone is never written");
-    }
-
-    #[test]
-    fn persistence_is_cumulative_over_steps_in_flight() {
-        let mut raft = leader();
-        let mut numbers = Vec::new();
-        for _ in 0..3 {
-            raft.propose(HANDLE).expect("leads");
-            numbers.extend(steps(&mut raft).iter().map(|e| e.number));
+    /// Forgets entries before `first`, which retention removed from the log. Those that are not
+    /// applied yet stay.
+    pub fn compact(&mut self, first: RaftIndex) {
+        if !self.is_installing() {
+            let applied = self.engine.raft.raft_log.applied;
+            let terms = &mut self.storage.0.borrow_mut().terms;
+            terms.drop_before(first.min(RaftIndex(applied + 1)).min(terms.last().next()));
         }
-        raft.persisted(numbers[1]);
-        let committed = steps(&mut raft).iter().filter_map(|e| e.committed).max();
-        assert_eq!(committed, Some(RaftIndex(3)), "the third is not durable");
-        raft.persisted(numbers[2]);
-        let committed = steps(&mut raft).iter().filter_map(|e| e.committed).max();
-        assert_eq!(committed, Some(RaftIndex(4)));
     }
 
-    #[test]
-    fn a_restarted_voter_keeps_its_log_and_moves_to_a_higher_term() {
-        let terms = TermRuns::recovered(vec![(RaftIndex(1), Term(1))], RaftIndex(1_000_000));
-        let vote = HardState { term: Term(4), vote: 1, commit: 1, voters: vec![1] };
-        let mut raft = start(Some(vote), terms);
-        assert!(steps(&mut raft).iter().all(|e| e.committed.is_none()), "nothing is applied twice");
-        raft.campaign().expect("campaigns");
-        let effects = steps(&mut raft);
-        let entry = effects.iter().flat_map(|e| &e.entries).next().expect("a no-op");
-        assert_eq!((entry.term, entry.index), (Term(5), RaftIndex(1_000_001)));
+    fn is_installing(&self) -> bool {
+        self.installing.is_some() || self.engine.snap().is_some()
     }
 
-    #[test]
-    fn a_log_whose_vote_file_is_older_than_its_entries_never_reuses_their_term() {
-        let terms = TermRuns::recovered(vec![(RaftIndex(1), Term(7))], RaftIndex(3));
-        let vote = HardState { term: Term(2), vote: 1, commit: 0, voters: vec![1] };
-        let mut raft = start(Some(vote), terms);
-        raft.campaign().expect("campaigns");
-        assert_eq!(raft.term(), Term(8));
+    /// All entries are durable, and the engine knows.
+    fn is_settled(&self) -> bool {
+        let log = &self.engine.raft.raft_log;
+        log.unstable_entries().is_empty()
+            && log.persisted == log.last_index()
+            && self.appended <= self.reported
     }
 
-    #[test]
-    fn a_replica_that_does_not_lead_refuses_proposals() {
-        let mut raft = start(None, TermRuns::default());
-        assert!(matches!(raft.propose(HANDLE), Err(RaftError::NotLeader)));
+    /// The only voter wins when it asks, and must not before its log is durable.
+    fn may_win_now(&self) -> bool {
+        !self.membership().is_only_voter(self.config.me) || self.is_settled()
     }
 
-    #[test]
-    fn compaction_keeps_the_term_before_the_first_entry() {
-        let mut raft = leader();
-        for _ in 0..10 {
-            raft.propose(HANDLE).expect("leads");
-            let number = steps(&mut raft).last().expect("has effects").number;
-            raft.persisted(number);
-            steps(&mut raft);
-        }
-        raft.compact(RaftIndex(6));
-        raft.propose(HANDLE).expect("still leads");
-        let number = steps(&mut raft).last().expect("has effects").number;
-        raft.persisted(number);
-        assert_eq!(steps(&mut raft).iter().filter_map(|e| e.committed).max(), Some(RaftIndex(12)));
+    /// The engine draws from the thread's randomness; each try gets its own time from the seed.
+    fn draw_timeout(&mut self) {
+        let parts = [self.config.me.raw(), self.engine.raft.term, self.attempts];
+        let drawn = parts.iter().fold(self.config.seed, |seed, part| {
+            let mut z = (seed ^ part).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        });
+        let ticks = self.config.election_ticks;
+        let extra = usize::try_from(drawn % ticks as u64).expect("less than a count of ticks");
+        self.engine.raft.set_randomized_election_timeout(ticks + extra);
     }
 }

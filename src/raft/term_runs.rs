@@ -45,6 +45,15 @@ impl TermRuns {
         Self { first, last, before: Term(0), runs }
     }
 
+    /// The same, with the term of the entry just before the first one; 0 where there never was one.
+    /// Without it, a log that begins later than at 1 cannot say where it begins to a follower.
+    #[must_use]
+    pub fn after(self, before: Term) -> Self {
+        let first = self.runs.first().map_or(before, |run| run.1);
+        assert!(before <= first, "terms never fall along a log");
+        Self { before, ..self }
+    }
+
     /// The oldest entry present, or the next one where there is none.
     pub fn first(&self) -> RaftIndex {
         self.first

@@ -265,7 +265,7 @@ impl<A: Child> Birth<A> {
                     .finish(),
             );
             let actor = factory(&mut ctx, seat);
-            (ctx.address(), ctx.into_future(actor))
+            (ctx.address(), Box::new(ctx.into_future(actor)))
         });
         match built {
             Err(reason) => notes.settle(reason),
@@ -326,7 +326,8 @@ fn obey<A: Child>(order: Order, ctx: &mut Context<A>, pulse: &Pulse, bounds: &Bo
 /// Drives the actor; resolves to how it ended, when nothing of it is left.
 struct Life<'a, A: Child> {
     notice: &'a Notice<A>,
-    actor: Option<ContextFut<A, Context<A>>>,
+    /// Apart from the rest, which is moved, and so would take its size twice.
+    actor: Option<Box<ContextFut<A, Context<A>>>>,
     killed: Option<oneshot::Receiver<()>>,
     pulse: Arc<Pulse>,
     begun: bool,

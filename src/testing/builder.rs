@@ -31,6 +31,7 @@ impl TestNodeBuilder {
         let mut settings = Settings::default();
         settings.rpc.addr = (Ipv4Addr::LOCALHOST, 0).into();
         settings.http.addr = (Ipv4Addr::LOCALHOST, 0).into();
+        settings.gossip.addr = (Ipv4Addr::LOCALHOST, 0).into();
         settings.shutdown.grace = Duration::from_secs(2);
         Self {
             settings,
@@ -123,9 +124,9 @@ impl Kept {
         let node = TestNode { live: Some(Life { thread, handles, machine }), kept: Some(self) };
         // However little patience the test has: that is for what it asks itself.
         let is_over = || {
-            let state = node.log().describe().state;
+            let state = node.log_if_here().map(|log| log.describe().state);
             let is_under_way =
-                matches!(state, PartitionState::Recovering | PartitionState::Restarting);
+                matches!(state, Some(PartitionState::Recovering | PartitionState::Restarting));
             (!is_under_way).then_some(())
         };
         until_or(PATIENCE, is_over, || format!("recovery is over\n{}", node.sight()));

@@ -3,14 +3,16 @@
 use super::history::History;
 use super::wait::eventually;
 use crate::actors::handle::PartitionHandle;
-use crate::node::{Node, NodeError, Surroundings};
+use crate::actors::replicator::Peers;
+use crate::model::FIRST_TOPIC;
+use crate::node::{ClusterView, Node, NodeError, Partitions, Surroundings};
 use crate::observe::Hub;
 use crate::ops::settings::Settings;
 use crate::supervision::{ShardThreads, TreeHandle};
 use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -22,11 +24,15 @@ pub(super) struct Handles {
     pub(super) http_addr: SocketAddr,
     pub(super) node_id: String,
     pub(super) tree: TreeHandle,
-    pub(super) partition: PartitionHandle,
+    /// The topic `log`, partition 0, once it is here.
+    partition: OnceLock<PartitionHandle>,
+    pub(super) partitions: Partitions,
     pub(super) hub: Arc<Hub>,
     pub(super) shard: ShardThreads,
     pub(super) traces: Vec<(&'static str, Weak<dyn Any + Send + Sync>)>,
     pub(super) history: Arc<History>,
+    pub(super) view: ClusterView,
+    pub(super) peers: Arc<Peers>,
 }
 
 /// See the module.
@@ -96,11 +102,22 @@ impl Handles {
             http_addr: node.http_addr(),
             node_id: node.node_id().to_owned(),
             tree: node.tree().clone(),
-            partition: node.log().clone(),
+            partition: OnceLock::new(),
+            partitions: node.partitions().clone(),
             hub: Arc::clone(node.hub()),
             shard: node.shard_threads(),
             traces: node.traces(),
             history,
+            view: node.cluster().clone(),
+            peers: Arc::clone(node.peers()),
         }
+    }
+
+    /// The topic `log`, partition 0, where it is here.
+    pub(super) fn log(&self) -> Option<&PartitionHandle> {
+        if let Some(here) = self.partitions.get(FIRST_TOPIC, 0) {
+            return Some(self.partition.get_or_init(|| here));
+        }
+        self.partition.get()
     }
 }

@@ -99,10 +99,13 @@ impl Remains {
             .map(|socket| socket.inode)
             .filter(|inode| mine.contains(inode))
             .collect();
+        // Replicas come and go while a node of a cluster runs.
+        let mut parts = handles.traces.clone();
+        parts.extend(handles.partitions.traces());
         Self {
             hub: Arc::clone(&handles.hub),
             shard: handles.shard.clone(),
-            parts: handles.traces.clone(),
+            parts,
             data_dir: data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned()),
             sim_disk,
             ports,
@@ -117,12 +120,9 @@ impl Remains {
             0 => {}
             count => leaks.push(Leak::Threads { count }),
         }
-        let mut parts = self.parts.iter();
-        let flush = parts.find(|(name, _)| name.ends_with("flush thread"));
-        let (name, flush) = flush.expect("a node tells what its flush threads hold");
-        if flush.strong_count() > 0 {
-            leaks.push(Leak::Part { name });
-        }
+        let flush = self.parts.iter().filter(|(name, _)| name.ends_with("flush thread"));
+        let held = flush.filter(|(_, plan)| plan.strong_count() > 0);
+        leaks.extend(held.map(|(name, _)| Leak::Part { name }));
         leaks
     }
 
@@ -148,6 +148,7 @@ impl Remains {
         }
         leaks.extend(self.open_ports());
         leaks.sort();
+        leaks.dedup();
         leaks
     }
 

@@ -31,6 +31,7 @@
 
 mod builder;
 mod chance;
+mod cluster;
 mod control;
 mod history;
 mod leaks;
@@ -51,6 +52,7 @@ struct Guide;
 
 pub use builder::TestNodeBuilder;
 pub use chance::{Chance, SEED_VARIABLE, seed};
+pub use cluster::Cluster;
 pub use history::{Mark, What};
 pub use leaks::Leak;
 pub use load::{Ledger, Load, LoadPlan, Violation};

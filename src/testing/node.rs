@@ -4,16 +4,18 @@ use super::builder::{Kept, TestNodeBuilder};
 use super::control::{ControlThread, Handles};
 use super::history::{Line, Mark, What};
 use super::leaks::Remains;
-use super::load::{Load, LoadPlan};
+use super::load::{Aim, Load, LoadPlan};
 use super::machine::Machine;
 use super::stopped::Stopped;
 use super::story;
 use super::wait::{block_on, until_or};
 use crate::actors::handle::PartitionHandle;
 use crate::actors::partition::{Ack, PartitionApi, PartitionState, ProduceError, ReadError};
+use crate::actors::replicator::Peers;
 use crate::log::disk::SimDisk;
 use crate::log::disk::sim::CrashMode;
 use crate::model::{Offset, Record, Timestamp};
+use crate::node::{ClusterView, Partitions};
 use crate::observe::{Entry, Hub, Mishap, Outcome, Recorder};
 use crate::ops::settings::Settings;
 use crate::supervision::{
@@ -89,8 +91,35 @@ impl TestNode {
     }
 
     /// The topic `log`, partition 0, without a network.
+    ///
+    /// # Panics
+    /// When it has no replica of it.
     pub fn log(&self) -> &PartitionHandle {
-        &self.handles().partition
+        self.handles().log().expect("this node has no replica of log/0")
+    }
+
+    /// What it knows of its cluster.
+    pub fn cluster(&self) -> &ClusterView {
+        &self.handles().view
+    }
+
+    /// Another partition that it has a replica of, without a network.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn partition(&self, topic: &str, partition: u32) -> PartitionHandle {
+        let found = self.partitions().get(topic, partition);
+        found.unwrap_or_else(|| panic!("no replica of {topic}/{partition} is here"))
+    }
+
+    /// The partitions that it has replicas of.
+    pub fn partitions(&self) -> &Partitions {
+        &self.handles().partitions
+    }
+
+    /// The ways to the other nodes of its cluster, which can be cut.
+    pub fn peers(&self) -> &Peers {
+        &self.handles().peers
     }
 
     /// Its supervision tree.
@@ -297,9 +326,13 @@ impl TestNode {
 
     /// The state of everything and what happened lately, for people.
     pub fn sight(&self) -> String {
-        let status = self.log().describe();
-        let mut text =
-            format!("seed {}\nlog/0: {} {}\n", self.seed(), status.state.name(), status.reason);
+        let mut text = format!("seed {}\n", self.seed());
+        if let Some(status) = self.handles().log().map(PartitionApi::describe) {
+            text += &format!("log/0: {} {}\n", status.state.name(), status.reason);
+        }
+        for trouble in self.cluster().status().troubles {
+            text += &format!("  {trouble}\n");
+        }
         for place in places(&self.tree().status()) {
             let TreeStatus { path, state, generation, in_flight, refused, .. } = place;
             text += &format!(
@@ -384,7 +417,7 @@ impl TestNode {
 
     /// Begins to produce and consume through gRPC clients.
     pub fn load(&self, plan: LoadPlan) -> Load {
-        Load::start(self.rpc_addr(), plan, self.kept().patience)
+        Load::start(Aim::at(self.rpc_addr()), plan, self.kept().patience)
     }
 
     // -- ending
@@ -440,6 +473,10 @@ impl TestNode {
         let stopped = Stopped { kept: Some(kept), remains };
         assert!(is_over, "the node did not end within {patience:?}");
         stopped
+    }
+
+    pub(super) fn log_if_here(&self) -> Option<&PartitionHandle> {
+        self.handles().log()
     }
 
     fn life(&self) -> &Life {

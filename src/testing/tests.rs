@@ -241,7 +241,8 @@ fn a_failure_tells_the_seed_and_the_messages_of_all_nodes_in_the_order_of_sendin
     let _past = first.stop();
     let told = super::story::tell();
     assert!(told.contains("node 1: seed 41") && told.contains("DURAMEN_SEED=42"), "{told}");
-    let proposals: Vec<&str> = told.lines().filter(|line| line.contains(" Propose ")).collect();
+    let proposals: Vec<&str> =
+        told.lines().filter(|line| line.contains("partitions/log/0/raft Propose ")).collect();
     let nodes: Vec<bool> = proposals.iter().map(|line| line.contains(" node 1 ")).collect();
     assert_eq!(nodes, [true, false, true, false, true, false], "{told}");
     let id = |line: &&str| line.split_whitespace().next().unwrap().parse::<u64>().unwrap();

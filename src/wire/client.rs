@@ -4,6 +4,8 @@
 //! It moves whole encoded record batches (Kafka's layout, magic 2) as they are; encoding and
 //! decoding are the caller's, so that a byte is copied as seldom as can be.
 
+mod admin;
+mod cluster;
 mod error;
 mod fetch;
 mod observe;
@@ -12,13 +14,20 @@ mod produce;
 #[cfg(test)]
 mod tests;
 
-pub use error::{ClientError, Refusal};
-pub use fetch::{Chunk, Chunks, FetchOptions, Position};
+pub use admin::Admin;
+pub use cluster::{
+    ClusterChunks, ClusterClient, ClusterOptions, ClusterProducer, Delivered, Place,
+    ProducerOptions, Receipt, partition_of_key,
+};
+pub use error::{ClientError, LeaderHint, Refusal};
+pub use fetch::{Chunk, Chunks, Consistency, FetchOptions, Position};
 pub use observe::{Observer, Tapped};
 pub use produce::{Ack, Acks, Answer, ProducerSink};
 
 use super::pb::duramen::v1::log_client::LogClient;
-use super::pb::duramen::v1::{DescribeRequest, DescribeResponse, ProduceRequest};
+use super::pb::duramen::v1::{
+    DescribeRequest, DescribeResponse, MetadataRequest, MetadataResponse, ProduceRequest,
+};
 use bytes::Bytes;
 use std::time::Duration;
 use tonic::Request;
@@ -170,6 +179,17 @@ impl Client {
         options: FetchOptions,
     ) -> Result<Chunks, ClientError> {
         fetch::open(self, target, options).await
+    }
+
+    /// Asks where topics and their leaders are; no names: all topics.
+    ///
+    /// # Errors
+    /// The node cannot tell now, or is gone.
+    pub async fn metadata(&mut self, topics: Vec<String>) -> Result<MetadataResponse, ClientError> {
+        let request = self.request(MetadataRequest { topics });
+        let answered = self.grpc.metadata(request).await;
+        let response = answered.map_err(|status| ClientError::of(status, &self.address))?;
+        Ok(response.into_inner())
     }
 
     /// Asks for the state of a topic's partitions.

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod convert;
+pub mod peer;
 
 /// Generated from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -13,12 +13,31 @@ const RAFT: &str = "node/partitions/log/0/raft";
 const GRPC: &str = "node/frontends/grpc";
 const HTTP: &str = "node/frontends/http";
 const HOUSEKEEPING: &str = "node/housekeeping";
-const ACTORS: [&str; 5] = [LOG, RAFT, GRPC, HTTP, HOUSEKEEPING];
+const PLANTER: &str = "node/planter";
+const GROUP_LOG: &str = "node/controller/group/log";
+const GROUP_RAFT: &str = "node/controller/group/raft";
+const CATALOGUE: &str = "node/controller/catalogue";
+const FORMATION: &str = "node/controller/formation";
+const GOSSIP: &str = "node/membership/gossip";
+const ACTORS: [&str; 11] = [
+    LOG,
+    RAFT,
+    GRPC,
+    HTTP,
+    HOUSEKEEPING,
+    PLANTER,
+    GROUP_LOG,
+    GROUP_RAFT,
+    CATALOGUE,
+    FORMATION,
+    GOSSIP,
+];
 
 /// Who restarts with whom: a partition as a whole, everybody else alone.
 fn fault_domain(path: &str) -> Vec<&'static str> {
     match path {
         LOG | RAFT => vec![LOG, RAFT],
+        GROUP_LOG | GROUP_RAFT => vec![GROUP_LOG, GROUP_RAFT],
         other => ACTORS.into_iter().filter(|actor| *actor == other).collect(),
     }
 }
@@ -64,9 +83,9 @@ fn a_panic_in_any_actor_stays_in_its_fault_domain_and_loses_nothing_acknowledged
         }
         let exit = node.last_exit(actor).map(|reason| reason.to_string()).unwrap_or_default();
         assert!(exit.contains(actor), "{exit}");
-        if fault_domain(actor).len() > 1 {
+        if let [log, raft] = fault_domain(actor)[..] {
             // The log is recovered before anybody builds on it.
-            let order = [(actor, What::Exited), (LOG, What::Started), (RAFT, What::Started)];
+            let order = [(actor, What::Exited), (log, What::Started), (raft, What::Started)];
             node.assert_order(mark, &order);
         }
     }

@@ -5,13 +5,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bad_days;
+mod cluster;
+mod controller;
 mod crash_reports;
 mod fault_domains;
 mod frontends;
 mod harness;
 mod log_lines;
+mod mirror;
 mod observe;
 mod panic_storm;
+mod partitions;
+mod producers;
 mod real_input;
 mod stories;
 mod telemetry;

@@ -212,6 +212,9 @@ fn crash(node: &TestNode, victim: &str) {
     }
     if actor == LOG || actor == RAFT {
         node.ready();
+        for path in ACTORS {
+            node.await_life_after(path, 0);
+        }
     }
 }
 

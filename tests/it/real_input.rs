@@ -49,7 +49,7 @@ fn a_real_file_survives_a_kill_in_the_middle_line_by_line() {
     // Feed it through a pipe that stays open, so that the kill is in the middle however fast it is.
     let node = Binary::start(&data_dir);
     let mut producer = Command::new(EXE)
-        .args(["produce", "log", "-f", "-", "--rpc-addr", &node.rpc])
+        .args(["produce", "log", "-f", "-", "--deadline", "1s", "--rpc-addr", &node.rpc])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

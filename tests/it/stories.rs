@@ -68,6 +68,8 @@ impl Story {
         };
         let node = Node::start_with(&settings, surroundings).unwrap();
         node.ready().await;
+        // What founding writes must not be what a story waits for.
+        node.settled().await;
         Self { node, disk, clock, lines, settings, _logger: handle, _directory: directory }
     }
 
@@ -213,7 +215,8 @@ fn a_crash_leaves_on_record_who_was_not_answered() {
     on_a_system(async {
         let story = Story::begin(|_| {}).await;
         let recorders = story.node.hub().recorders();
-        let raft = recorders.iter().find(|known| known.path_text().ends_with("/raft")).unwrap();
+        let raft =
+            recorders.iter().find(|known| known.path_text().ends_with("log/0/raft")).unwrap();
         let held = story.disk.hold_syncs();
         let pending = story.node.log().propose_records(one("a")).unwrap();
         let outcomes = || -> Vec<&str> {
@@ -237,7 +240,8 @@ fn a_full_mailbox_is_named_with_its_limit() {
     on_a_system(async {
         let story = Story::begin(|settings| settings.admission.messages_max = 4).await;
         let recorders = story.node.hub().recorders();
-        let raft = recorders.iter().find(|known| known.path_text().ends_with("/raft")).unwrap();
+        let raft =
+            recorders.iter().find(|known| known.path_text().ends_with("log/0/raft")).unwrap();
         raft.plan(Some("Persisted"), Mishap::Delay(Duration::from_millis(800)), 1);
         let mut pending = vec![story.node.log().propose_records(one("a")).unwrap()];
         let refused = loop {

@@ -1,6 +1,6 @@
 //! For each reason, facts that have it and the sentence that follows.
 
-use super::super::partition::{PartitionState, PartitionStatus};
+use super::super::partition::{PartitionState, PartitionStatus, ReplicaRole};
 use super::super::readers::{ReaderStatus, ReaderWait};
 use super::*;
 use crate::model::{Durability, Offset, Term, Timestamp};
@@ -60,6 +60,9 @@ fn calm() -> Facts {
                 flushes: 0,
                 refused: 0,
                 restarts: 0,
+                role: ReplicaRole::Leader,
+                leader: None,
+                replicas: Vec::new(),
             },
             is_full: false,
             flush: (Wait::Work, ago(3000)),

@@ -1,28 +1,34 @@
 //! The flush thread: owns a partition's log and does everything that blocks. Jobs in, reports out.
 //!
-//! It begins with recovery, then takes jobs until its actor is gone, then closes the log. Every
-//! change to the disk is made inside the fence, so that a thread that was given up cannot write
-//! behind the back of its successor.
+//! It begins with recovery, then takes jobs until its actor is gone, then closes the log. A thread that
+//! has had nothing to do for a while puts the log aside and ends; the next job starts another one: a
+//! thousand idle partitions have no thread.
+//!
+//! Every change to the disk is made inside the fence, so that a thread that was given up cannot
+//! write behind the back of its successor.
 
-use super::LogActor;
-use super::jobs::{self, AppendJob, Job, Jobs, Report, Sent, Tended};
+use super::jobs::{self, AppendJob, Job, Jobs, NoJob, Queue, Report, Sent, Tended};
 use super::measured::Measured;
-use super::plan::LogPlan;
+use super::plan::{LogPlan, OpenLog};
+use super::{Install, LogActor};
 use crate::actors::explain::SLOW_FLUSH;
 use crate::actors::published::Phase;
-use crate::actors::raft::{Flushed, Kept, LogReady, Refusal};
-use crate::log::{Entry, Log, LogError, Placed, Synced, Written, stable};
-use crate::model::{Disposition, Durability, with_causes};
+use crate::actors::raft::{Flushed, Kept, LogReady, ProducersFound, Refusal};
+use crate::log::batch::producers_of;
+use crate::log::producers::{self, ProducerTable};
+use crate::log::{Entry, Log, LogError, LogView, Placed, Recovered, Synced, Written, stable};
+use crate::model::{Disposition, Durability, RaftIndex, with_causes};
 use crate::observe::{self, Recorder, Scope, Wait};
 use crate::raft::{HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, TermRuns};
 use crate::supervision::{FenceError, FencePass, Line, Seat};
 use slog::{info, warn};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 /// How long the thread is idle before it prepares blocks for later appends.
 const IDLE: Duration = Duration::from_millis(200);
+/// How long it is idle, with blocks prepared, before the thread ends.
+const PARK_AFTER: Duration = Duration::from_secs(2);
 /// How often it looks whether a full disk has room again.
 const SPACE_POLL: Duration = Duration::from_millis(250);
 
@@ -34,17 +40,29 @@ const SPACE_SPARE_BYTES: u64 = 4 << 20;
 const PREPARE_FROM_BYTES: u64 = 64 << 10;
 /// What one turn of idle work may write.
 const PREPARE_BYTES: u64 = 1 << 20;
+/// Read at once, of what lies behind the table of producers at a start.
+const CATCH_UP_ENTRIES: u64 = 4096;
+const CATCH_UP_BYTES: u64 = 4 << 20;
 
 /// Starts a thread for this generation of the log actor.
 pub(super) fn start(plan: Arc<LogPlan>, seat: &Seat<LogActor>, reports: Line<LogActor>) -> Jobs {
     let recorder = plan.flush_recorder(seat.recorder());
     recorder.waits_by(plan.published.flush_wait());
-    let (sender, jobs) = jobs::line(&recorder);
-    let generation = seat.generation();
-    let thread_plan = Arc::clone(&plan);
-    let (failed, seat) = (reports.clone(), seat.clone());
+    let (sender, jobs) = jobs::line(&recorder, &plan.closers);
+    spawn(Worker { plan, seat: seat.clone(), reports, recorder }, jobs, None);
+    sender
+}
+
+/// Goes on with a log that was put aside, on a new thread.
+pub(super) fn resume(parked: Box<FlushThread>, jobs: Arc<Queue>) {
+    spawn(parked.worker.clone(), jobs, Some(parked));
+}
+
+fn spawn(worker: Worker, jobs: Arc<Queue>, parked: Option<Box<FlushThread>>) {
+    let plan = Arc::clone(&worker.plan);
     let body = move || {
-        let run = || FlushThread::run(&thread_plan, generation, &reports, &jobs, &recorder);
+        let Worker { seat, reports, .. } = worker.clone();
+        let run = || FlushThread::run(worker, &jobs, parked);
         let ended = crate::supervision::contain(run).unwrap_or_else(|exit| {
             let reason = format!("flush thread {exit}");
             // The report carries only words; the way to the panic would be lost.
@@ -52,17 +70,16 @@ pub(super) fn start(plan: Arc<LogPlan>, seat: &Seat<LogActor>, reports: Line<Log
             Err(Stop { reason, disposition: Disposition::RebuildActor })
         });
         if let Err(Stop { reason, disposition }) = ended {
-            failed.complete(Report::Failed { reason, disposition });
+            reports.complete(Report::Failed { reason, disposition });
         }
     };
     let spawned =
         std::thread::Builder::new().name("duramen-flush".into()).stack_size(512 << 10).spawn(body);
     match spawned {
         Ok(thread) => plan.started(thread),
-        // A factory that panics counts as a crash, with backoff: threads may be available later.
+        // A handler that panics counts as a crash, with backoff: threads may be available later.
         Err(error) => panic!("cannot start the flush thread: {error}"),
     }
-    sender
 }
 
 /// Why the thread ends before its actor does.
@@ -88,11 +105,20 @@ impl From<FenceError> for Stop {
     }
 }
 
-struct FlushThread<'a> {
-    plan: &'a LogPlan,
+/// What the threads of one generation share, that follow one another.
+#[derive(Clone)]
+struct Worker {
+    plan: Arc<LogPlan>,
+    seat: Seat<LogActor>,
+    reports: Line<LogActor>,
+    recorder: Arc<Recorder>,
+}
+
+/// What a thread has in hand; put aside while there is nothing to do.
+pub(super) struct FlushThread {
+    worker: Worker,
+    plan: Arc<LogPlan>,
     pass: FencePass,
-    reports: &'a Line<LogActor>,
-    recorder: &'a Recorder,
     log: Log,
     /// Since when something is written and not synced, where the level is `interval`.
     dirty_since: Option<Duration>,
@@ -100,33 +126,64 @@ struct FlushThread<'a> {
     awaiting_space: Option<(u64, Duration)>,
     /// When the log was last told of a slow flush.
     told_slow: Option<Duration>,
+    _open: OpenLog,
 }
 
-impl<'a> FlushThread<'a> {
-    fn run(
-        plan: &'a LogPlan,
-        generation: u64,
-        reports: &'a Line<LogActor>,
-        jobs: &Receiver<Sent>,
-        recorder: &'a Recorder,
-    ) -> Result<(), Stop> {
-        let _scope = observe::enter(Scope::of_actor(recorder.path()));
-        let waits = plan.published.flush_wait();
-        waits.set(Wait::Fence, &*plan.clock);
-        let pass = plan.fence.advance(generation, plan.fence_wait)?;
-        waits.set(Wait::Recovery, &*plan.clock);
-        let mut thread = Self::recover(plan, pass.clone(), reports, recorder)?;
-        thread.serve(jobs)?;
-        let _fenced = pass.enter()?;
-        Ok(thread.log.close()?)
+/// How a thread's work ended.
+enum Served {
+    /// The actor is gone.
+    Over,
+    /// Nothing was asked for in a while.
+    Idle,
+}
+
+impl FlushThread {
+    fn run(worker: Worker, jobs: &Queue, parked: Option<Box<Self>>) -> Result<(), Stop> {
+        let _scope = observe::enter(Scope::of_actor(worker.recorder.path()));
+        let mut thread = match parked {
+            Some(parked) => parked,
+            None => Box::new(Self::begin(worker)?),
+        };
+        loop {
+            match thread.serve(jobs)? {
+                Served::Over => return thread.close(),
+                Served::Idle => match jobs.park(thread) {
+                    Ok(()) => return Ok(()),
+                    Err(busy) => thread = busy,
+                },
+            }
+        }
     }
 
-    fn recover(
-        plan: &'a LogPlan,
-        pass: FencePass,
-        reports: &'a Line<LogActor>,
-        recorder: &'a Recorder,
-    ) -> Result<Self, Stop> {
+    fn begin(worker: Worker) -> Result<Self, Stop> {
+        let plan = Arc::clone(&worker.plan);
+        let waits = plan.published.flush_wait();
+        waits.set(Wait::Fence, &*plan.clock);
+        let pass = plan.fence.advance(worker.seat.generation(), plan.fence_wait)?;
+        waits.set(Wait::Recovery, &*plan.clock);
+        Self::recover(worker, pass)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), Stop> {
+        let Self { pass, log, _open, .. } = *self;
+        let _fenced = pass.enter()?;
+        Ok(log.close()?)
+    }
+
+    /// Closes a log that nobody is there for any more. What fails is done by the next recovery.
+    pub(super) fn close_parked(self: Box<Self>) {
+        let logger = self.plan.logger.clone();
+        let reason = match crate::supervision::contain(|| self.close()) {
+            Ok(Ok(())) => return,
+            Ok(Err(stop)) => stop.reason,
+            Err(exit) => exit.to_string(),
+        };
+        warn!(logger, "a log was not closed; it will be recovered"; "reason" => reason);
+    }
+
+    fn recover(worker: Worker, pass: FencePass) -> Result<Self, Stop> {
+        let plan = Arc::clone(&worker.plan);
+        let open = plan.opened();
         let fenced = pass.enter()?;
         plan.published.enter(Phase::Recovering { done_bytes: 0, total_bytes: 0 });
         let mut progress = |done_bytes, total_bytes| {
@@ -139,33 +196,35 @@ impl<'a> FlushThread<'a> {
             plan.options.clone(),
             &mut progress,
         )?;
-        let hard_state = read_hard_state(plan)?;
+        let hard_state = read_hard_state(&plan)?;
+        let producers = find_producers(&plan, &log.view(), &recovered)?;
         drop(fenced);
         info!(plan.logger, "log recovered"; "clean" => recovered.clean,
             "records" => recovered.next_offset.0, "cut_bytes" => recovered.cut_bytes,
             "scanned_bytes" => recovered.scanned_bytes);
-        // What recovery made durable is committed in a group of one voter. The watermark goes first:
-        // whoever sees the log must not find it shorter than it is.
-        plan.published.commit(recovered.next_offset);
+        // Readers see nothing of it before the raft actor has told how much is committed.
         plan.published.recovered(log.view());
-        reports.complete(Report::Recovered(Box::new(LogReady {
+        let Recovered { terms, last_index, previous_term, next_offset, .. } = recovered;
+        worker.reports.complete(Report::Recovered(Box::new(LogReady {
             hard_state,
-            terms: TermRuns::recovered(recovered.terms, recovered.last_index),
-            next_offset: recovered.next_offset,
+            terms: TermRuns::recovered(terms, last_index).after(previous_term),
+            next_offset,
+            producers,
+            view: log.view(),
         })));
         Ok(Self {
+            worker,
             plan,
             pass,
-            reports,
-            recorder,
             log,
             dirty_since: None,
             awaiting_space: None,
             told_slow: None,
+            _open: open,
         })
     }
 
-    fn serve(&mut self, jobs: &Receiver<Sent>) -> Result<(), Stop> {
+    fn serve(&mut self, jobs: &Queue) -> Result<Served, Stop> {
         let mut prepared = false;
         loop {
             match self.awaiting_space {
@@ -181,11 +240,12 @@ impl<'a> FlushThread<'a> {
                 continue;
             }
             let wait = match (self.awaiting_space, sync_in) {
-                (Some(_), sync_in) => Some(sync_in.unwrap_or(SPACE_POLL).min(SPACE_POLL)),
-                (None, Some(sync_in)) => Some(sync_in),
-                (None, None) => (!prepared).then_some(IDLE),
+                (Some(_), sync_in) => sync_in.unwrap_or(SPACE_POLL).min(SPACE_POLL),
+                (None, Some(sync_in)) => sync_in,
+                (None, None) if prepared => PARK_AFTER,
+                (None, None) => IDLE,
             };
-            match jobs::next(jobs, wait) {
+            match jobs.next(wait) {
                 Ok(sent) => {
                     prepared = false;
                     let mut next = Some(sent);
@@ -193,10 +253,11 @@ impl<'a> FlushThread<'a> {
                         next = self.take(sent, jobs)?;
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Err(RecvTimeoutError::Timeout) if sync_in.is_some() => {}
-                Err(RecvTimeoutError::Timeout) => match self.awaiting_space {
+                Err(NoJob::Over) => return Ok(Served::Over),
+                Err(NoJob::Yet) if sync_in.is_some() => {}
+                Err(NoJob::Yet) => match self.awaiting_space {
                     Some((enough, _)) => self.look_for_space(enough),
+                    None if prepared => return Ok(Served::Idle),
                     None => prepared = !self.prepare()?,
                 },
             }
@@ -233,19 +294,20 @@ impl<'a> FlushThread<'a> {
     }
 
     /// Does a job. Returns the one that ended a wait: it is a job of its own, on record by itself.
-    fn take(&mut self, sent: Sent, jobs: &Receiver<Sent>) -> Result<Option<Sent>, Stop> {
-        let (job, _handled) = sent.begin(self.recorder);
+    fn take(&mut self, sent: Sent, jobs: &Queue) -> Result<Option<Sent>, Stop> {
+        let recorder = Arc::clone(&self.worker.recorder);
+        let (job, _handled) = sent.begin(&recorder);
         match job {
             Job::Append(append) => self.append(append)?,
             Job::Wait(wait) => {
-                let next = match jobs.recv_timeout(wait) {
+                let next = match jobs.next(wait) {
                     Ok(next) => Some(next),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                    Err(NoJob::Yet) => None,
+                    Err(NoJob::Over) => return Ok(None),
                 };
                 // An append is what was waited for. Anything else must not swallow the answer.
                 if !next.as_ref().is_some_and(Sent::is_append) {
-                    self.reports.complete(Report::WaitOver);
+                    self.worker.reports.complete(Report::WaitOver);
                 }
                 return Ok(next);
             }
@@ -255,17 +317,18 @@ impl<'a> FlushThread<'a> {
                 let free_bytes = self.plan.options.reserve_free_bytes + spare;
                 self.awaiting_space = Some((free_bytes, self.plan.clock.monotonic()));
             }
-            Job::Tend => self.tend()?,
+            Job::Tend(producers) => self.tend(producers)?,
         }
         Ok(None)
     }
 
     fn append(&mut self, job: AppendJob) -> Result<(), Stop> {
-        let AppendJob { number, hard_state, entries, traces } = job;
+        let AppendJob { number, hard_state, install, entries, traces } = job;
         let pass = self.pass.clone();
         let _fenced = pass.enter()?;
-        let measured = Measured::begin(self.plan);
-        let written = self.write(hard_state.as_ref(), &entries);
+        let plan = Arc::clone(&self.plan);
+        let measured = Measured::begin(&plan);
+        let written = self.write(hard_state.as_ref(), install, &entries);
         measured.end(&entries, &traces, &written);
         let outcome = match written {
             Ok(kept) => Ok(kept),
@@ -273,13 +336,14 @@ impl<'a> FlushThread<'a> {
             Err(error) if error.disposition() == Disposition::TellCaller => Err(refusal(&error)),
             Err(error) => return Err(error.into()),
         };
-        self.reports.complete(Report::Flushed(Flushed { number, outcome }));
+        self.worker.reports.complete(Report::Flushed(Flushed { number, outcome }));
         Ok(())
     }
 
     fn write(
         &mut self,
         hard_state: Option<&HardState>,
+        install: Option<Box<Install>>,
         entries: &[Entry],
     ) -> Result<Kept, LogError> {
         self.waits(Wait::Write);
@@ -288,12 +352,23 @@ impl<'a> FlushThread<'a> {
             let disk = self.plan.disk.as_ref();
             stable::write(disk, &path, HARD_STATE_MAGIC, HARD_STATE_VERSION, &state.encode())?;
         }
+        if let Some(Install { start, producers }) = install.map(|install| *install) {
+            let disk = self.plan.disk.as_ref();
+            producers::save_ahead(disk, &self.plan.directory, start.index, &producers)?;
+            self.log.reset(start)?;
+            self.plan.published.commit(start.offset);
+        }
         if entries.is_empty() {
             return Ok(Kept { durability: self.plan.durability, entries: Vec::new() });
         }
         let begun = self.plan.clock.monotonic();
+        if let Some(first) = entries.first()
+            && first.index <= self.log.last_index()
+        {
+            self.log.truncate_after(RaftIndex(first.index.0 - 1))?;
+        }
         let appended = self.log.append(entries)?;
-        self.plan.instruments.metrics.log.appended_bytes.add(appended.bytes);
+        self.plan.metrics.appended_bytes.add(appended.bytes);
         let receipt = match self.plan.durability {
             Durability::Fsync => {
                 self.waits(Wait::Sync);
@@ -326,9 +401,10 @@ impl<'a> FlushThread<'a> {
         let pass = self.pass.clone();
         let _fenced = pass.enter()?;
         let begun = self.plan.clock.monotonic();
-        let _handled = jobs::begin_own("Sync", self.recorder);
+        let recorder = Arc::clone(&self.worker.recorder);
+        let _handled = jobs::begin_own("Sync", &recorder);
         self.waits(Wait::Sync);
-        let metrics = &self.plan.instruments.metrics.log;
+        let metrics = Arc::clone(&self.plan.metrics);
         // Their producers were told a weaker level long ago.
         let _ = self.log.sync().inspect_err(|_| metrics.flush_failures.one())?;
         metrics.flush_duration.observe_for(self.plan.clock.monotonic().saturating_sub(begun));
@@ -340,17 +416,23 @@ impl<'a> FlushThread<'a> {
         match self.plan.disk.free_bytes(&self.plan.directory) {
             Ok(free) if free >= enough => {
                 self.awaiting_space = None;
-                self.reports.complete(Report::SpaceReturned);
+                self.worker.reports.complete(Report::SpaceReturned);
             }
             Ok(_) => {}
             Err(error) => warn!(self.plan.logger, "cannot tell the free space"; "error" => %error),
         }
     }
 
-    fn tend(&mut self) -> Result<(), Stop> {
+    fn tend(&mut self, producers: Option<(RaftIndex, ProducerTable)>) -> Result<(), Stop> {
         let pass = self.pass.clone();
         let _fenced = pass.enter()?;
         self.waits(Wait::Tend);
+        // First: what retention removes can tell nobody any more who sent what.
+        if let Some((upto, table)) = producers {
+            let disk = self.plan.disk.as_ref();
+            let saved = producers::save(disk, &self.plan.directory, upto, &table);
+            self.unless_fatal(saved, "the table of producers was not saved")?;
+        }
         let committed = self.plan.published.high_watermark();
         let retained = self.log.retain(committed);
         let removed = self.unless_fatal(retained, "retention removed nothing")?;
@@ -358,7 +440,7 @@ impl<'a> FlushThread<'a> {
             warn!(self.plan.logger, "the age of segments cannot be read"; "segments" => unjudged);
         }
         if let Some(removed) = removed.filter(|removed| removed.segments > 0) {
-            let metrics = &self.plan.instruments.metrics.log;
+            let metrics = &self.plan.metrics;
             metrics.retired_segments.add(u64::from(removed.segments));
             metrics.retired_bytes.add(removed.bytes);
             info!(self.plan.logger, "retention removed segments"; "segments" => removed.segments,
@@ -367,12 +449,12 @@ impl<'a> FlushThread<'a> {
         let written = self.log.checkpoint();
         self.unless_fatal(written, "no checkpoint written")?;
         let first_index = self.log.first_index();
-        self.reports.complete(Report::Tended(Tended { first_index }));
+        self.worker.reports.complete(Report::Tended(Tended { first_index }));
         Ok(())
     }
 }
 
-impl FlushThread<'_> {
+impl FlushThread {
     /// Housekeeping that fails without harm is told and tried again next time.
     fn unless_fatal<T>(
         &self,
@@ -398,16 +480,51 @@ fn refusal(error: &LogError) -> Refusal {
     Refusal { reason: with_causes(error), needed_bytes }
 }
 
+/// What producers sent: the table that was saved, and what the entries behind it tell.
+fn find_producers(
+    plan: &LogPlan,
+    view: &LogView,
+    recovered: &Recovered,
+) -> Result<ProducersFound, Stop> {
+    let (first, last) = (recovered.first_index, recovered.last_index);
+    let (upto, table) = producers::load(plan.disk.as_ref(), &plan.directory, first, last)?;
+    let mut behind = Vec::new();
+    let mut next = upto.next();
+    while next <= last {
+        match view.entries(next, CATCH_UP_ENTRIES, CATCH_UP_BYTES) {
+            Ok(entries) => {
+                next = next.plus(entries.len() as u64);
+                for entry in entries.iter().filter(|entry| entry.is_data) {
+                    let facts: Vec<_> = producers_of(&entry.payload).collect();
+                    if !facts.is_empty() {
+                        behind.push((entry.index, entry.base, facts));
+                    }
+                }
+            }
+            // Its readers are told so too; what follows it is served all the same.
+            Err(error @ LogError::Corrupt { .. }) => {
+                warn!(plan.logger, "what idempotent producers sent in an entry is lost";
+                    "index" => next.0, "error" => with_causes(&error));
+                next = next.next();
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(ProducersFound { upto, table, behind })
+}
+
 /// The vote file; `None` where there never was one.
 fn read_hard_state(plan: &LogPlan) -> Result<Option<HardState>, Stop> {
     let path = plan.directory.join(HARD_STATE_FILE);
     match stable::read(plan.disk.as_ref(), &path, HARD_STATE_MAGIC, HARD_STATE_VERSION) {
         Err(LogError::FileMissing { .. }) => Ok(None),
         Err(error) => Err(error.into()),
-        Ok((_, bytes)) => HardState::decode(&bytes).map(Some).map_err(|error| {
-            let reason = format!("{}: {error}", path.display());
-            Stop { reason, disposition: error.disposition() }
-        }),
+        Ok((version, bytes)) => {
+            HardState::decode(version, plan.me, &bytes).map(Some).map_err(|error| {
+                let reason = format!("{}: {error}", path.display());
+                Stop { reason, disposition: error.disposition() }
+            })
+        }
     }
 }
 

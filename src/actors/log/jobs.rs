@@ -1,16 +1,20 @@
 //! What goes in and out of the flush thread: jobs, each stamped like a message between actors, and
 //! reports.
 
+use super::Install;
+use super::closing::Closers;
+use super::flush::{self, FlushThread};
 use crate::actors::raft::{Flushed, LogReady};
 use crate::log::Entry;
+use crate::log::producers::ProducerTable;
 use crate::model::{Disposition, RaftIndex};
 use crate::observe::{Handled, MailLoad, Mailbox, Mishap, Posted, Recorder, Stamp, TraceContext};
 use crate::raft::HardState;
 use crate::supervision::mail;
 use actix::Message;
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What the thread is asked to do.
@@ -18,13 +22,17 @@ use std::time::Duration;
 pub(in crate::actors::log) enum Job {
     Append(AppendJob),
     Wait(Duration),
-    AwaitSpace { needed_bytes: u64 },
-    Tend,
+    AwaitSpace {
+        needed_bytes: u64,
+    },
+    /// With the table to save first.
+    Tend(Option<(RaftIndex, ProducerTable)>),
 }
 
 pub(in crate::actors::log) struct AppendJob {
     pub number: u64,
     pub hard_state: Option<HardState>,
+    pub install: Option<Box<Install>>,
     pub entries: Vec<Entry>,
     pub traces: Vec<TraceContext>,
 }
@@ -95,7 +103,7 @@ impl Job {
             Self::Append(_) => "Write",
             Self::Wait(_) => "Wait",
             Self::AwaitSpace { .. } => "AwaitSpace",
-            Self::Tend => "Tend",
+            Self::Tend(_) => "Tend",
         }
     }
 
@@ -105,7 +113,7 @@ impl Job {
                 items: append.entries.len() as u32,
                 bytes: super::bytes_of(&append.entries),
             },
-            Self::Wait(_) | Self::AwaitSpace { .. } | Self::Tend => MailLoad::default(),
+            Self::Wait(_) | Self::AwaitSpace { .. } | Self::Tend(_) => MailLoad::default(),
         }
     }
 }
@@ -153,32 +161,104 @@ pub(super) fn begin_own<'a>(name: &'static str, recorder: &'a Recorder) -> Handl
 /// The way to the thread. Bounded by construction: of each kind of job one is under way at a time.
 #[derive(Debug)]
 pub(in crate::actors::log) struct Jobs {
-    sender: Sender<Sent>,
+    queue: Arc<Queue>,
     mailbox: Arc<Mailbox>,
+    closers: Arc<Closers>,
+}
+
+/// What lies between an actor and its thread.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Sent>,
+    /// The actor is gone.
+    is_over: bool,
+    /// The log, while no thread has it.
+    parked: Option<Box<FlushThread>>,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        write!(f, "Queue({} jobs, idle: {})", state.jobs.len(), state.parked.is_some())
+    }
+}
+
+/// Why there is no job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoJob {
+    /// None came in time.
+    Yet,
+    /// None will come any more.
+    Over,
 }
 
 /// A new way to a thread with this recorder, and its end.
-pub(super) fn line(recorder: &Arc<Recorder>) -> (Jobs, Receiver<Sent>) {
-    let (sender, jobs) = channel();
-    (Jobs { sender, mailbox: Mailbox::of_new_life(recorder) }, jobs)
+pub(super) fn line(recorder: &Arc<Recorder>, closers: &Arc<Closers>) -> (Jobs, Arc<Queue>) {
+    let queue = Arc::<Queue>::default();
+    let mailbox = Mailbox::of_new_life(recorder);
+    (Jobs { queue: Arc::clone(&queue), mailbox, closers: Arc::clone(closers) }, queue)
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next job, at most so long.
+    pub fn next(&self, wait: Duration) -> Result<Sent, NoJob> {
+        let is_empty = |state: &mut State| state.jobs.is_empty() && !state.is_over;
+        let waited = self.changed.wait_timeout_while(self.state(), wait, is_empty);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        match state.jobs.pop_front() {
+            Some(sent) => Ok(sent),
+            None if state.is_over => Err(NoJob::Over),
+            None => Err(NoJob::Yet),
+        }
+    }
+
+    /// Puts the log aside until the next job. Given back where there is one, or never will be.
+    pub fn park(&self, thread: Box<FlushThread>) -> Result<(), Box<FlushThread>> {
+        let mut state = self.state();
+        if state.is_over || !state.jobs.is_empty() {
+            return Err(thread);
+        }
+        state.jobs = VecDeque::new();
+        state.parked = Some(thread);
+        Ok(())
+    }
 }
 
 impl Jobs {
     pub fn send(&self, job: Job) {
         let stamp = Stamp::now(&**self.mailbox.recorder().clock());
         let posted = self.mailbox.post();
+        let mut state = self.queue.state();
         // A thread that is gone has reported why; the report ends the actor.
-        drop(self.sender.send(Sent { stamp, job, posted }));
+        state.jobs.push_back(Sent { stamp, job, posted });
+        let parked = state.parked.take();
+        drop(state);
+        match parked {
+            Some(parked) => flush::resume(parked, Arc::clone(&self.queue)),
+            None => self.queue.changed.notify_one(),
+        }
     }
 }
 
-/// Waits for the next job, at most so long.
-pub(super) fn next(
-    jobs: &Receiver<Sent>,
-    wait: Option<Duration>,
-) -> Result<Sent, RecvTimeoutError> {
-    match wait {
-        Some(wait) => jobs.recv_timeout(wait),
-        None => jobs.recv().map_err(|RecvError| RecvTimeoutError::Disconnected),
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        let mut state = self.queue.state();
+        state.is_over = true;
+        let parked = state.parked.take();
+        drop(state);
+        self.queue.changed.notify_one();
+        if let Some(parked) = parked {
+            self.closers.close(parked);
+        }
     }
 }

@@ -21,7 +21,7 @@ impl<'a> Measured<'a> {
     /// first of a term) is no flush of anybody's records.
     pub fn end(self, entries: &[Entry], traces: &[TraceContext], outcome: &Result<Kept, LogError>) {
         let (plan, since, now) = (self.plan, self.since, self.plan.clock.monotonic());
-        let metrics = &plan.instruments.metrics.log;
+        let metrics = &plan.metrics;
         let records = entries.iter().map(|entry| entry.payload.records()).sum();
         let bytes = super::bytes_of(entries);
         match outcome {

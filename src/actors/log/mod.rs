@@ -2,17 +2,20 @@
 //! hands them to its flush thread, which owns the log and does everything that blocks; what comes
 //! back it passes on to the raft actor. It decides nothing but who must act on an error.
 
+mod closing;
 mod flush;
 mod jobs;
 mod measured;
 mod plan;
 
+pub use closing::Closers;
 pub use jobs::{Report, Tended};
 pub use plan::{LogPlan, LogPlanParts};
 
-use super::raft::{LogReady, Persisted, RaftActor, SpaceReturned, WaitOver};
-use crate::log::Entry;
-use crate::model::Disposition;
+use super::raft::{LogReady, Persisted, RaftActor, SpaceReturned, TendDue, WaitOver};
+use crate::log::producers::ProducerTable;
+use crate::log::{Entry, ResetTo};
+use crate::model::{Disposition, RaftIndex};
 use crate::observe::{Mail, MailLoad, TraceContext};
 use crate::raft::HardState;
 use crate::supervision::{Backoff, ChildSpec, Line, Restart, Seat, mail, receives};
@@ -51,12 +54,23 @@ pub struct Attach {
 pub struct Append {
     /// Given back in the answer.
     pub number: u64,
-    /// Written before the entries.
+    /// Written before all else.
     pub hard_state: Option<HardState>,
-    /// Contiguous, each following the one before.
+    /// The log begins anew here, before the entries.
+    pub install: Option<Install>,
+    /// Contiguous. The first may lie at or below the log's last one: then the log is cut there.
     pub entries: Vec<Entry>,
     /// The spans, if any, that the flush is part of.
     pub traces: Vec<TraceContext>,
+}
+
+/// Where a log begins anew, behind what its leader has left.
+#[derive(Debug)]
+pub struct Install {
+    /// The place.
+    pub start: ResetTo,
+    /// What idempotent producers had sent by there, or later.
+    pub producers: ProducerTable,
 }
 
 /// Asks for [`WaitOver`] after a short time: a flush thread that has nothing to do is the only
@@ -80,6 +94,14 @@ pub struct AwaitSpace {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Tend;
+
+/// From the raft actor: what to save before retention removes anything.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct TendWith {
+    /// What idempotent producers sent, up to this entry; `None` where it was saved before.
+    pub producers: Option<(RaftIndex, ProducerTable)>,
+}
 
 /// The actor.
 #[derive(Debug)]
@@ -120,8 +142,8 @@ impl Actor for LogActor {
     type Context = Context<Self>;
 }
 
-receives!(LogActor: Attach, Append, WaitAwhile, AwaitSpace, Tend, Report);
-mail!(Attach, WaitAwhile, AwaitSpace, Tend);
+receives!(LogActor: Attach, Append, WaitAwhile, AwaitSpace, Tend, TendWith, Report);
+mail!(Attach, WaitAwhile, AwaitSpace, Tend, TendWith);
 
 impl Mail for Append {
     const NAME: &'static str = "Append";
@@ -133,10 +155,13 @@ impl Mail for Append {
 
 impl fmt::Debug for Append {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { number, hard_state, entries, .. } = self;
+        let Self { number, hard_state, install, entries, .. } = self;
         write!(f, "Append(number {number}, {} entries, {}B", entries.len(), bytes_of(entries))?;
         if let Some(last) = entries.last() {
             write!(f, ", to term {} index {}", last.term.0, last.index.0)?;
+        }
+        if let Some(Install { start, .. }) = install {
+            write!(f, ", anew behind index {}", start.index)?;
         }
         f.write_str(if hard_state.is_some() { ", vote)" } else { ")" })
     }
@@ -161,8 +186,9 @@ impl Handler<Append> for LogActor {
     type Result = ();
 
     fn handle(&mut self, message: Append, _: &mut Self::Context) {
-        let Append { number, hard_state, entries, traces } = message;
-        self.send(Job::Append(AppendJob { number, hard_state, entries, traces }));
+        let Append { number, hard_state, install, entries, traces } = message;
+        let install = install.map(Box::new); // rare: what is queued stays small
+        self.send(Job::Append(AppendJob { number, hard_state, install, entries, traces }));
     }
 }
 
@@ -188,8 +214,19 @@ impl Handler<Tend> for LogActor {
     fn handle(&mut self, _: Tend, _: &mut Self::Context) {
         // While a disk call hangs reminders would pile up.
         if !std::mem::replace(&mut self.tending, true) {
-            self.send(Job::Tend);
+            match &self.raft {
+                Some(raft) => raft.complete(TendDue),
+                None => self.send(Job::Tend(None)),
+            }
         }
+    }
+}
+
+impl Handler<TendWith> for LogActor {
+    type Result = ();
+
+    fn handle(&mut self, TendWith { producers }: TendWith, _: &mut Self::Context) {
+        self.send(Job::Tend(producers));
     }
 }
 

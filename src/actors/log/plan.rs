@@ -1,13 +1,16 @@
 //! What a partition's log needs to be opened again and again: the same for every generation.
 
+use super::closing::Closers;
 use crate::actors::published::Published;
 use crate::log::LogOptions;
 use crate::log::disk::Disk;
-use crate::model::{Clock, Durability};
+use crate::model::{Clock, Durability, ReplicaId};
+use crate::observe::metrics::LogMetrics;
 use crate::observe::{Instruments, Recorder};
 use crate::supervision::Fence;
 use slog::Logger;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +22,8 @@ pub struct LogPlan {
     pub disk: Arc<dyn Disk>,
     /// Time for timestamps and ages.
     pub clock: Arc<dyn Clock>,
+    /// Which replica of its group it belongs to.
+    pub me: ReplicaId,
     /// The partition's directory.
     pub directory: PathBuf,
     /// Limits of the log.
@@ -37,9 +42,24 @@ pub struct LogPlan {
     pub logger: Logger,
     /// What is measured.
     pub instruments: Instruments,
+    /// What is counted of this log.
+    pub metrics: Arc<LogMetrics>,
     /// Of the flush thread, over all its lives.
     recorder: OnceLock<Arc<Recorder>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Closes the log where no thread has it in hand.
+    pub closers: Arc<Closers>,
+    open: Arc<AtomicUsize>,
+}
+
+/// Held while a log is open.
+#[derive(Debug)]
+pub(super) struct OpenLog(Arc<AtomicUsize>);
+
+impl Drop for OpenLog {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// The values of a [`LogPlan`].
@@ -48,6 +68,7 @@ pub struct LogPlan {
 pub struct LogPlanParts {
     pub disk: Arc<dyn Disk>,
     pub clock: Arc<dyn Clock>,
+    pub me: ReplicaId,
     pub directory: PathBuf,
     pub options: LogOptions,
     pub durability: Durability,
@@ -55,6 +76,8 @@ pub struct LogPlanParts {
     pub published: Arc<Published>,
     pub logger: Logger,
     pub instruments: Instruments,
+    pub metrics: Arc<LogMetrics>,
+    pub closers: Arc<Closers>,
 }
 
 impl LogPlan {
@@ -63,6 +86,7 @@ impl LogPlan {
         let LogPlanParts {
             disk,
             clock,
+            me,
             directory,
             options,
             durability,
@@ -70,10 +94,13 @@ impl LogPlan {
             published,
             logger,
             instruments,
+            metrics,
+            closers,
         } = parts;
         Self {
             disk,
             clock,
+            me,
             directory,
             options,
             durability,
@@ -83,8 +110,11 @@ impl LogPlan {
             published,
             logger,
             instruments,
+            metrics,
             recorder: OnceLock::new(),
             threads: Mutex::default(),
+            closers,
+            open: Arc::default(),
         }
     }
 
@@ -100,9 +130,25 @@ impl LogPlan {
         threads.push(thread);
     }
 
-    /// True when no flush thread is left: the log is closed.
-    pub fn is_closed(&self) -> bool {
+    /// The log counts as open until what is returned is dropped.
+    pub(super) fn opened(&self) -> OpenLog {
+        self.open.fetch_add(1, Ordering::AcqRel);
+        OpenLog(Arc::clone(&self.open))
+    }
+
+    /// True when the log is open and no thread has it in hand: there is nothing to do.
+    pub fn is_at_rest(&self) -> bool {
+        self.has_no_thread() && self.open.load(Ordering::Acquire) > 0
+    }
+
+    fn has_no_thread(&self) -> bool {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// True when no flush thread is left, and the log is closed.
+    pub fn is_closed(&self) -> bool {
+        // In this order: a thread that ends may leave the log open behind it.
+        self.has_no_thread() && self.open.load(Ordering::Acquire) == 0
     }
 }

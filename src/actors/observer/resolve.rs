@@ -18,6 +18,10 @@ pub fn place(paths: &[String], text: &str) -> Result<String, ObserveError> {
         path.strip_suffix(wanted).is_some_and(|before| !wanted.is_empty() && before.ends_with('/'))
     };
     let found: Vec<&String> = paths.iter().filter(is_tail).collect();
+    // Of a node with one partition `raft` is that partition's: the controller's has to be named.
+    let is_own = |path: &&&String| !path.starts_with("node/controller/");
+    let own: Vec<&String> = found.iter().filter(is_own).copied().collect();
+    let found = if own.is_empty() { found } else { own };
     match found[..] {
         [one] => Ok(one.clone()),
         [] => Err(unknown(paths, text)),
@@ -73,6 +77,9 @@ mod tests {
             "node/partitions/log/0",
             "node/partitions/log/0/raft",
             "node/partitions/log/1/raft",
+            "node/controller/group/raft",
+            "node/controller/group/log",
+            "node/partitions/log/0/log",
         ]
         .map(String::from)
         .to_vec()
@@ -84,6 +91,8 @@ mod tests {
             ("node", "node"),
             ("/log/0/", "node/partitions/log/0"),
             ("0/raft", "node/partitions/log/0/raft"),
+            ("log", "node/partitions/log/0/log"),
+            ("group/raft", "node/controller/group/raft"),
         ] {
             assert_eq!(place(&paths(), text).as_deref(), Ok(found));
         }

@@ -1,14 +1,17 @@
 //! What the raft actor receives, and what is in it.
 
-use super::super::partition::AckSender;
-use crate::log::Placed;
+use super::super::partition::{AckSender, ReadError};
+use super::sequences::ProducersFound;
 use crate::log::batch::ValidBatches;
-use crate::model::{Durability, Offset, PeerMessage, Record};
+use crate::log::{LogView, Placed};
+use crate::model::{Durability, NodeId, Offset, PeerMessage, Record, ReplicaId};
 use crate::observe::{Mail, MailLoad};
 use crate::raft::{HardState, TermRuns};
 use crate::supervision::{Permit, mail};
 use actix::Message;
 use std::fmt;
+use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// What a producer wants appended, already checked.
 pub enum Body {
@@ -16,6 +19,8 @@ pub enum Body {
     Records(Vec<Record>),
     /// Whole batches, kept as they are.
     Batches(ValidBatches),
+    /// Whole batches of another cluster, which has judged what idempotent producers sent it.
+    Copied(ValidBatches),
 }
 
 /// A request to append.
@@ -37,6 +42,35 @@ pub struct Propose {
 #[rtype(result = "()")]
 pub struct Carried(pub PeerMessage);
 
+/// A node cannot be reached: what was on its way to it is lost.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct PeerLost {
+    /// Which.
+    pub node: NodeId,
+}
+
+/// The group is to consist of other replicas from now on; its leader sees to it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Desire;
+
+/// Asks the leader to hand over; ignored elsewhere.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Transfer {
+    /// To whom; `None`: to any replica that has everything.
+    pub to: Option<ReplicaId>,
+}
+
+/// Asks up to which offset a read sees all that was acknowledged by now.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ReadIndex {
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Result<Offset, ReadError>>,
+}
+
 /// From the log actor: the log is recovered.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -47,6 +81,10 @@ pub struct LogReady {
     pub terms: TermRuns,
     /// Where the next record goes.
     pub next_offset: Offset,
+    /// What idempotent producers sent.
+    pub producers: ProducersFound,
+    /// The log as readers see it.
+    pub view: Arc<LogView>,
 }
 
 /// From the log actor: an [`super::super::log::Append`] is done, or was refused.
@@ -91,12 +129,17 @@ pub struct WaitOver;
 #[rtype(result = "()")]
 pub struct SpaceReturned;
 
+/// From the log actor: housekeeping is due. Answered by [`super::super::log::TendWith`].
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct TendDue;
+
 /// To itself: the mailbox is drained, see what is pending.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Pump;
 
-mail!(LogReady, WaitOver, SpaceReturned, Pump);
+mail!(PeerLost, Desire, Transfer, ReadIndex, LogReady, WaitOver, SpaceReturned, TendDue, Pump);
 
 impl Mail for Propose {
     const NAME: &'static str = "Propose";
@@ -133,7 +176,7 @@ impl Body {
     fn records(&self) -> u32 {
         match self {
             Self::Records(records) => records.len() as u32,
-            Self::Batches(whole) => whole.record_count(),
+            Self::Batches(whole) | Self::Copied(whole) => whole.record_count(),
         }
     }
 }
@@ -153,7 +196,7 @@ impl fmt::Debug for Body {
                 }
                 "records"
             }
-            Self::Batches(whole) => {
+            Self::Batches(whole) | Self::Copied(whole) => {
                 take(whole.bytes());
                 "batched records"
             }

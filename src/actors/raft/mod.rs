@@ -1,35 +1,58 @@
-//! The raft actor: one replica of a partition's Raft group. Proposals gather in it while a flush
-//! is in flight; each step of the state machine becomes messages to the log actor; what is
+//! The raft actor: one replica of a group. Proposals gather in it while a flush is in flight; each
+//! step of the state machine becomes messages to the log actor and to the replica's peers; what is
 //! committed is published and answered.
 //!
 //! The way of a proposal: `Propose` → pending → one entry with all that is pending → `Append` to
-//! the log actor → `Persisted` → committed → published → answered. One flush is in flight at a
-//! time, so a producer waits for at most the flush in hand and its own.
+//! the log actor, and to the peers → `Persisted`, and the peers' answers → committed → published →
+//! answered. One flush is in flight at a time, so a producer waits for at most the flush in hand
+//! and its own.
 
+mod handlers;
 mod messages;
+mod plan;
+mod proposals;
+mod reads;
+mod replica;
+mod sequences;
+mod tail;
 mod traces;
+mod writes;
 
 use messages::Pump;
 pub use messages::{
-    Body, Carried, Flushed, Kept, LogReady, Persisted, Propose, Refusal, SpaceReturned, WaitOver,
+    Body, Carried, Desire, Flushed, Kept, LogReady, PeerLost, Persisted, Propose, ReadIndex,
+    Refusal, SpaceReturned, TendDue, Transfer, WaitOver,
 };
+pub use plan::{RaftOptions, RaftPlan};
+pub use sequences::ProducersFound;
 
-use super::gather::{Gather, GatherOptions, Verdict};
-use super::log::{Append, Attach, AwaitSpace, LogActor, Tended, WaitAwhile};
-use super::partition::{Ack, AckSender, ProduceError};
-use super::published::{Phase, Published};
-use crate::log::batch::{BatchBuilder, BatchLimits};
-use crate::log::{Entry, EntryPayload, Placed};
-use crate::model::{Disposition, Durability, RaftIndex, Timestamp};
-use crate::observe::{Answer, Instruments, Mail, Receipt, Wait};
-use crate::raft::{Effects, Handle, HardState, PartitionRaft, RaftError, Recovered};
-use crate::supervision::{ActorRef, Backoff, ChildSpec, Permit, Receives, Restart, Seat, receives};
+use super::gather::Verdict;
+use super::log::{Append, Attach, AwaitSpace, Install, LogActor, WaitAwhile};
+use super::partition::ProduceError;
+use super::published::Phase;
+use crate::log::batch::{self};
+use crate::log::producers::read_snapshot_state;
+use crate::log::{Entry, EntryPayload, LogView, Placed, ResetTo};
+use crate::model::{Disposition, Durability, PeerKind, PeerMessage, PeerPayload, RaftIndex, Term};
+use crate::observe::{Mail, Wait};
+use crate::raft::{
+    Content, Effects, HardState, LogStart, NewEntry, PartitionRaft, RaftConfig, RaftError,
+    Recovered, Role,
+};
+use crate::supervision::{ActorRef, Backoff, ChildSpec, Receives, Restart, Seat};
 use actix::prelude::*;
+use proposals::{Gathered, Proposals, Told};
+use reads::Reads;
+use replica::Shown;
+use sequences::Sequences;
 use slog::{Drain, Level, LevelFilter, Logger, debug, info, o, warn};
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use traces::{Appending, Queued, Tracing};
+use tail::{Sizes, Tail};
+use writes::Writes;
 
 /// Restart policy of the raft actor: always, and only together with its log (the partition's
 /// supervisor is one-for-all): a Raft core never comes back on storage that was not recovered.
@@ -45,40 +68,6 @@ pub fn spec() -> ChildSpec {
     }
 }
 
-/// The raft id of the only voter of a group of one.
-const LONE_VOTER: u64 = 1;
-
-/// A proposal that waits to become part of an entry.
-#[derive(Debug)]
-struct Pending {
-    body: Body,
-    bytes: usize,
-    answer: AckSender,
-    receipt: Receipt,
-    traced: Option<Queued>,
-    _permit: Permit,
-}
-
-/// A proposal that is part of an entry on its way to disk.
-#[derive(Debug)]
-struct Asker {
-    answer: AckSender,
-    receipt: Receipt,
-    traced: Option<Appending>,
-    /// Offset of its first record within the entry.
-    relative: u32,
-    records: u32,
-    timestamp: Timestamp,
-    _permit: Permit,
-}
-
-/// An entry on its way.
-#[derive(Debug)]
-struct InFlight {
-    index: RaftIndex,
-    askers: Vec<Asker>,
-}
-
 /// An entry that is persisted and waits to be committed.
 #[derive(Debug)]
 struct Landed {
@@ -86,15 +75,13 @@ struct Landed {
     durability: Durability,
 }
 
-/// Settings of the actor.
-#[derive(Debug, Clone, Copy)]
-pub struct RaftOptions {
-    /// When to start a flush.
-    pub gather: GatherOptions,
-    /// An entry takes no further proposal beyond this many bytes.
-    pub entry_bytes_max: usize,
-    /// What proposals were checked against.
-    pub limits: BatchLimits,
+/// The append in hand.
+#[derive(Debug)]
+struct Appending {
+    number: u64,
+    hard_state: Option<HardState>,
+    /// Where the log begins anew by it.
+    installed: Option<RaftIndex>,
 }
 
 /// The actor.
@@ -102,65 +89,80 @@ pub struct RaftOptions {
 pub struct RaftActor {
     seat: Seat<Self>,
     log: ActorRef<LogActor>,
-    published: Arc<Published>,
-    options: RaftOptions,
+    plan: Arc<RaftPlan>,
     raft: Option<PartitionRaft>,
-    /// The newest hard state handed to the log.
+    view: Option<Arc<LogView>>,
+    tail: Rc<RefCell<Tail>>,
+    /// What entries hold that the state machine was given and has not given back yet.
+    staged: BTreeMap<(RaftIndex, Term), EntryPayload>,
+    proposals: Proposals,
+    landed: VecDeque<Landed>,
+    /// What idempotent producers sent last.
+    sequences: Sequences,
+    /// The newest entry committed and in the log.
+    applied: RaftIndex,
+    reads: Reads,
+    writes: Writes,
+    appending: Option<Appending>,
+    /// The newest hard state known to be on disk.
     hard_state: Option<HardState>,
-    /// Set while the disk is full.
-    full: Option<String>,
     /// The newest entry known to be in the log.
     last_kept: RaftIndex,
-    gather: Gather,
-    builder: BatchBuilder,
-    pending: VecDeque<Pending>,
-    pending_bytes: usize,
-    /// Payloads of entries proposed to the engine and not yet handed to the log.
-    proposed: VecDeque<(EntryPayload, Vec<Asker>)>,
-    in_flight: VecDeque<InFlight>,
-    landed: VecDeque<Landed>,
-    /// The append in hand, by number.
-    appending: Option<u64>,
+    /// Set while the disk is full.
+    full: Option<String>,
+    /// What was told last of the part that this replica plays.
+    shown: Shown,
+    ticking: Option<SpawnHandle>,
+    ticks: u64,
+    /// The tick at which it began to lead.
+    led_from: u64,
+    /// Ticks since something happened, and the newest entry then.
+    idle_ticks: usize,
+    idle_at: RaftIndex,
+    /// Nothing is going on in the group: it does not tick.
+    is_quiet: bool,
     pump_queued: bool,
     wait_asked: bool,
     waited: bool,
-    tracing: Tracing,
 }
 
 impl RaftActor {
     /// The factory. The actor asks the log for its state and takes proposals meanwhile.
-    pub fn new(
-        seat: Seat<Self>,
-        log: ActorRef<LogActor>,
-        published: Arc<Published>,
-        options: RaftOptions,
-        instruments: Instruments,
-    ) -> Self {
+    pub fn new(seat: Seat<Self>, log: ActorRef<LogActor>, plan: Arc<RaftPlan>) -> Self {
+        let published = &plan.published;
         // Whatever an earlier life published: this one does not serve yet.
         published.enter(Phase::Recovering { done_bytes: 0, total_bytes: 0 });
         published.raft_wait().set(Wait::Recovery, &**seat.clock());
         seat.recorder().waits_by(published.raft_wait());
+        let tail = Tail::new(plan.options.tail_bytes_max, RaftIndex(0));
         Self {
+            proposals: Proposals::new(&plan),
             seat,
             log,
-            published,
-            options,
+            plan,
             raft: None,
-            hard_state: None,
-            full: None,
-            last_kept: RaftIndex(0),
-            gather: Gather::new(options.gather),
-            builder: BatchBuilder::new().with_limits(options.limits),
-            pending: VecDeque::new(),
-            pending_bytes: 0,
-            proposed: VecDeque::new(),
-            in_flight: VecDeque::new(),
+            view: None,
+            tail: Rc::new(RefCell::new(tail)),
+            staged: BTreeMap::new(),
             landed: VecDeque::new(),
+            sequences: Sequences::default(),
+            applied: RaftIndex(0),
+            reads: Reads::default(),
+            writes: Writes::default(),
             appending: None,
+            hard_state: None,
+            last_kept: RaftIndex(0),
+            full: None,
+            shown: Shown::default(),
+            ticking: None,
+            ticks: 0,
+            led_from: 0,
+            idle_ticks: 0,
+            idle_at: RaftIndex(0),
+            is_quiet: false,
             pump_queued: false,
             wait_asked: false,
             waited: false,
-            tracing: Tracing::new(instruments.tracer),
         }
     }
 
@@ -184,193 +186,250 @@ impl RaftActor {
 
     /// Makes an entry of what is pending, when it is time and nothing is in flight.
     fn pump(&mut self) -> Result<(), RaftError> {
-        if self.appending.is_some() || self.pending.is_empty() || self.raft.is_none() {
+        let Some(raft) = &mut self.raft else { return Ok(()) };
+        if self.appending.is_some() || self.proposals.is_empty() {
             return Ok(());
         }
-        let unanswered = self.in_flight.iter().map(|entry| entry.askers.len()).sum();
-        let pending = self.pending.len();
-        match self.gather.decide(pending, self.pending_bytes, unanswered, self.waited) {
+        if raft.role() != Role::Leader {
+            let told = self.proposals.refuse_pending(&self.not_leader());
+            self.on_record(told);
+            return Ok(());
+        }
+        if raft.is_handing_over() {
+            return Ok(()); // the next leader is told of soon, or this one goes on
+        }
+        if self.proposals.begins_numbered() && !self.sequences.is_complete() {
+            return Ok(()); // until an entry of its own term is committed
+        }
+        match self.proposals.decide(self.waited) {
             Verdict::Wait => {
                 if !self.wait_asked {
                     self.wait_asked = true;
-                    self.tell_log(WaitAwhile { wait: self.gather.wait_max() });
+                    self.tell_log(WaitAwhile { wait: self.proposals.wait_max() });
                 }
                 return Ok(());
             }
             // The flush thread forgets a wait that an append overtakes.
             Verdict::Go => (self.wait_asked, self.waited) = (false, false),
         }
-        let (payload, askers, handle) = self.gather_entry();
-        self.proposed.push_back((payload, askers));
-        if let Some(raft) = &mut self.raft {
-            raft.propose(handle)?;
-        }
+        self.wake();
+        let (gathered, told) = self.proposals.gather(&mut self.sequences);
+        self.on_record(told);
+        let Some(Gathered { payload, askers, handle }) = gathered else { return Ok(()) };
+        let Some(raft) = &mut self.raft else { return Ok(()) };
+        let term = raft.term();
+        let index = raft.propose(handle)?;
+        self.staged.insert((index, term), payload);
+        self.proposals.proposed(index, askers);
         self.drive();
         Ok(())
-    }
-
-    /// Takes proposals off the queue, up to the size of an entry: records of several producers
-    /// share a batch, whole batches stay as they are.
-    fn gather_entry(&mut self) -> (EntryPayload, Vec<Asker>, Handle) {
-        let mut batches = Vec::new();
-        let mut askers = Vec::with_capacity(self.pending.len());
-        let mut bytes = 0;
-        let mut relative = 0u32;
-        while let Some(next) = self.pending.front() {
-            if bytes > 0 && bytes + next.bytes > self.options.entry_bytes_max {
-                break;
-            }
-            let Some(Pending { body, bytes: size, answer, receipt, traced, _permit }) =
-                self.pending.pop_front()
-            else {
-                break;
-            };
-            bytes += size;
-            self.pending_bytes -= size;
-            let (records, timestamp) = match body {
-                Body::Records(records) => {
-                    let mut newest = Timestamp(i64::MIN);
-                    for record in &records {
-                        newest = newest.max(record.timestamp);
-                        if self.builder.push(record).is_err() {
-                            // Full, by size or by a timestamp too far from the first one's.
-                            batches.extend(self.builder.finish());
-                            self.builder.push(record).expect("checked when it was proposed");
-                        }
-                    }
-                    (records.len() as u32, newest)
-                }
-                Body::Batches(whole) => {
-                    batches.extend(self.builder.finish());
-                    let facts = (whole.record_count(), whole.max_timestamp());
-                    batches.push(whole);
-                    facts
-                }
-            };
-            let traced = traced.map(|queued| self.tracing.gathered(queued));
-            askers.push(Asker { answer, receipt, traced, relative, records, timestamp, _permit });
-            relative += records;
-        }
-        batches.extend(self.builder.finish());
-        let handle = Handle {
-            records: u64::from(relative),
-            bytes: batches.iter().map(|batch| batch.len_bytes() as u64).sum(),
-        };
-        (EntryPayload::Data(batches), askers, handle)
     }
 
     /// Carries out all that the state machine asks for.
     fn drive(&mut self) {
         while let Some(effects) = self.raft.as_mut().and_then(PartitionRaft::step) {
-            let Effects { number, hard_state, entries, committed } = effects;
-            if hard_state.is_some() || !entries.is_empty() {
-                let entries = entries.into_iter().map(|new| self.take_payload(new)).collect();
-                let traces = traces::of_askers(&self.in_flight);
-                if hard_state.is_some() {
-                    self.hard_state.clone_from(&hard_state);
-                }
-                self.appending = Some(number);
-                self.tell_log(Append { number, hard_state, entries, traces });
-            }
-            if let Some(index) = committed {
-                self.commit(index);
-            }
+            self.carry_out(effects);
+        }
+        // What the state machine did not take by now it never will.
+        self.staged.clear();
+        self.flush();
+        self.tell_role();
+    }
+
+    fn carry_out(&mut self, effects: Effects) {
+        let Effects { number, hard_state, install, entries, committed, messages, reads, .. } =
+            effects;
+        let install = install.map(|start| self.begin_anew(start));
+        if let Some(first) = entries.first() {
+            self.forget_from(first.index);
+        }
+        let entries: Vec<Entry> = entries.into_iter().map(|new| self.payload_of(new)).collect();
+        self.writes.add(number, hard_state, install, entries);
+        self.send(messages);
+        if let Some(index) = committed {
+            self.commit(index);
+        }
+        for ready in reads {
+            self.reads.confirmed(ready);
+        }
+        self.answer_reads();
+        // A step that writes nothing is persisted as soon as those before it are.
+        if self.appending.is_none()
+            && self.writes.is_empty()
+            && let Some(raft) = &mut self.raft
+        {
+            raft.persisted(number);
         }
     }
 
-    /// Joins an entry of the engine with the payload that was proposed for it.
-    fn take_payload(&mut self, new: crate::raft::NewEntry) -> Entry {
-        let (payload, askers) = match new.handle {
-            Some(_) => self.proposed.pop_front().expect("a payload for each proposal, in order"),
-            None => (EntryPayload::Internal(bytes::Bytes::new()), Vec::new()),
+    /// The log is to begin behind what the leader has left.
+    fn begin_anew(&mut self, start: LogStart) -> Install {
+        let LogStart { index, term, state, .. } = start;
+        self.forget_from(RaftIndex(0));
+        self.tail.borrow_mut().clear();
+        let (offset, producers) =
+            read_snapshot_state(state).expect("checked when the message arrived");
+        self.sequences.begin_anew(index, producers.clone());
+        info!(self.seat.logger(), "the log begins anew, behind what the leader has left";
+            "index" => index.0, "term" => term.0, "offset" => offset.0);
+        Install { start: ResetTo { index, term, offset }, producers }
+    }
+
+    /// Joins an entry of the state machine with what was staged for it.
+    fn payload_of(&mut self, new: NewEntry) -> Entry {
+        let NewEntry { term, index, content } = new;
+        let payload = match content {
+            Content::Internal(bytes) => EntryPayload::Internal(bytes),
+            Content::Data(_) => self
+                .staged
+                .remove(&(index, term))
+                .expect("an entry comes out of the step that follows the one it went in by"),
         };
-        self.in_flight.push_back(InFlight { index: new.index, askers });
-        Entry { term: new.term, index: new.index, payload }
+        self.tail.borrow_mut().push(index, term, payload.clone());
+        self.sequences.append(index, &payload);
+        Entry { term, index, payload }
+    }
+
+    /// Entries from `index` on have others in their place from now on. Whoever asked for them is
+    /// told as this replica steps down.
+    fn forget_from(&mut self, index: RaftIndex) {
+        while self.landed.back().is_some_and(|landed| landed.placed.index >= index) {
+            self.landed.pop_back();
+        }
+        self.sequences.forget_from(index);
+    }
+
+    /// Starts the next flush, when none is in flight.
+    fn flush(&mut self) {
+        if self.appending.is_some() || self.writes.is_empty() {
+            return;
+        }
+        let Writes { number, hard_state, install, entries } = std::mem::take(&mut self.writes);
+        if let Some(first) = entries.first() {
+            // The log is cut there before anything else can go wrong.
+            self.last_kept = self.last_kept.min(RaftIndex(first.index.0 - 1));
+        }
+        let installed = install.as_ref().map(|install| install.start.index);
+        self.appending = Some(Appending { number, hard_state: hard_state.clone(), installed });
+        let traces = self.proposals.spans();
+        self.tell_log(Append { number, hard_state, install, entries, traces });
     }
 
     /// Publishes and answers all entries up to `index`, in this order: whoever reads an
     /// acknowledged record finds it.
     fn commit(&mut self, index: RaftIndex) {
+        self.applied = index;
+        self.sequences.commit(index);
+        let mut reached = None;
         while self.landed.front().is_some_and(|landed| landed.placed.index <= index) {
             let Some(Landed { placed, durability }) = self.landed.pop_front() else { break };
-            let Placed { index, base, records } = placed;
-            self.published.commit(base.plus(u64::from(records)));
-            let entry = self.in_flight.pop_front().expect("an entry lands after it was sent");
-            assert_eq!(entry.index, index, "entries land in order");
-            self.on_record(Answer::Ok, entry.askers.iter().map(|asker| asker.receipt));
-            for asker in entry.askers {
-                if let Some(appending) = asker.traced {
-                    self.tracing.committed(appending, base, asker.records);
-                }
-                asker.answer.send(Ok(Ack {
-                    base_offset: base.plus(u64::from(asker.relative)),
-                    records: asker.records,
-                    timestamp: asker.timestamp,
-                    durability,
-                }));
-            }
+            self.plan.published.commit(placed.base.plus(u64::from(placed.records)));
+            let told = self.proposals.committed(placed, durability);
+            self.on_record(told);
+            reached = Some(placed.index);
+        }
+        // What was in the log when this life began has not landed in it.
+        if reached != Some(index)
+            && let Some(end) = self.view.as_ref().and_then(|view| view.end_of(index))
+        {
+            self.plan.published.commit(end);
         }
     }
 
-    fn on_record(&self, answer: Answer, receipts: impl IntoIterator<Item = Receipt>) {
-        let now = self.seat.clock().monotonic();
-        let answers = receipts.into_iter().map(|receipt| (receipt, answer));
-        self.seat.recorder().answered(now, answers);
+    fn on_record(&self, told: Told) {
+        self.seat.recorder().answered(self.seat.clock().monotonic(), told);
     }
 
-    /// Nothing of the append in hand was kept: those who asked are told so, and the state machine
-    /// is built again from what the log holds. With one voter nobody else has seen the entries.
+    /// An append is done.
+    fn persisted(&mut self, number: u64, kept: Kept) {
+        let Kept { durability, entries } = kept;
+        self.proposals.tracing.persisted();
+        // A later step may have put others in the place of some, or of all.
+        let replaced = self.writes.first().unwrap_or(RaftIndex(u64::MAX));
+        let Some(appending) = self.appending.take() else { return };
+        let Appending { number: appended, hard_state, installed } = appending;
+        assert_eq!(number, appended, "one append is in flight at a time");
+        if let Some(last) = entries.last().map(|placed| placed.index).or(installed) {
+            self.last_kept = last;
+        }
+        let staying = entries.into_iter().filter(|placed| placed.index < replaced);
+        let staying = staying.inspect(|placed| self.sequences.placed(placed));
+        self.landed.extend(staying.map(|placed| Landed { placed, durability }));
+        self.hard_state = hard_state.or(self.hard_state.take());
+        let Some(raft) = &mut self.raft else { return };
+        // Steps behind it that had nothing to write are as durable as it is.
+        let number = if self.writes.is_empty() { self.writes.number.max(number) } else { number };
+        raft.persisted(number);
+        self.settle();
+        self.drive();
+    }
+
+    /// Nothing of the append in hand was kept. Alone, nobody else has seen its entries: those who
+    /// asked are told that they are not stored. In company their fate is open.
     fn refuse(&mut self, refusal: Refusal) -> Result<(), RaftError> {
         let Refusal { reason, needed_bytes } = refusal;
-        let told = match needed_bytes {
+        let refused = match needed_bytes {
             Some(_) => ProduceError::DiskFull { message: reason.clone() },
             None => ProduceError::TooLarge { message: reason.clone() },
         };
-        let lost = self.in_flight.drain(..).flat_map(|entry| entry.askers);
-        let proposed = self.proposed.drain(..).flat_map(|(_, askers)| askers);
-        let lost: Vec<Asker> = lost.chain(proposed).collect();
-        self.on_record(Answer::Refused, lost.iter().map(|asker| asker.receipt));
-        for asker in lost {
-            if let Some(appending) = asker.traced {
-                self.tracing.refused(appending, &reason);
-            }
-            asker.answer.send(Err(told.clone()));
-        }
+        let in_flight = match self.is_alone() {
+            true => refused.clone(),
+            false => ProduceError::Unknown {
+                message: format!(
+                    "the leader could not write its own copy ({reason}); the records \
+                    may be stored by the others: send them again with the same producer id, or \
+                    read the log's end before"
+                ),
+            },
+        };
+        let told = self.proposals.give_up_in_flight(&in_flight);
+        self.on_record(told);
         self.landed.clear();
+        self.sequences.forget_under_way();
+        self.sequences.forget_from(self.last_kept.next());
         self.appending = None;
         let Some(needed_bytes) = needed_bytes else {
             warn!(self.seat.logger(), "an append was refused"; "reason" => reason);
             return self.rebuild_raft();
         };
-        self.refuse_pending(&told);
+        let told = self.proposals.refuse_pending(&refused);
+        self.on_record(told);
         warn!(self.seat.logger(), "the partition takes no writes"; "reason" => &reason);
-        self.published.enter(Phase::Full { reason: reason.clone() });
+        self.plan.published.enter(Phase::Full { reason: reason.clone() });
         self.full = Some(reason);
         self.tell_log(AwaitSpace { needed_bytes });
-        Ok(())
+        // In company another replica leads: this one is a follower that has not written yet.
+        if self.is_alone() { Ok(()) } else { self.rebuild_raft() }
     }
 
-    /// Builds the state machine again from what the log is known to hold.
+    /// Builds the state machine again from what is known to be on disk, as a start would.
     fn rebuild_raft(&mut self) -> Result<(), RaftError> {
         let mut terms = self.raft.take().map(|raft| raft.terms()).unwrap_or_default();
         terms.truncate_after(self.last_kept);
+        self.writes = Writes::default();
+        self.staged.clear();
+        *self.tail.borrow_mut() = Tail::new(self.plan.options.tail_bytes_max, self.last_kept);
         self.start_raft(Recovered { hard_state: self.hard_state.clone(), terms })
     }
 
-    fn refuse_pending(&mut self, error: &ProduceError) {
-        self.pending_bytes = 0;
-        self.on_record(Answer::Refused, self.pending.iter().map(|pending| pending.receipt));
-        for pending in self.pending.drain(..) {
-            pending.answer.send(Err(error.clone()));
-        }
-    }
-
     fn start_raft(&mut self, recovered: Recovered) -> Result<(), RaftError> {
-        self.hard_state.clone_from(&recovered.hard_state);
-        let mut raft = PartitionRaft::start(LONE_VOTER, recovered, &quiet(self.seat.logger()))?;
-        raft.campaign()?;
-        self.published.leads(raft.term());
-        debug!(self.seat.logger(), "leads"; "term" => raft.term().0);
+        let RaftPlan { group, me, birth, options, .. } = &*self.plan;
+        let view = self.view.clone().expect("the log is recovered before its replica starts");
+        let config = RaftConfig {
+            group: *group,
+            me: *me,
+            election_ticks: options.election_ticks,
+            heartbeat_ticks: options.heartbeat_ticks,
+            message_bytes_max: options.message_bytes_max,
+            inflight_max: options.inflight_max,
+            seed: options.seed ^ group.raw() ^ me.raw().rotate_left(17) ^ self.seat.generation(),
+        };
+        let sizes = Rc::new(Sizes::new(Rc::clone(&self.tail), view));
+        let logger = quiet(self.seat.logger());
+        let mut raft = PartitionRaft::start(config, *birth, recovered, sizes, &logger)?;
+        if raft.membership().is_alone(*me) {
+            raft.campaign()?;
+        }
         self.raft = Some(raft);
         self.drive();
         Ok(())
@@ -387,6 +446,7 @@ impl RaftActor {
     }
 
     fn obey(&mut self, result: Result<(), RaftError>, context: &mut Context<Self>) {
+        self.keep_time(context);
         if let Err(error) = result {
             let disposition = match error.disposition() {
                 Disposition::TellCaller => Disposition::RebuildActor,
@@ -395,6 +455,46 @@ impl RaftActor {
             self.seat.fail(error.to_string(), disposition);
             context.stop();
         }
+    }
+
+    /// A message of a peer. What is wrong with it changes nothing here.
+    fn receive(&mut self, message: PeerMessage) {
+        if message.kind == PeerKind::Quiesce {
+            return self.quiesce(&message);
+        }
+        self.wake();
+        if self.full.is_some() && !message.entries.is_empty() {
+            return; // the leader tries again; there is no room for them now
+        }
+        if let Err(reason) = self.stage(&message) {
+            return self.complain_of(&message, &reason);
+        }
+        let Some(raft) = &mut self.raft else { return };
+        match raft.receive(&message) {
+            Ok(()) => self.drive(),
+            Err(error) => self.complain_of(&message, &error.to_string()),
+        }
+        self.staged.clear();
+    }
+
+    fn complain_of(&self, message: &PeerMessage, reason: &str) {
+        warn!(self.seat.logger(), "a peer's message is of no use"; "message" => ?message,
+            "reason" => reason);
+    }
+
+    /// Keeps what the entries of a message hold, checked, until the state machine gives them back.
+    fn stage(&mut self, message: &PeerMessage) -> Result<(), String> {
+        if let Some(snapshot) = &message.snapshot {
+            read_snapshot_state(snapshot.state.clone()).map_err(|error| error.to_string())?;
+        }
+        for entry in &message.entries {
+            let PeerPayload::Data(groups) = &entry.payload else { continue };
+            let checked =
+                groups.iter().map(|g| batch::receive(g.clone(), &self.plan.options.limits));
+            let groups = checked.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+            self.staged.insert((entry.index, entry.term), EntryPayload::Data(groups));
+        }
+        Ok(())
     }
 }
 
@@ -407,12 +507,8 @@ fn quiet(logger: &Logger) -> Logger {
 impl Drop for RaftActor {
     /// Whoever is not answered by now never will be.
     fn drop(&mut self) {
-        let pending = self.pending.iter().map(|pending| pending.receipt);
-        let proposed = self.proposed.iter().flat_map(|(_, askers)| askers);
-        let in_flight = self.in_flight.iter().flat_map(|entry| &entry.askers);
-        let askers = proposed.chain(in_flight).map(|asker| asker.receipt);
-        let unanswered: Vec<Receipt> = pending.chain(askers).collect();
-        self.on_record(Answer::Unknown, unanswered);
+        self.on_record(self.proposals.unanswered());
+        self.plan.leadership.leads_no_more(self.plan.group, self.plan.me);
     }
 }
 
@@ -421,123 +517,5 @@ impl Actor for RaftActor {
 
     fn started(&mut self, context: &mut Self::Context) {
         self.tell_log(Attach { to: self.seat.line(context) });
-    }
-}
-
-receives!(RaftActor: Propose, Carried, Pump, LogReady, Persisted, WaitOver, SpaceReturned, Tended);
-
-impl actix::Handler<Propose> for RaftActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Propose, context: &mut Self::Context) {
-        let Propose { body, bytes, answer, permit } = message;
-        if let Some(reason) = &self.full {
-            self.on_record(Answer::Refused, [Receipt::of_current()]);
-            answer.send(Err(ProduceError::DiskFull { message: reason.clone() }));
-            return;
-        }
-        self.pending_bytes += bytes;
-        self.pending.push_back(Pending {
-            body,
-            bytes,
-            answer,
-            receipt: Receipt::of_current(),
-            traced: self.tracing.queued(),
-            _permit: permit,
-        });
-        self.queue_pump(context);
-    }
-}
-
-impl actix::Handler<Carried> for RaftActor {
-    type Result = ();
-
-    fn handle(&mut self, Carried(message): Carried, _: &mut Self::Context) {
-        debug!(self.seat.logger(), "a group of one has no peers"; "message" => ?message);
-    }
-}
-
-impl actix::Handler<Pump> for RaftActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Pump, context: &mut Self::Context) {
-        self.pump_queued = false;
-        let result = self.pump();
-        self.published.raft_wait().set(self.waits(), &**self.seat.clock());
-        self.obey(result, context);
-    }
-}
-
-impl actix::Handler<LogReady> for RaftActor {
-    type Result = ();
-
-    fn handle(&mut self, ready: LogReady, context: &mut Self::Context) {
-        self.published.commit(ready.next_offset);
-        self.last_kept = ready.terms.last();
-        let result =
-            self.start_raft(Recovered { hard_state: ready.hard_state, terms: ready.terms });
-        self.obey(result, context);
-    }
-}
-
-impl actix::Handler<Persisted> for RaftActor {
-    type Result = ();
-
-    fn handle(&mut self, Persisted(flushed): Persisted, context: &mut Self::Context) {
-        let Kept { durability, entries } = match flushed.outcome {
-            Ok(kept) => kept,
-            Err(refusal) => {
-                let result = self.refuse(refusal);
-                self.obey(result, context);
-                self.queue_pump(context);
-                return;
-            }
-        };
-        self.tracing.persisted();
-        if let Some(placed) = entries.last() {
-            self.last_kept = placed.index;
-        }
-        let landed = entries.into_iter().map(|placed| Landed { placed, durability });
-        self.landed.extend(landed);
-        if self.appending == Some(flushed.number) {
-            self.appending = None;
-        }
-        if let Some(raft) = &mut self.raft {
-            raft.persisted(flushed.number);
-        }
-        self.drive();
-        self.queue_pump(context);
-    }
-}
-
-impl actix::Handler<WaitOver> for RaftActor {
-    type Result = ();
-
-    fn handle(&mut self, _: WaitOver, context: &mut Self::Context) {
-        // A wait that a flush overtook says nothing about what is pending now.
-        self.waited = self.appending.is_none();
-        self.wait_asked = false;
-        self.queue_pump(context);
-    }
-}
-
-impl actix::Handler<SpaceReturned> for RaftActor {
-    type Result = ();
-
-    fn handle(&mut self, _: SpaceReturned, context: &mut Self::Context) {
-        let Some(reason) = self.full.take() else { return };
-        info!(self.seat.logger(), "the disk has room again"; "was" => reason);
-        let result = self.rebuild_raft();
-        self.obey(result, context);
-    }
-}
-
-impl actix::Handler<Tended> for RaftActor {
-    type Result = ();
-
-    fn handle(&mut self, tended: Tended, _: &mut Self::Context) {
-        if let Some(raft) = &mut self.raft {
-            raft.compact(tended.first_index);
-        }
     }
 }

@@ -2,7 +2,7 @@
 //! entry, `append` until its entry is in the log, `commit` until it is answered. Only of requests
 //! that are sampled.
 
-use super::InFlight;
+use super::proposals::InFlight;
 use crate::model::Offset;
 use crate::observe::{TraceContext, Tracer, current};
 use std::sync::Arc;

@@ -182,6 +182,7 @@ fn serve(data_dir: &Path, durability: &str, diagnostics: &Path) -> Result<Child,
         .arg("--data-dir")
         .arg(data_dir)
         .args(["--rpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"])
+        .args(["--gossip-addr", "127.0.0.1:0"])
         .args(["--durability", durability])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

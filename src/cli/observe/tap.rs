@@ -3,7 +3,10 @@
 
 use super::sequence::Sequencer;
 use super::table::time;
-use super::{Class, Failure, NodeAddress, Shape, block_on, connect, failed, json_line, stdout};
+use super::{
+    Class, Failure, NodeAddress, Shape, block_on, connect, failed, json_line, many, stdout,
+};
+use crate::cli::RPC_ADDR_DEFAULT;
 use crate::model::Timestamp;
 use crate::model::escape::one_line;
 use crate::ops::logger::rfc3339;
@@ -13,6 +16,7 @@ use crate::wire::pb::duramen::v1::{Envelope, TapRequest};
 use clap::Args;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Messages that may wait in the node for a diagram: enough for a request with all that is under
@@ -28,10 +32,10 @@ pub struct TapArgs {
     /// Of which actors, as in 'partitions/**/log': a tail of a path is enough, and what lies below
     /// is covered; '**' is all.
     #[arg(value_name = "PATH-GLOB")]
-    pattern: String,
+    pub(super) pattern: String,
     /// Only messages of this type, as in Append; may be given more than once.
     #[arg(short, long = "message", value_name = "TYPE")]
-    messages: Vec<String>,
+    pub(super) messages: Vec<String>,
     /// Only those that took longer to be handled or answered, as in 5ms.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     slower_than: Option<Duration>,
@@ -40,15 +44,33 @@ pub struct TapArgs {
     sample: Option<u64>,
     /// End after so many.
     #[arg(short = 'n', long, value_name = "COUNT")]
-    count: Option<u64>,
+    pub(super) count: Option<u64>,
     /// Print a Mermaid sequence diagram of the first client's request that is answered (with
-    /// --slower-than: after that time) and whose messages were all seen, and end.
-    #[arg(long, conflicts_with_all = ["messages", "sample", "count", "json", "table"])]
-    sequence: bool,
+    /// --slower-than: after that time) and whose messages were all seen, and end. Of several
+    /// nodes: of what replicas say to each other, as it arrives.
+    #[arg(long, conflicts_with_all = ["messages", "sample", "json", "table"])]
+    pub(super) sequence: bool,
     #[command(flatten)]
-    shape: Shape,
-    #[command(flatten)]
-    node: NodeAddress,
+    pub(super) shape: Shape,
+    /// Addresses of the nodes (gRPC). Of several the messages are merged into one order: by time,
+    /// and none as received before it was sent.
+    #[arg(
+        long,
+        visible_alias = "addr",
+        value_name = "HOST:PORT[,HOST:PORT...]",
+        env = "DURAMEN_RPC_ADDR",
+        default_value = RPC_ADDR_DEFAULT,
+        value_delimiter = ','
+    )]
+    pub(super) rpc_addr: Vec<String>,
+    /// Not from nodes: from what they logged, as JSON and at level trace; merged in the same way.
+    #[arg(
+        long,
+        value_name = "FILE[,FILE...]",
+        value_delimiter = ',',
+        conflicts_with_all = ["slower_than", "sample"]
+    )]
+    pub(super) from_log: Vec<PathBuf>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -60,20 +82,25 @@ pub fn run(args: &TapArgs) -> Result<(), Failure> {
     if args.count == Some(0) {
         return Ok(());
     }
+    if !args.from_log.is_empty() {
+        return many::from_logs(args);
+    }
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let mut request = TapRequest {
+        pattern: args.pattern.clone(),
+        messages: args.messages.clone(),
+        slower_than_us: args.slower_than.map_or(0, micros),
+        sample: args.sample.unwrap_or(1),
+        queue_len: 0,
+    };
+    if args.sequence {
+        // A diagram needs the fast messages of a slow request too.
+        (request.slower_than_us, request.queue_len) = (0, SEQUENCE_QUEUE);
+    }
+    let [address] = &args.rpc_addr[..] else { return many::tap(args, &request) };
+    let node = NodeAddress { rpc_addr: address.clone() };
     block_on(async {
-        let mut observer = connect(&args.node).await?;
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let mut request = TapRequest {
-            pattern: args.pattern.clone(),
-            messages: args.messages.clone(),
-            slower_than_us: args.slower_than.map_or(0, micros),
-            sample: args.sample.unwrap_or(1),
-            queue_len: 0,
-        };
-        if args.sequence {
-            // A diagram needs the fast messages of a slow request too.
-            (request.slower_than_us, request.queue_len) = (0, SEQUENCE_QUEUE);
-        }
+        let mut observer = connect(&node).await?;
         let tapped = observer.tap(request).await.map_err(failed)?;
         if args.sequence { sequence(args, tapped).await } else { follow(args, tapped).await }
     })
@@ -95,7 +122,7 @@ async fn follow(args: &TapArgs, mut tapped: Tapped) -> Result<(), Failure> {
         }
         lost.note(told.dropped);
         for envelope in told.envelopes.iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
-            let line = if is_json { json_line(envelope) } else { as_text(envelope) };
+            let line = if is_json { json_line(envelope) } else { as_text(envelope, None) };
             if !print(&mut output, &line)? {
                 return Ok(());
             }
@@ -151,11 +178,12 @@ impl Lost {
     }
 }
 
-/// Time, receiver and message first; then whose it is; then how it went.
-fn as_text(envelope: &Envelope) -> String {
+/// Time, receiver and message first, of several nodes the node as well; then whose it is; then how it went.
+pub(super) fn as_text(envelope: &Envelope, node: Option<&str>) -> String {
     let Envelope { path, message, id, cause, request, sender, .. } = envelope;
     let at = rfc3339(Timestamp(envelope.time_ms));
-    let mut line = format!("{at}  {path}  {message} {id}");
+    let node = node.map(|node| format!("{node}  ")).unwrap_or_default();
+    let mut line = format!("{at}  {node}{path}  {message} {id}");
     let mut add = |text: String| {
         line.push_str("  ");
         line.push_str(&text);
@@ -206,7 +234,7 @@ mod tests {
     #[test]
     fn a_line_tells_whose_message_it_is_and_how_it_went() {
         assert_eq!(
-            as_text(&envelope()),
+            as_text(&envelope(), None),
             "1970-01-01T00:00:00.000Z  node/log  Append 12  cause 11  from node/raft  \
              waited 5 µs  done in 900 ns  Append(number 3)\n"
         );
@@ -221,7 +249,8 @@ mod tests {
             shown: String::new(),
             ..envelope()
         };
-        let line = as_text(&answer);
+        let line = as_text(&answer, Some("n2"));
+        assert!(line.starts_with("1970-01-01T00:00:00.000Z  n2  node/log  Append 12"), "{line}");
         assert!(line.ends_with("cause 11  request 7  answered ok after 1.20 ms\n"), "{line}");
     }
 }

@@ -1,13 +1,11 @@
 //! What was sent and what became of it, in the order of the input. Pure.
 //!
-//! Invariant: everything before the oldest batch in the ledger is acknowledged; so the number of
-//! acknowledged records is the line after which to resume.
+//! Invariant: the totals are of what is acknowledged without a gap, from the first line on; so their
+//! number of records is the line after which to resume.
 
 use super::encode::Encoded;
 use crate::model::{Durability, Offset};
-use crate::wire::client::{Ack, Refusal};
-use std::collections::VecDeque;
-use std::time::Duration;
+use crate::wire::client::{ClientError, Delivered};
 
 /// What is acknowledged so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,42 +16,32 @@ pub struct Totals {
     pub input_bytes: u64,
     /// The first one's offset.
     pub first: Option<Offset>,
-    /// The last one's offset.
+    /// The last one's offset, in the partition that it is in.
     pub last: Option<Offset>,
+    /// The partition that all of them are in.
+    pub partition: Option<u32>,
+    /// They are in several partitions: first and last say nothing of those between.
+    pub is_spread: bool,
     /// The weakest durability among them.
     pub durability: Option<Durability>,
 }
 
-#[derive(Debug)]
-enum State {
-    Waiting,
-    Refused(Refusal),
-    /// Stored, while one before it was refused.
-    Stored(Ack),
+/// What a batch was, for when its fate is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    records: u64,
+    input_bytes: u64,
 }
 
-/// Batches in the order of the input.
+/// See the module.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    batches: VecDeque<(Encoded, State)>,
     totals: Totals,
-    /// Answers of the present stream that have come.
-    answered: usize,
-}
-
-/// How to go on after a stream on which something was refused.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Nothing is left.
-    Done,
-    /// Send what is left again, in order, after this time.
-    Again(Duration),
-    /// The stream ended without an answer to some: whether they are stored is unknown.
-    Unanswered,
-    /// It cannot go on.
-    Refused(Refusal),
-    /// A later batch is stored and an earlier is not: order is broken.
-    OutOfOrder(Refusal),
+    /// Records whose fate is not known, or known to be unknown.
+    open_records: u64,
+    /// Records stored behind one that is not: they are in no total.
+    overtaking_records: u64,
+    failure: Option<ClientError>,
 }
 
 impl Ledger {
@@ -62,75 +50,61 @@ impl Ledger {
         self.totals
     }
 
-    /// Records whose fate is not known to be good.
+    /// Records whose fate is not known to be good or bad, or that are stored behind a gap.
     pub fn unanswered_records(&self) -> u64 {
-        let stored = |state: &State| matches!(state, State::Stored(_));
-        let open = self.batches.iter().filter(|(_, state)| !stored(state));
-        open.map(|(encoded, _)| encoded.records).sum()
+        self.open_records + self.overtaking_records
+    }
+
+    /// Whether a batch failed: nothing is to be sent behind it.
+    pub fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Why the first of those that failed did, and whether one behind it is stored.
+    pub fn failure(&mut self) -> Option<(ClientError, bool)> {
+        self.failure.take().map(|error| (error, self.overtaking_records > 0))
     }
 
     /// Notes a batch that goes out behind all others.
-    pub fn sent(&mut self, encoded: Encoded) {
-        self.batches.push_back((encoded, State::Waiting));
+    pub fn sent(&mut self, encoded: &Encoded) -> Sent {
+        self.open_records += encoded.records;
+        Sent { records: encoded.records, input_bytes: encoded.input_bytes }
     }
 
-    /// Notes that the next unanswered batch is stored; returns its records and bytes.
-    pub fn stored(&mut self, ack: Ack) -> (u64, u64) {
-        let Some((encoded, state)) = self.batches.get_mut(self.answered) else { return (0, 0) };
-        let amount = (encoded.records, encoded.input_bytes);
-        *state = State::Stored(ack);
-        self.answered += 1;
-        self.settle();
-        amount
-    }
-
-    /// Notes that the next unanswered batch was refused.
-    pub fn refused(&mut self, refusal: Refusal) {
-        if let Some((_, state)) = self.batches.get_mut(self.answered) {
-            *state = State::Refused(refusal);
-            self.answered += 1;
+    /// Notes what became of a batch; all before it are known. Returns its records and bytes where
+    /// it is acknowledged.
+    pub fn settle(
+        &mut self,
+        sent: Sent,
+        fate: Result<Delivered, ClientError>,
+    ) -> Option<(u64, u64)> {
+        match fate {
+            Ok(_) if self.failure.is_some() => {
+                self.open_records -= sent.records;
+                self.overtaking_records += sent.records;
+                None
+            }
+            Ok(Delivered { ack, partition }) => {
+                self.open_records -= sent.records;
+                let totals = &mut self.totals;
+                totals.records += sent.records;
+                totals.input_bytes += sent.input_bytes;
+                totals.is_spread |= totals.partition.is_some_and(|known| known != partition);
+                totals.partition = Some(partition);
+                totals.first = totals.first.or(Some(ack.base_offset));
+                totals.last = Some(Offset(ack.base_offset.0 + sent.records.saturating_sub(1)));
+                let weakest = totals.durability.map_or(ack.durability, |w| w.min(ack.durability));
+                totals.durability = Some(weakest);
+                Some((sent.records, sent.input_bytes))
+            }
+            Err(error) => {
+                if error.is_definite() {
+                    self.open_records -= sent.records;
+                }
+                self.failure.get_or_insert(error);
+                None
+            }
         }
-    }
-
-    /// Moves stored batches from the front into the totals.
-    fn settle(&mut self) {
-        while let Some((encoded, State::Stored(ack))) = self.batches.front() {
-            let totals = &mut self.totals;
-            totals.records += encoded.records;
-            totals.input_bytes += encoded.input_bytes;
-            totals.first = totals.first.or(Some(ack.base_offset));
-            totals.last = Some(Offset(ack.base_offset.0 + encoded.records.saturating_sub(1)));
-            totals.durability = Some(
-                totals.durability.map_or(ack.durability, |weakest| weakest.min(ack.durability)),
-            );
-            self.batches.pop_front();
-            self.answered -= 1;
-        }
-    }
-
-    /// After the end of a stream: how to go on with what is left.
-    pub fn next(&self) -> Next {
-        let Some((_, first)) = self.batches.front() else { return Next::Done };
-        let State::Refused(refusal) = first else { return Next::Unanswered };
-        if self.batches.iter().any(|(_, state)| matches!(state, State::Waiting)) {
-            return Next::Unanswered;
-        }
-        if self.batches.iter().any(|(_, state)| matches!(state, State::Stored(_))) {
-            return Next::OutOfOrder(refusal.clone());
-        }
-        match refusal.retry_after {
-            Some(after) if refusal.definite => Next::Again(after),
-            _ => Next::Refused(refusal.clone()),
-        }
-    }
-
-    /// What is left, to be sent again in this order; all of it waits from now on.
-    pub fn again(&mut self) -> Vec<Encoded> {
-        self.answered = 0;
-        for (_, state) in &mut self.batches {
-            *state = State::Waiting;
-        }
-        self.batches.iter().map(|(encoded, _)| encoded.clone()).collect()
     }
 }
 
@@ -138,95 +112,72 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::model::Timestamp;
+    use crate::wire::client::Ack;
     use bytes::Bytes;
-    use tonic::Code;
+    use std::time::Duration;
 
     fn batch(records: u64) -> Encoded {
         Encoded { batch: Bytes::from_static(b"batch"), records, input_bytes: records * 10 }
     }
 
-    fn ack(base: u64) -> Ack {
-        Ack {
+    fn stored(base: u64, durability: Durability) -> Result<Delivered, ClientError> {
+        stored_in(0, base, durability)
+    }
+
+    fn stored_in(
+        partition: u32,
+        base: u64,
+        durability: Durability,
+    ) -> Result<Delivered, ClientError> {
+        let ack = Ack {
             correlation_id: 0,
             base_offset: Offset(base),
             record_count: 0,
             timestamp: Timestamp(0),
-            durability: Durability::Fsync,
-        }
+            durability,
+        };
+        Ok(Delivered { partition, ack })
     }
 
-    fn overloaded(retry_after: Option<Duration>, definite: bool) -> Refusal {
-        Refusal { code: Code::ResourceExhausted, message: "full".into(), retry_after, definite }
-    }
-
-    fn ledger(records: &[u64]) -> Ledger {
-        let mut ledger = Ledger::default();
-        for records in records {
-            ledger.sent(batch(*records));
-        }
-        ledger
+    fn failed(definite: bool) -> Result<Delivered, ClientError> {
+        Err(ClientError::Deadline { after: Duration::ZERO, definite, source: None })
     }
 
     #[test]
     fn acknowledged_batches_add_up_to_the_line_to_resume_behind() {
-        let mut ledger = ledger(&[5, 3]);
-        ledger.stored(ack(100));
+        let mut ledger = Ledger::default();
+        let (first, second) = (ledger.sent(&batch(5)), ledger.sent(&batch(3)));
+        assert_eq!(ledger.settle(first, stored(100, Durability::Fsync)), Some((5, 50)));
         assert_eq!((ledger.totals().records, ledger.unanswered_records()), (5, 3));
-        ledger.stored(ack(105));
+        ledger.settle(second, stored(105, Durability::Os));
         let totals = ledger.totals();
         assert_eq!((totals.records, totals.input_bytes), (8, 80));
         assert_eq!((totals.first, totals.last), (Some(Offset(100)), Some(Offset(107))));
-        assert_eq!(ledger.next(), Next::Done);
+        assert_eq!(totals.durability, Some(Durability::Os), "the weakest");
+        assert!(ledger.failure().is_none() && ledger.unanswered_records() == 0);
     }
 
     #[test]
-    fn the_weakest_durability_is_told() {
-        let mut ledger = ledger(&[1, 1, 1]);
-        for durability in [Durability::Fsync, Durability::Os, Durability::Fsync] {
-            ledger.stored(Ack { durability, ..ack(0) });
-        }
-        assert_eq!(ledger.totals().durability, Some(Durability::Os));
+    fn offsets_of_several_partitions_are_not_told_as_those_of_one() {
+        let mut ledger = Ledger::default();
+        let sent: Vec<Sent> = [1, 1, 1].map(|records| ledger.sent(&batch(records))).into();
+        ledger.settle(sent[0], stored_in(1, 0, Durability::Fsync));
+        ledger.settle(sent[1], stored_in(1, 1, Durability::Fsync));
+        assert!(!ledger.totals().is_spread);
+        ledger.settle(sent[2], stored_in(2, 0, Durability::Fsync));
+        assert!(ledger.totals().is_spread);
     }
 
     #[test]
-    fn what_was_refused_for_now_is_sent_again_with_all_behind_it() {
-        let mut ledger = ledger(&[1, 2, 3]);
-        ledger.stored(ack(0));
-        let after = Duration::from_millis(7);
-        ledger.refused(overloaded(Some(after), true));
-        ledger.refused(overloaded(Some(after), true));
-        assert_eq!(ledger.next(), Next::Again(after));
-        let again: Vec<u64> = ledger.again().iter().map(|encoded| encoded.records).collect();
-        assert_eq!(again, [2, 3]);
-        ledger.stored(ack(1));
-        ledger.stored(ack(3));
-        assert_eq!((ledger.totals().records, ledger.next()), (6, Next::Done));
-    }
-
-    #[test]
-    fn a_refusal_for_good_or_of_unknown_outcome_is_not_sent_again() {
-        for refusal in [overloaded(None, true), overloaded(Some(Duration::from_millis(1)), false)] {
-            let mut ledger = ledger(&[1]);
-            ledger.refused(refusal.clone());
-            assert_eq!(ledger.next(), Next::Refused(refusal));
-        }
-    }
-
-    #[test]
-    fn what_was_never_answered_is_never_sent_twice() {
-        let mut ledger = ledger(&[1, 1]);
-        assert_eq!(ledger.next(), Next::Unanswered);
-        ledger.refused(overloaded(Some(Duration::from_millis(1)), true));
-        assert_eq!(ledger.next(), Next::Unanswered, "the second may be stored");
-    }
-
-    #[test]
-    fn a_gap_is_never_filled_behind_what_follows_it() {
-        let mut ledger = ledger(&[1, 1]);
-        let refusal = overloaded(Some(Duration::from_millis(1)), true);
-        ledger.refused(refusal.clone());
-        ledger.stored(ack(0));
-        assert_eq!(ledger.next(), Next::OutOfOrder(refusal));
-        assert_eq!(ledger.totals().records, 0, "nothing is acknowledged without a gap");
+    fn behind_a_batch_that_failed_nothing_counts_and_what_may_be_stored_is_told() {
+        let mut ledger = Ledger::default();
+        let sent: Vec<Sent> = [1, 2, 4].map(|records| ledger.sent(&batch(records))).into();
+        ledger.settle(sent[0], failed(true));
+        ledger.settle(sent[1], failed(false));
+        assert!(ledger.has_failed());
+        assert_eq!(ledger.settle(sent[2], stored(0, Durability::Fsync)), None);
+        assert_eq!((ledger.totals().records, ledger.unanswered_records()), (0, 6));
+        let (error, is_overtaken) = ledger.failure().unwrap();
+        assert!(error.is_definite() && is_overtaken, "the first one is why");
     }
 }

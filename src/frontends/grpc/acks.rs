@@ -5,7 +5,7 @@
 //! queue is bounded: when it is full it stops reading, and HTTP/2 windows hold the client back.
 
 use super::refusal::Refusal;
-use crate::actors::partition::{Ack, PendingAck};
+use crate::actors::partition::{Ack, PendingAck, ProduceError};
 use crate::frontends::calls::{Caller, Calls};
 use crate::frontends::drain::{Drain, DrainPoller};
 use crate::observe::Begun;
@@ -31,8 +31,15 @@ pub trait Dialect: Send + Unpin + 'static {
     /// What is kept of a request.
     fn tag(&self, request: &Self::Request) -> Self::Tag;
 
-    /// Hands a request to the partition.
+    /// Which requests must not overtake one another: those to the same partition have the same
+    /// number. Two partitions may share one; that costs a needless refusal now and then.
+    fn lane(&self, request: &Self::Request) -> u64;
+
+    /// Hands a request to where it belongs.
     fn propose(&self, request: Self::Request) -> Result<PendingAck, Refusal>;
+
+    /// What is told where an acknowledgement did not come.
+    fn refused(&self, error: ProduceError) -> Refusal;
 
     /// Makes the answer. An error ends the stream.
     fn answer(
@@ -50,6 +57,7 @@ enum Waiting {
 /// Something was refused for now: what the client sent before it could know that must not
 /// overtake it, and is refused for the same reason.
 struct Pause {
+    lane: u64,
     refusal: Refusal,
     /// When the client was told to come back; `None` until it was told.
     until: Option<Instant>,
@@ -74,9 +82,10 @@ pub struct AckStream<D: Dialect> {
     dialect: D,
     requests: Streaming<D::Request>,
     input: Input,
-    outstanding: VecDeque<(D::Tag, Begun, Waiting)>,
+    outstanding: VecDeque<(D::Tag, u64, Begun, Waiting)>,
     outstanding_max: usize,
-    pause: Option<Pause>,
+    /// At most one for each partition there is.
+    pauses: Vec<Pause>,
     drain: DrainPoller,
     noted: Noted,
 }
@@ -96,7 +105,7 @@ impl<D: Dialect> AckStream<D> {
             input: Input::Open,
             outstanding: VecDeque::new(),
             outstanding_max: outstanding_max.max(1),
-            pause: None,
+            pauses: Vec::new(),
             drain: drain.poller(),
             noted,
         }
@@ -114,25 +123,31 @@ impl<D: Dialect> AckStream<D> {
                 Poll::Ready(None) => self.input = Input::Ended(None),
                 Poll::Ready(Some(Err(status))) => self.input = Input::Ended(Some(status)),
                 Poll::Ready(Some(Ok(request))) => {
-                    let tag = self.dialect.tag(&request);
+                    let (tag, lane) = (self.dialect.tag(&request), self.dialect.lane(&request));
                     let begun = self.noted.calls.begin(self.noted.method, self.noted.caller);
-                    let waiting = match self.propose(request, &begun) {
+                    let waiting = match self.propose(request, lane, &begun) {
                         Ok(ack) => Waiting::Ack(ack),
                         Err(refusal) => Waiting::Refused(Some(refusal)),
                     };
-                    self.outstanding.push_back((tag, begun, waiting));
+                    self.outstanding.push_back((tag, lane, begun, waiting));
                 }
             }
         }
     }
 
     /// Proposes a request, unless it would overtake one that was refused for now.
-    fn propose(&mut self, request: D::Request, begun: &Begun) -> Result<PendingAck, Refusal> {
-        if let Some(Pause { refusal, until }) = &self.pause {
+    fn propose(
+        &mut self,
+        request: D::Request,
+        lane: u64,
+        begun: &Begun,
+    ) -> Result<PendingAck, Refusal> {
+        if let Some(at) = self.pauses.iter().position(|pause| pause.lane == lane) {
+            let Pause { refusal, until, .. } = &self.pauses[at];
             if until.is_none_or(|until| Instant::now() < until) {
                 return Err(refusal.clone());
             }
-            self.pause = None;
+            self.pauses.swap_remove(at);
         }
         let proposed = {
             let _for_it = self.noted.calls.enter(begun.call);
@@ -141,24 +156,29 @@ impl<D: Dialect> AckStream<D> {
         if let Err(refusal) = &proposed
             && refusal.retry_after().is_some()
         {
-            self.pause = Some(Pause { refusal: refusal.clone(), until: None });
+            self.pauses.push(Pause { lane, refusal: refusal.clone(), until: None });
         }
         proposed
     }
 
     /// Nothing more is answered.
     fn give_up(&mut self) {
-        for (_, begun, _) in self.outstanding.drain(..) {
+        for (_, _, begun, _) in self.outstanding.drain(..) {
             self.noted.calls.cancel(&begun);
         }
     }
 
     /// Notes that the client is told of a refusal: the first of a row says when to come back.
-    fn told(&mut self, refusal: &Refusal) {
+    fn told(&mut self, lane: u64, refusal: &Refusal) {
         let Some(after) = refusal.retry_after() else { return };
-        let refusal = refusal.clone();
-        let pause = self.pause.get_or_insert(Pause { refusal, until: None });
-        pause.until = pause.until.or(Some(Instant::now() + after));
+        let until = Instant::now() + after;
+        match self.pauses.iter_mut().find(|pause| pause.lane == lane) {
+            Some(pause) => pause.until = pause.until.or(Some(until)),
+            None => {
+                let refusal = refusal.clone();
+                self.pauses.push(Pause { lane, refusal, until: Some(until) });
+            }
+        }
     }
 }
 
@@ -174,7 +194,7 @@ impl<D: Dialect> Stream for AckStream<D> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         this.read(cx);
-        let Some((tag, begun, waiting)) = this.outstanding.front_mut() else {
+        let Some((tag, lane, begun, waiting)) = this.outstanding.front_mut() else {
             return match &mut this.input {
                 Input::Open => Poll::Pending,
                 Input::Ended(status) => Poll::Ready(status.take().map(Err)),
@@ -183,20 +203,20 @@ impl<D: Dialect> Stream for AckStream<D> {
         let outcome = match waiting {
             Waiting::Ack(ack) => match Pin::new(ack).poll(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(outcome) => outcome.map_err(Refusal::from),
+                Poll::Ready(outcome) => outcome.map_err(|error| this.dialect.refused(error)),
             },
             Waiting::Refused(refusal) => {
                 Err(refusal.take().expect("a refusal is taken once, then leaves the queue"))
             }
         };
-        let (tag, begun) = (*tag, *begun);
+        let (tag, lane, begun) = (*tag, *lane, *begun);
         this.outstanding.pop_front();
         let calls = &this.noted.calls;
         match &outcome {
             Ok(_) => calls.finish(&begun, Outcome::Ok, String::new),
             Err(refusal) => {
                 calls.finish(&begun, refusal.outcome(), || refusal.message().to_owned());
-                this.told(refusal);
+                this.told(lane, refusal);
             }
         }
         let answer = this.dialect.answer(tag, outcome);

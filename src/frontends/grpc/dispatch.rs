@@ -13,11 +13,15 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::NamedService;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
+
+/// What other nodes call.
+const PEER_SERVICE: &str = "duramen.v1.Peer";
 
 type Call = http::Request<Incoming>;
 type Reply = http::Response<tonic::body::Body>;
@@ -31,7 +35,13 @@ pub struct Dispatch<B: book::Log, D: duramen::Log> {
     calls: Arc<Calls>,
     /// Whose connection this is.
     client: Option<Client>,
+    /// Set on a connection that is kept for other nodes.
+    kept: Option<KeptForPeers>,
 }
+
+/// A connection beyond the limit for clients: only other nodes are served on it, so that clients,
+/// however many there are, lock no node out. Becomes true when somebody else calls on it.
+pub type KeptForPeers = Arc<AtomicBool>;
 
 /// A client, and where its mistakes are noted.
 #[derive(Debug, Clone)]
@@ -50,6 +60,7 @@ impl<B: book::Log, D: duramen::Log> Clone for Dispatch<B, D> {
             others: Arc::clone(&self.others),
             client: self.client.clone(),
             calls: Arc::clone(&self.calls),
+            kept: self.kept.clone(),
         }
     }
 }
@@ -61,13 +72,13 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
         duramen: duramen::LogServer<D>,
         calls: Arc<Calls>,
     ) -> Self {
-        Self { book, duramen, others: Arc::default(), calls, client: None }
+        Self { book, duramen, others: Arc::default(), calls, client: None, kept: None }
     }
 
-    /// The same services for one client.
+    /// The same services for one client, on a connection that may be kept for other nodes.
     #[must_use]
-    pub fn of(&self, client: Client) -> Self {
-        Self { client: Some(client), ..self.clone() }
+    pub fn of(&self, client: Client, kept: Option<KeptForPeers>) -> Self {
+        Self { client: Some(client), kept, ..self.clone() }
     }
 
     /// Adds a service that is called now and then.
@@ -95,7 +106,14 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<Call> for Dispatch<B
         }
         let open = self.note(&mut call);
         let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
-        let reply = match service.map(|(name, _)| name) {
+        let name = service.map(|(name, _)| name);
+        if let Some(kept) = &self.kept
+            && name != Some(PEER_SERVICE)
+        {
+            kept.store(true, Ordering::Release);
+            return Replying { reply: crowded(), client: self.client.clone(), open };
+        }
+        let reply = match name {
             Some(<duramen::LogServer<D> as NamedService>::NAME) => self.duramen.clone().call(call),
             Some(<book::LogServer<B> as NamedService>::NAME) => self.book.clone().call(call),
             Some(name) => match self.others.iter().find(|(known, _)| *known == name) {
@@ -126,6 +144,11 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
         call.extensions_mut().insert(open.call());
         Some(open)
     }
+}
+
+fn crowded() -> BoxFuture<Reply, Infallible> {
+    let message = "too many connections are open; try another node, or again later";
+    Box::pin(std::future::ready(Ok(tonic::Status::resource_exhausted(message).into_http())))
 }
 
 fn unimplemented() -> BoxFuture<Reply, Infallible> {

@@ -4,12 +4,14 @@ use super::acks::{AckStream, Dialect, Noted};
 use super::deadline;
 use super::dispatch::Client;
 use super::fetch::{Fetch, FetchLimits, FetchStream};
-use super::refusal::Refusal;
-use crate::actors::partition::{Ack, PartitionApi, PendingAck, ProduceError};
+use super::refusal::{self, Refusal};
+use crate::actors::partition::{Ack, PartitionStatus, PendingAck, ProduceError, ReplicaProgress};
 use crate::actors::readiness::NodeInfo;
+use crate::actors::topics::{ClusterView, TopicsApi};
 use crate::frontends::calls::Calls;
 use crate::frontends::drain::Drain;
-use crate::frontends::topic;
+use crate::frontends::forward::is_forwarded;
+use crate::frontends::route::{Route, ToAppend, catch_up};
 use crate::model::Clock;
 use crate::observe::metrics::Method;
 use crate::wire::convert::record_from_duramen;
@@ -18,9 +20,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Serves `duramen.v1.Log` from one partition.
-pub struct DuramenLog<P> {
-    pub proposer: Proposer<P>,
+/// Serves `duramen.v1.Log`.
+pub struct DuramenLog<T> {
+    pub proposer: Proposer<T>,
     pub node: Arc<NodeInfo>,
     pub outstanding_max: usize,
     pub fetch_limits: FetchLimits,
@@ -30,19 +32,29 @@ pub struct DuramenLog<P> {
     pub calls: Arc<Calls>,
 }
 
-impl<P: PartitionApi> DuramenLog<P> {
-    async fn fetch_from(&self, request: Request<pb::FetchRequest>) -> Result<Fetch<P>, Refusal> {
+impl<T: TopicsApi> DuramenLog<T> {
+    async fn fetch_from(
+        &self,
+        request: Request<pb::FetchRequest>,
+    ) -> Result<Fetch<T::Partition>, Refusal> {
         let peer = request.extensions().get::<Client>().map(|client| client.peer);
         let request = request.into_inner();
-        topic::check(&request.topic, request.partition)?;
-        let partition = self.proposer.partition.clone();
+        let partition = self.proposer.route.readable(&request.topic, request.partition)?;
+        match pb::Consistency::try_from(request.consistency) {
+            Ok(pb::Consistency::Committed) => {}
+            Ok(pb::Consistency::Linearizable) => catch_up(&partition, self.wait_max).await?,
+            Err(_) => {
+                let message = format!("consistency {} is unknown", request.consistency);
+                return Err(Refusal::invalid(message));
+            }
+        }
         Fetch::begin(partition, request, self.fetch_limits, self.drain.clone(), peer).await
     }
 }
 
 #[tonic::async_trait]
-impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
-    type ProduceStream = AckStream<Proposer<P>>;
+impl<T: TopicsApi> pb::log_server::Log for DuramenLog<T> {
+    type ProduceStream = AckStream<Proposer<T>>;
 
     async fn produce(
         &self,
@@ -51,9 +63,10 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         let client = request.extensions().get::<Client>().cloned();
         let caller = request.extensions().get().copied().unwrap_or_default();
         let noted = Noted { calls: Arc::clone(&self.calls), method: Method::Produce, caller };
+        let is_forwarded = is_forwarded(request.metadata());
         let requests = request.into_inner();
         let drain = self.drain.clone();
-        let proposer = Proposer { client, ..self.proposer.clone() };
+        let proposer = Proposer { client, is_forwarded, ..self.proposer.clone() };
         let answers = AckStream::new(proposer, requests, self.outstanding_max, drain, noted);
         Ok(Response::new(answers))
     }
@@ -64,14 +77,16 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
     ) -> Result<Response<pb::ProduceResponse>, Status> {
         let time = deadline::at_most(self.wait_max, request.metadata());
         let call = request.extensions().get().copied().unwrap_or_default();
+        let is_forwarded = is_forwarded(request.metadata());
         let request = request.into_inner();
         let correlation_id = request.correlation_id;
         let proposed = {
             let _for_it = self.calls.enter(call);
-            self.proposer.try_propose(request)?
+            self.proposer.try_propose(request, is_forwarded)?
         };
         let ack = deadline::within(time, proposed, || ProduceError::Deadline).await;
-        Ok(Response::new(response(correlation_id, ack.map_err(Refusal::from)?)))
+        let ack = ack.map_err(|error| Refusal::from(self.proposer.route.with_address(error)))?;
+        Ok(Response::new(response(correlation_id, ack)))
     }
 
     type FetchStream = FetchStream;
@@ -98,28 +113,15 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
         request: Request<pb::DescribeRequest>,
     ) -> Result<Response<pb::DescribeResponse>, Status> {
         let topic = request.into_inner().topic;
-        topic::check(&topic, 0).map_err(Refusal::from)?;
-        let status = self.proposer.partition.describe();
-        let partition = pb::Partition {
-            id: 0,
-            state: status.state.name().into(),
-            reason: status.reason,
-            start_offset: status.start.0,
-            high_watermark: status.high_watermark.0,
-            size_bytes: status.size_bytes,
-            segments: status.segments,
-            term: status.term.0,
-            durability: pb::Durability::from(status.durability) as i32,
-            flushes: status.flushes,
-            refused: status.refused,
-            restarts: status.restarts,
-            role: "leader".into(),
-            leader: None,
-            replicas: Vec::new(),
-        };
+        let topics = &self.proposer.route.topics;
+        let here = topics.here(&topic).map_err(Refusal::from)?;
+        let partitions = here.into_iter().map(|(id, status)| {
+            let leader = topics.leader(&topic, id).map(refusal::to_pb);
+            partition(id, status, leader)
+        });
         Ok(Response::new(pb::DescribeResponse {
+            partitions: partitions.collect(),
             topic,
-            partitions: vec![partition],
             node_id: self.node.node_id.clone(),
             version: self.node.version.clone(),
         }))
@@ -127,38 +129,97 @@ impl<P: PartitionApi> pb::log_server::Log for DuramenLog<P> {
 
     async fn metadata(
         &self,
-        _: Request<pb::MetadataRequest>,
+        request: Request<pb::MetadataRequest>,
     ) -> Result<Response<pb::MetadataResponse>, Status> {
-        Err(Status::unavailable("this node tells nothing of its cluster yet"))
+        let asked = request.into_inner().topics;
+        let view = self.proposer.route.topics.cluster();
+        Ok(Response::new(metadata(view, &asked)))
+    }
+}
+
+fn partition(id: u32, status: PartitionStatus, leader: Option<pb::Leader>) -> pb::Partition {
+    pb::Partition {
+        id,
+        state: status.state.name().into(),
+        reason: status.reason,
+        start_offset: status.start.0,
+        high_watermark: status.high_watermark.0,
+        size_bytes: status.size_bytes,
+        segments: status.segments,
+        term: status.term.0,
+        durability: pb::Durability::from(status.durability) as i32,
+        flushes: status.flushes,
+        refused: status.refused,
+        restarts: status.restarts,
+        role: status.role.name().into(),
+        leader,
+        replicas: status.replicas.into_iter().map(progress).collect(),
+    }
+}
+
+fn progress(of: ReplicaProgress) -> pb::ReplicaProgress {
+    pb::ReplicaProgress {
+        node: of.replica.node().0,
+        incarnation: of.replica.incarnation(),
+        role: if of.is_learner { "learner" } else { "voter" }.into(),
+        matched: of.matched.0,
+        lag: of.lag,
+        active: of.is_active,
+    }
+}
+
+/// All that a client needs to find its way; of the topics those that it asked for, or all.
+fn metadata(view: ClusterView, asked: &[String]) -> pb::MetadataResponse {
+    let ClusterView { cluster_id, nodes, mut topics, controller_leader } = view;
+    topics.retain(|topic| asked.is_empty() || asked.contains(&topic.name));
+    let nodes = nodes.into_iter().map(|node| pb::MetadataNode {
+        id: node.id.0,
+        name: node.name,
+        rpc_addr: node.rpc_addr,
+    });
+    let topics = topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter().map(|known| pb::MetadataPartition {
+            partition: known.partition,
+            leader: known.leader.map_or(0, |node| node.0),
+            term: known.term.0,
+            replicas: known.replicas.into_iter().map(|node| node.0).collect(),
+        });
+        pb::MetadataTopic { name: topic.name, id: topic.id, partitions: partitions.collect() }
+    });
+    pb::MetadataResponse {
+        cluster_id,
+        nodes: nodes.collect(),
+        topics: topics.collect(),
+        controller_leader: controller_leader.map_or(0, |node| node.0),
     }
 }
 
 /// Turns a produce request into a proposal, and its outcome into a response.
-pub struct Proposer<P> {
-    pub partition: P,
+#[derive(Clone)]
+pub struct Proposer<T> {
+    pub route: Route<T>,
     pub clock: Arc<dyn Clock>,
     /// Whose mistakes are noted: those within a stream do not show in its status.
     pub client: Option<Client>,
+    /// Another node passed the stream's requests on.
+    pub is_forwarded: bool,
 }
 
-impl<P: Clone> Clone for Proposer<P> {
-    fn clone(&self) -> Self {
-        let (partition, clock) = (self.partition.clone(), Arc::clone(&self.clock));
-        Self { partition, clock, client: self.client.clone() }
-    }
-}
-
-impl<P: PartitionApi> Proposer<P> {
-    fn try_propose(&self, request: pb::ProduceRequest) -> Result<PendingAck, Refusal> {
-        topic::check(&request.topic, request.partition)?;
-        let pending = match (request.records.is_empty(), request.batch.is_empty()) {
+impl<T: TopicsApi> Proposer<T> {
+    fn try_propose(
+        &self,
+        request: pb::ProduceRequest,
+        is_forwarded: bool,
+    ) -> Result<PendingAck, Refusal> {
+        let (topic, partition) = (request.topic, request.partition);
+        let what = match (request.records.is_empty(), request.batch.is_empty()) {
             (false, true) => {
                 let arrival = self.clock.wall();
                 let records = request.records.into_iter();
                 let records = records.map(|record| record_from_duramen(record, arrival)).collect();
-                self.partition.propose_records(records)
+                ToAppend::Records(records)
             }
-            (true, false) => self.partition.propose_batches(request.batch),
+            (true, false) => ToAppend::Batches(request.batch),
             (true, true) => {
                 let message = "the request holds no records: fill either records or batch";
                 return Err(Refusal::invalid(message));
@@ -168,11 +229,12 @@ impl<P: PartitionApi> Proposer<P> {
                 return Err(Refusal::invalid(message));
             }
         };
-        pending.map_err(Refusal::from)
+        let may_forward = !is_forwarded && !request.no_forward;
+        Ok(self.route.append(&topic, partition, what, may_forward)?)
     }
 }
 
-impl<P: PartitionApi> Dialect for Proposer<P> {
+impl<T: TopicsApi> Dialect for Proposer<T> {
     type Request = pb::ProduceRequest;
     type Response = pb::ProduceResponse;
     /// The correlation id.
@@ -182,8 +244,19 @@ impl<P: PartitionApi> Dialect for Proposer<P> {
         request.correlation_id
     }
 
+    fn lane(&self, request: &pb::ProduceRequest) -> u64 {
+        // FNV-1a: names are short, and nobody gains by making two of them meet.
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        let hash = request.topic.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+        request.partition.to_be_bytes().into_iter().fold(hash, mix)
+    }
+
     fn propose(&self, request: pb::ProduceRequest) -> Result<PendingAck, Refusal> {
-        self.try_propose(request)
+        self.try_propose(request, self.is_forwarded)
+    }
+
+    fn refused(&self, error: ProduceError) -> Refusal {
+        self.route.with_address(error).into()
     }
 
     /// A refusal is an answer like any other: the stream goes on.

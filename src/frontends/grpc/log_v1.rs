@@ -6,10 +6,12 @@ use super::refusal::Refusal;
 use super::{deadline, reply};
 use crate::actors::partition::{Ack, PartitionApi, PendingAck, ProduceError, ReadError};
 use crate::actors::readers::{Reader, ReaderWait};
-use crate::actors::readiness::NodeInfo;
+use crate::actors::topics::TopicsApi;
 use crate::frontends::calls::Calls;
 use crate::frontends::drain::Drain;
-use crate::model::{Clock, Offset, Record};
+use crate::frontends::forward::is_forwarded;
+use crate::frontends::route::{NotTaken, Route, ToAppend};
+use crate::model::{Clock, FIRST_TOPIC, Offset, Record};
 use crate::observe::metrics::Method;
 use crate::wire::convert::{record_from_book, record_to_book};
 use crate::wire::pb::log::v1 as pb;
@@ -25,10 +27,9 @@ use tonic::{Request, Response, Status, Streaming};
 const READ_AHEAD_RECORDS: usize = 1024;
 const READ_AHEAD_BYTES: usize = 256 << 10;
 
-/// Serves `log.v1.Log` from one partition.
-pub struct LogV1<P> {
-    pub partition: P,
-    pub node: Arc<NodeInfo>,
+/// Serves `log.v1.Log` from the first partition of the first topic.
+pub struct LogV1<T> {
+    pub route: Route<T>,
     pub clock: Arc<dyn Clock>,
     pub outstanding_max: usize,
     /// The longest that one unary call may wait for its answer.
@@ -37,21 +38,51 @@ pub struct LogV1<P> {
     pub calls: Arc<Calls>,
 }
 
+impl<T: TopicsApi> LogV1<T> {
+    fn readable(&self) -> Result<T::Partition, Status> {
+        let partition = self.route.readable(FIRST_TOPIC, 0).map_err(Refusal::from)?;
+        partition.readable().map_err(status)?;
+        Ok(partition)
+    }
+}
+
+/// Hands a record to the leader, here or elsewhere.
+fn propose<T: TopicsApi>(
+    route: &Route<T>,
+    record: Record,
+    is_forwarded: bool,
+) -> Result<PendingAck, Refusal> {
+    let what = ToAppend::Records(vec![record]);
+    route.append(FIRST_TOPIC, 0, what, !is_forwarded).map_err(|error| match error {
+        NotTaken::Produce(error) => refused(error),
+        other => other.into(),
+    })
+}
+
+/// The book's server has one word for what its followers do not take.
+fn refused(error: ProduceError) -> Refusal {
+    match error {
+        ProduceError::NotLeader { .. } => Refusal::book_not_leader(),
+        other => other.into(),
+    }
+}
+
 #[tonic::async_trait]
-impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
+impl<T: TopicsApi> pb::log_server::Log for LogV1<T> {
     async fn produce(
         &self,
         request: Request<pb::ProduceRequest>,
     ) -> Result<Response<pb::ProduceResponse>, Status> {
         let time = deadline::at_most(self.wait_max, request.metadata());
         let call = request.extensions().get().copied().unwrap_or_default();
+        let is_forwarded = is_forwarded(request.metadata());
         let record = record_from_book(request.into_inner().record, self.clock.wall());
         let pending = {
             let _for_it = self.calls.enter(call);
-            self.partition.propose_records(vec![record]).map_err(Refusal::from)?
+            propose(&self.route, record, is_forwarded)?
         };
         let ack = deadline::within(time, pending, || ProduceError::Deadline).await;
-        let ack = ack.map_err(Refusal::from)?;
+        let ack = ack.map_err(refused)?;
         Ok(Response::new(pb::ProduceResponse { offset: ack.base_offset.0 }))
     }
 
@@ -59,9 +90,9 @@ impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
         &self,
         request: Request<pb::ConsumeRequest>,
     ) -> Result<Response<pb::ConsumeResponse>, Status> {
-        self.partition.readable().map_err(status)?;
+        let partition = self.readable()?;
         let offset = request.into_inner().offset;
-        let read = self.partition.read_records(Offset(offset), 1, READ_AHEAD_BYTES).await;
+        let read = partition.read_records(Offset(offset), 1, READ_AHEAD_BYTES).await;
         let Some((offset, record)) = read.map_err(status)?.into_iter().next() else {
             return Err(reply::book_offset_out_of_range(offset));
         };
@@ -75,13 +106,13 @@ impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
         &self,
         request: Request<pb::ConsumeRequest>,
     ) -> Result<Response<Self::ConsumeStreamStream>, Status> {
-        self.partition.readable().map_err(status)?;
+        let partition = self.readable()?;
         let peer = request.extensions().get::<Client>().map(|client| client.peer);
         let next = Offset(request.into_inner().offset);
         let follower = Follower {
-            reader: self.partition.reader(peer, next),
-            partition: self.partition.clone(),
-            high_watermark: self.partition.watch(),
+            reader: partition.reader(peer, next),
+            high_watermark: partition.watch(),
+            partition,
             drain: self.drain.clone(),
             next,
             ahead: VecDeque::new(),
@@ -93,14 +124,15 @@ impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
         Ok(Response::new(Box::pin(records)))
     }
 
-    type ProduceStreamStream = AckStream<BookDialect<P>>;
+    type ProduceStreamStream = AckStream<BookDialect<T>>;
 
     async fn produce_stream(
         &self,
         request: Request<Streaming<pb::ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
-        let dialect =
-            BookDialect { partition: self.partition.clone(), clock: Arc::clone(&self.clock) };
+        let (route, clock) = (self.route.clone(), Arc::clone(&self.clock));
+        let is_forwarded = is_forwarded(request.metadata());
+        let dialect = BookDialect { route, clock, is_forwarded };
         let (calls, method) = (Arc::clone(&self.calls), Method::BookProduceStream);
         let caller = request.extensions().get().copied().unwrap_or_default();
         let noted = Noted { calls, method, caller };
@@ -114,9 +146,14 @@ impl<P: PartitionApi> pb::log_server::Log for LogV1<P> {
         &self,
         _request: Request<pb::GetServersRequest>,
     ) -> Result<Response<pb::GetServersResponse>, Status> {
-        let id = self.node.node_id.clone();
-        let rpc_addr = self.node.rpc_addr.clone();
-        let servers = vec![pb::Server { id, rpc_addr, is_leader: true }];
+        let view = self.route.topics.cluster();
+        let leader = view.leader_of(FIRST_TOPIC, 0);
+        let servers = view.nodes.into_iter().map(|node| pb::Server {
+            is_leader: Some(node.id) == leader,
+            id: node.name,
+            rpc_addr: node.rpc_addr,
+        });
+        let servers = servers.collect();
         Ok(Response::new(pb::GetServersResponse { servers }))
     }
 }
@@ -133,21 +170,30 @@ fn status(error: ReadError) -> Status {
 }
 
 /// The book's form of a produce stream: a refusal ends it.
-pub struct BookDialect<P> {
-    partition: P,
+pub struct BookDialect<T> {
+    route: Route<T>,
     clock: Arc<dyn Clock>,
+    is_forwarded: bool,
 }
 
-impl<P: PartitionApi> Dialect for BookDialect<P> {
+impl<T: TopicsApi> Dialect for BookDialect<T> {
     type Request = pb::ProduceRequest;
     type Response = pb::ProduceResponse;
     type Tag = ();
 
     fn tag(&self, _: &pb::ProduceRequest) {}
 
+    fn lane(&self, _: &pb::ProduceRequest) -> u64 {
+        0
+    }
+
     fn propose(&self, request: pb::ProduceRequest) -> Result<PendingAck, Refusal> {
         let record = record_from_book(request.record, self.clock.wall());
-        self.partition.propose_records(vec![record]).map_err(Refusal::from)
+        propose(&self.route, record, self.is_forwarded)
+    }
+
+    fn refused(&self, error: ProduceError) -> Refusal {
+        refused(error)
     }
 
     fn answer(&self, (): (), outcome: Result<Ack, Refusal>) -> Result<pb::ProduceResponse, Status> {

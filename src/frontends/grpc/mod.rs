@@ -1,14 +1,18 @@
 //! gRPC: the book's `log.v1` and duramen's own `duramen.v1`, with health and reflection.
 
 mod acks;
+mod admin;
 mod deadline;
 mod dispatch;
 mod fetch;
 mod log;
 mod log_v1;
 mod observe;
+mod peer;
 mod refusal;
 mod reply;
 mod serve;
 
+pub use admin::AdminService;
+pub use peer::{PeerParts, PeerService};
 pub use serve::{GrpcFrontend, HealthSwitch, RpcLimits};

@@ -54,7 +54,7 @@ fn checked(text: String, what: &str) -> Result<String, Refusal> {
 
 /// Nobody proves who it is, so that whoever acts on the node must be on its machine. A call that
 /// came by no connection is of the process itself.
-fn from_this_machine(extensions: &Extensions) -> Result<(), Refusal> {
+pub(super) fn from_this_machine(extensions: &Extensions) -> Result<(), Refusal> {
     match extensions.get::<Client>() {
         Some(Client { peer, .. }) if !peer.ip().to_canonical().is_loopback() => {
             Err(Refusal::stranger(peer.ip()))

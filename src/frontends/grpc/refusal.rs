@@ -1,8 +1,11 @@
 //! Why a call was refused, once for all: it becomes a call's status or an `error` within a stream.
 
+use crate::actors::control::ControlError;
 use crate::actors::observer::ObserveError;
-use crate::actors::partition::{ProduceError, ReadError};
-use crate::frontends::topic::TopicError;
+use crate::actors::partition::{LeaderHint, ProduceError, ReadError};
+use crate::actors::topics::{CATALOGUE_RETRY_AFTER, TopicError};
+use crate::cluster::RejectionKind;
+use crate::frontends::route::{NotRead, NotTaken};
 use crate::observe::metrics::Outcome;
 use crate::wire::pb::duramen::v1 as pb;
 use std::collections::HashMap;
@@ -10,6 +13,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+
+/// Another node takes it.
+const NOT_LEADER: &str = "NOT_LEADER";
+
+/// A leader as it is told.
+pub fn to_pb(leader: LeaderHint) -> pb::Leader {
+    pb::Leader { node: leader.node.0, rpc_addr: leader.rpc_addr, term: leader.term.0 }
+}
 
 /// A refusal on its way to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,11 +31,14 @@ pub struct Refusal {
     message: String,
     retry_after: Option<Duration>,
     definite: bool,
+    /// Who takes it instead.
+    leader: Option<LeaderHint>,
 }
 
 impl Refusal {
     fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), retry_after: None, definite: true }
+        let message = message.into();
+        Self { code, reason, message, retry_after: None, definite: true, leader: None }
     }
 
     /// The request makes no sense.
@@ -63,6 +77,21 @@ impl Refusal {
         Self::new(Code::PermissionDenied, "NOT_THIS_MACHINE", message)
     }
 
+    /// Another node leads, in the words of the book's server.
+    pub fn book_not_leader() -> Self {
+        Self::new(Code::Unknown, NOT_LEADER, "node is not the leader")
+    }
+
+    /// The state of the cluster does not allow it.
+    pub fn not_now(message: impl Into<String>) -> Self {
+        Self::new(Code::FailedPrecondition, "NOT_NOW", message)
+    }
+
+    /// There is no such thing in the cluster.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Code::NotFound, "NOT_FOUND", message)
+    }
+
     /// Why, for people.
     pub fn message(&self) -> &str {
         &self.message
@@ -88,12 +117,15 @@ impl Refusal {
         let retry_after_ms = self
             .retry_after
             .map_or(0, |after| u32::try_from(after.as_millis()).unwrap_or(u32::MAX).max(1));
+        // Known to be another one's, also where nobody knows whose.
+        let leader = (self.reason == NOT_LEADER)
+            .then(|| self.leader.map_or_else(pb::Leader::default, to_pb));
         pb::Error {
             code: self.code as i32,
             message: self.message,
             retry_after_ms,
             definite: self.definite,
-            leader: None,
+            leader,
         }
     }
 }
@@ -115,8 +147,13 @@ pub fn outcome_of(code: Code) -> Outcome {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let definite = HashMap::from([("definite".to_owned(), refusal.definite.to_string())]);
-        let mut details = ErrorDetails::with_error_info(refusal.reason, "duramen", definite);
+        let mut facts = HashMap::from([("definite".to_owned(), refusal.definite.to_string())]);
+        if let Some(LeaderHint { node, rpc_addr, term }) = &refusal.leader {
+            facts.insert("leader_node".into(), node.0.to_string());
+            facts.insert("leader_rpc_addr".into(), rpc_addr.clone());
+            facts.insert("leader_term".into(), term.0.to_string());
+        }
+        let mut details = ErrorDetails::with_error_info(refusal.reason, "duramen", facts);
         if let Some(after) = refusal.retry_after {
             details.set_retry_info(Some(after));
         }
@@ -133,16 +170,21 @@ impl From<ProduceError> for Refusal {
             ProduceError::Restarting { .. } => (Code::Unavailable, "RESTARTING"),
             ProduceError::Quarantined { .. } => (Code::Unavailable, "QUARANTINED"),
             ProduceError::DiskFull { .. } => (Code::ResourceExhausted, "DISK_FULL"),
+            ProduceError::NotLeader { .. } => (Code::Unavailable, NOT_LEADER),
+            ProduceError::ReadOnly { .. } => (Code::FailedPrecondition, "READ_ONLY"),
+            ProduceError::Sequence { .. } => (Code::FailedPrecondition, "SEQUENCE"),
             ProduceError::Stopped { .. } => (Code::Unavailable, "STOPPED"),
             // Not UNAVAILABLE: clients retry that by themselves, and would store records twice.
             ProduceError::Unknown { .. } => (Code::Unknown, "OUTCOME_UNKNOWN"),
             ProduceError::Deadline => (Code::DeadlineExceeded, "DEADLINE"),
         };
-        Self {
-            retry_after: error.retry_after(),
-            definite: error.is_definite(),
-            ..Self::new(code, reason, error.to_string())
-        }
+        let message = error.to_string();
+        let (retry_after, definite) = (error.retry_after(), error.is_definite());
+        let leader = match error {
+            ProduceError::NotLeader { leader, .. } => leader,
+            _ => None,
+        };
+        Self { retry_after, definite, leader, ..Self::new(code, reason, message) }
     }
 }
 
@@ -156,6 +198,9 @@ impl From<ReadError> for Refusal {
                 retry_after: Some(retry_after),
                 ..Self::new(Code::Unavailable, "UNAVAILABLE", message)
             },
+            ReadError::Elsewhere { .. } => {
+                Self::new(Code::FailedPrecondition, "ELSEWHERE", message)
+            }
             ReadError::Io { .. } => Self::new(Code::Internal, "IO", message),
         }
     }
@@ -176,10 +221,56 @@ impl From<ObserveError> for Refusal {
     }
 }
 
+impl From<NotTaken> for Refusal {
+    fn from(error: NotTaken) -> Self {
+        match error {
+            NotTaken::Topic(error) => error.into(),
+            NotTaken::Produce(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotRead> for Refusal {
+    fn from(error: NotRead) -> Self {
+        match error {
+            NotRead::Topic(error) => error.into(),
+            NotRead::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<ControlError> for Refusal {
+    fn from(error: ControlError) -> Self {
+        let message = error.to_string();
+        let (code, reason) = match &error {
+            ControlError::Rejected(rejection) => match rejection.kind {
+                RejectionKind::Exists => (Code::AlreadyExists, "EXISTS"),
+                RejectionKind::NotFound => (Code::NotFound, "NOT_FOUND"),
+                RejectionKind::Invalid => (Code::InvalidArgument, "INVALID"),
+                RejectionKind::NotNow => (Code::FailedPrecondition, "NOT_NOW"),
+                RejectionKind::Foreign => (Code::PermissionDenied, "FOREIGN"),
+            },
+            ControlError::Unavailable { .. } => (Code::Unavailable, "NO_CONTROLLER"),
+            ControlError::Unknown { .. } => (Code::Unknown, "OUTCOME_UNKNOWN"),
+            ControlError::Invalid { .. } => (Code::InvalidArgument, "INVALID"),
+        };
+        let mut refusal = Self::new(code, reason, message);
+        refusal.definite = !matches!(error, ControlError::Unknown { .. });
+        if let ControlError::Unavailable { retry_after, .. } = error {
+            refusal.retry_after = Some(retry_after);
+        }
+        refusal
+    }
+}
+
 impl From<TopicError> for Refusal {
     fn from(error: TopicError) -> Self {
         let (code, reason) = match &error {
-            TopicError::Name => (Code::InvalidArgument, "INVALID_NAME"),
+            TopicError::Name(_) => (Code::InvalidArgument, "INVALID_NAME"),
+            TopicError::NotKnownYet { .. } => {
+                let refusal = Self::new(Code::Unavailable, "CATALOGUE_BEHIND", error.to_string());
+                return Self { retry_after: Some(CATALOGUE_RETRY_AFTER), ..refusal };
+            }
             TopicError::UnknownTopic { .. } => (Code::NotFound, "UNKNOWN_TOPIC"),
             TopicError::UnknownPartition { .. } => (Code::NotFound, "UNKNOWN_PARTITION"),
         };

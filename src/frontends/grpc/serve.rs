@@ -1,17 +1,21 @@
 //! Serves the gRPC port on the current thread's runtime, from a bound socket to the last goodbye.
 
-use super::dispatch::{Client, Dispatch};
+use super::admin::AdminService;
+use super::dispatch::{Client, Dispatch, KeptForPeers};
 use super::fetch::FetchLimits;
 use super::log::{DuramenLog, Proposer};
 use super::log_v1::LogV1;
 use super::observe::ObserveService;
+use super::peer::PeerService;
 use crate::actors::observer::ObserveApi;
-use crate::actors::partition::PartitionApi;
-use crate::actors::readiness::{Condition, NodeInfo, Readiness};
+use crate::actors::readiness::{NodeInfo, Readiness};
+use crate::actors::topics::TopicsApi;
 use crate::frontends::calls::Calls;
 use crate::frontends::counted::Counted;
 use crate::frontends::drain::Drain;
+use crate::frontends::forward::Forwarder;
 use crate::frontends::listener::{ConnectionCounters, Listener};
+use crate::frontends::route::Route;
 use crate::model::Clock;
 use crate::observe::metrics::{Metrics, Protocol};
 use crate::observe::{Complaints, Instruments};
@@ -24,7 +28,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -46,6 +50,9 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 /// The pause between two probes of a silent connection.
 const KEEPALIVE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Connections beyond the limit that are kept for other nodes, where there may be any: each has one.
+const PEER_CONNECTIONS: usize = 64;
+
 /// gRPC's default, which the book's clients count on.
 const BOOK_MESSAGE_BYTES_MAX: usize = 4 << 20;
 
@@ -56,6 +63,8 @@ pub struct RpcLimits {
     pub connections_max: usize,
     /// Calls open at once on one connection.
     pub streams_max: u32,
+    /// Pass on to its leader what another node leads.
+    pub forward: bool,
     /// The largest message of `duramen.v1` taken from a client.
     pub message_bytes_max: usize,
     /// Requests of one produce stream that may wait for their acknowledgement.
@@ -81,6 +90,7 @@ impl Default for RpcLimits {
         Self {
             connections_max: 4096,
             streams_max: 1024,
+            forward: true,
             message_bytes_max: 20 << 20,
             outstanding_batches_max: 16,
             fetch_bytes_default: 256 << 10,
@@ -108,10 +118,10 @@ impl HealthSwitch {
     }
 }
 
-/// The gRPC front end of one partition.
-pub struct GrpcFrontend<P> {
+/// The gRPC front end of a node.
+pub struct GrpcFrontend<T> {
     /// Where records go and come from.
-    pub partition: P,
+    pub topics: T,
     /// Who this node says it is.
     pub node: Arc<NodeInfo>,
     /// Stamps records that bring no time.
@@ -128,13 +138,17 @@ pub struct GrpcFrontend<P> {
     pub complaints: Arc<Complaints>,
     /// The inside of the node; without it the port shows only records.
     pub observer: Option<Arc<dyn ObserveApi>>,
+    /// What other nodes send; without it the node has no peers.
+    pub peer: Option<PeerService>,
+    /// Looking after the cluster; without it the node belongs to none.
+    pub admin: Option<AdminService>,
     /// Counts requests and traces them.
     pub instruments: Instruments,
     /// Where it tells what happens.
     pub logger: Logger,
 }
 
-impl<P: PartitionApi> GrpcFrontend<P> {
+impl<T: TopicsApi> GrpcFrontend<T> {
     /// Serves connections until the drain begins; then health says so, clients are told to go
     /// elsewhere, endless streams end, and what is under way may finish within the grace time.
     /// Dropped, it closes everything at once.
@@ -143,9 +157,11 @@ impl<P: PartitionApi> GrpcFrontend<P> {
     /// When the socket cannot be used with the runtime.
     pub async fn serve(self, socket: std::net::TcpListener, drain: Drain) -> io::Result<()> {
         let dispatch = self.dispatch(&drain);
+        let kept = if self.peer.is_some() { PEER_CONNECTIONS } else { 0 };
+        let counters = Arc::clone(&self.counters);
         let listener = Listener {
             socket,
-            connections_max: self.limits.connections_max,
+            connections_max: self.limits.connections_max + kept,
             grace: self.limits.grace,
             counters: self.counters,
             logger: self.logger.clone(),
@@ -156,9 +172,12 @@ impl<P: PartitionApi> GrpcFrontend<P> {
         let health = follow_readiness(&self.health, &*self.readiness, drain.clone());
         let accepting = listener.run(|stream, peer| {
             let client = Client { peer, complaints: Arc::clone(&complaints) };
-            let (dispatch, limits) = (dispatch.of(client.clone()), Arc::clone(&limits));
+            let is_crowded = counters.open() > limits.connections_max;
+            let kept = is_crowded.then(KeptForPeers::default);
+            let dispatch = dispatch.of(client.clone(), kept.clone());
+            let limits = Arc::clone(&limits);
             let (drain, logger) = (drain.clone(), logger.clone());
-            let stream = Accepted { stream, metrics: Arc::clone(&metrics) };
+            let stream = Accepted { stream, metrics: Arc::clone(&metrics), kept };
             async move {
                 if let Err(error) =
                     serve_connection(stream, dispatch, &limits, drain, &client).await
@@ -171,12 +190,13 @@ impl<P: PartitionApi> GrpcFrontend<P> {
         served
     }
 
-    fn dispatch(&self, drain: &Drain) -> Dispatch<LogV1<P>, DuramenLog<P>> {
+    fn dispatch(&self, drain: &Drain) -> Dispatch<LogV1<T>, DuramenLog<T>> {
         let limits = &self.limits;
         let calls = Arc::new(Calls::new(self.instruments.clone(), "node/frontends/grpc"));
+        let forwarder = limits.forward.then(|| Forwarder::new(limits.message_bytes_max));
+        let route = Route { topics: self.topics.clone(), forwarder };
         let book = LogV1 {
-            partition: self.partition.clone(),
-            node: Arc::clone(&self.node),
+            route: route.clone(),
             clock: Arc::clone(&self.clock),
             outstanding_max: limits.outstanding_batches_max,
             wait_max: limits.request_deadline,
@@ -185,7 +205,7 @@ impl<P: PartitionApi> GrpcFrontend<P> {
         };
         let clock = Arc::clone(&self.clock);
         let duramen = DuramenLog {
-            proposer: Proposer { partition: self.partition.clone(), clock, client: None },
+            proposer: Proposer { route, clock, client: None, is_forwarded: false },
             node: Arc::clone(&self.node),
             outstanding_max: limits.outstanding_batches_max,
             fetch_limits: FetchLimits {
@@ -211,6 +231,16 @@ impl<P: PartitionApi> GrpcFrontend<P> {
             .with(HealthServer::new(health))
             .with(reflection().build_v1().expect(proven))
             .with(reflection().build_v1alpha().expect(proven));
+        let dispatch = match &self.peer {
+            Some(peer) => dispatch.with(peer.clone().serve(drain.clone())),
+            None => dispatch,
+        };
+        let dispatch = match &self.admin {
+            Some(admin) => {
+                dispatch.with(pb::duramen::v1::admin_server::AdminServer::new(admin.clone()))
+            }
+            None => dispatch,
+        };
         let Some(observer) = &self.observer else { return dispatch };
         dispatch.with(pb::duramen::v1::observe_server::ObserveServer::new(ObserveService {
             observer: Arc::clone(observer),
@@ -227,8 +257,7 @@ async fn follow_readiness(health: &HealthSwitch, readiness: &dyn Readiness, drai
     let mut drained = pin!(drain.begun());
     let mut told = None;
     loop {
-        let parts = readiness.readiness();
-        let serving = parts.iter().all(|part| part.condition != Condition::NotReady);
+        let serving = readiness.is_ready();
         // Only changes: whoever watches is told of each.
         if told != Some(serving) {
             health.set(serving).await;
@@ -245,10 +274,11 @@ async fn follow_readiness(health: &HealthSwitch, readiness: &dyn Readiness, drai
 struct Accepted {
     stream: TcpStream,
     metrics: Arc<Metrics>,
+    kept: Option<KeptForPeers>,
 }
 
 async fn serve_connection<S>(
-    Accepted { stream, metrics }: Accepted,
+    Accepted { stream, metrics, kept }: Accepted,
     service: S,
     limits: &RpcLimits,
     drain: Drain,
@@ -299,10 +329,16 @@ where
             told = true;
             connection.as_mut().graceful_shutdown();
         }
-        match connection.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(ended) => Poll::Ready(ended.map_err(io::Error::other)),
+        let mut polled = connection.as_mut().poll(cx);
+        if !told && kept.as_ref().is_some_and(|kept| kept.load(Ordering::Acquire)) {
+            // Its answer goes out, and its place is another node's again.
+            told = true;
+            connection.as_mut().graceful_shutdown();
+            if polled.is_pending() {
+                polled = connection.as_mut().poll(cx);
+            }
         }
+        polled.map(|ended| ended.map_err(io::Error::other))
     })
     .await
 }

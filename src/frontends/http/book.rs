@@ -5,8 +5,10 @@ use super::body;
 use super::error::{HttpError, Mistake, without_quotes};
 use super::measured;
 use super::serve::App;
-use crate::actors::partition::{PartitionApi, ProduceError, ReadError};
-use crate::model::{Offset, Record};
+use crate::actors::partition::{PartitionApi, ReadError};
+use crate::actors::topics::TopicsApi;
+use crate::frontends::route::{NotRead, NotTaken, ToAppend};
+use crate::model::{FIRST_TOPIC, Offset, Record};
 use crate::observe::Call;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -63,7 +65,7 @@ struct OutRecord {
 }
 
 /// Serves `/`.
-pub async fn handle<P: PartitionApi>(State(app): State<Arc<App<P>>>, request: Request) -> Response {
+pub async fn handle<T: TopicsApi>(State(app): State<Arc<App<T>>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let allowed = matches!(head.method, Method::GET | Method::POST);
     if !allowed {
@@ -84,8 +86,8 @@ pub async fn handle<P: PartitionApi>(State(app): State<Arc<App<P>>>, request: Re
     answered.unwrap_or_else(|refused| refused)
 }
 
-async fn produce<P: PartitionApi>(
-    app: &App<P>,
+async fn produce<T: TopicsApi>(
+    app: &App<T>,
     call: Call,
     body: Bytes,
 ) -> Result<Response, Response> {
@@ -94,7 +96,7 @@ async fn produce<P: PartitionApi>(
     let record = Record::of_value(value, app.clock.wall());
     let proposed = {
         let _for_it = app.calls.enter(call);
-        app.partition.propose_records(vec![record])
+        app.route.append(FIRST_TOPIC, 0, ToAppend::Records(vec![record]), true)
     };
     let pending = proposed.map_err(not_stored)?;
     let acknowledged = tokio::time::timeout(app.limits.request_deadline, pending).await;
@@ -103,11 +105,11 @@ async fn produce<P: PartitionApi>(
             let message = "the deadline passed; the record may be stored";
             text(StatusCode::INTERNAL_SERVER_ERROR, message)
         })?
-        .map_err(not_stored)?;
+        .map_err(|error| not_stored(error.into()))?;
     Ok(json(&Produced { offset: ack.base_offset.0 }))
 }
 
-async fn consume<P: PartitionApi>(app: &App<P>, body: Bytes) -> Result<Response, Response> {
+async fn consume<T: TopicsApi>(app: &App<T>, body: Bytes) -> Result<Response, Response> {
     let request: Consume = decode(&body).map_err(bad_request)?;
     let not_found = || text(StatusCode::NOT_FOUND, "offset not found");
     let failed = |error: ReadError| match error {
@@ -115,8 +117,12 @@ async fn consume<P: PartitionApi>(app: &App<P>, body: Bytes) -> Result<Response,
         ReadError::Unavailable { .. } => unavailable(error),
         other => text(StatusCode::INTERNAL_SERVER_ERROR, &other.to_string()),
     };
-    app.partition.readable().map_err(failed)?;
-    let read = app.partition.read_records(Offset(request.offset), 1, READ_BYTES).await;
+    let partition = app.route.readable(FIRST_TOPIC, 0).map_err(|error| match error {
+        NotRead::Read(error) => unavailable(error),
+        NotRead::Topic(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    })?;
+    partition.readable().map_err(failed)?;
+    let read = partition.read_records(Offset(request.offset), 1, READ_BYTES).await;
     let found = read.map_err(failed)?;
     let (offset, record) = found.into_iter().next().ok_or_else(not_found)?;
     let value = STANDARD.encode(&*record.value.unwrap_or_default());
@@ -124,7 +130,7 @@ async fn consume<P: PartitionApi>(app: &App<P>, body: Bytes) -> Result<Response,
 }
 
 /// The book's server knows one status for this; as what it is counted tells more.
-fn not_stored(error: ProduceError) -> Response {
+fn not_stored(error: NotTaken) -> Response {
     let mut response = text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
     response.extensions_mut().insert(measured::outcome_of(HttpError::from(error).status));
     response

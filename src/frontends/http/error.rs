@@ -1,7 +1,8 @@
 //! Errors as HTTP tells them: a status, and on `/v1` a JSON object with code, message and pause.
 
 use crate::actors::partition::{ProduceError, ReadError};
-use crate::frontends::topic::TopicError;
+use crate::actors::topics::{CATALOGUE_RETRY_AFTER, TopicError};
+use crate::frontends::route::{NotRead, NotTaken};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::response::{IntoResponse, Response};
@@ -122,6 +123,9 @@ impl From<ProduceError> for HttpError {
             ProduceError::Restarting { .. } => (StatusCode::SERVICE_UNAVAILABLE, "restarting"),
             ProduceError::Quarantined { .. } => (StatusCode::SERVICE_UNAVAILABLE, "quarantined"),
             ProduceError::DiskFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            ProduceError::NotLeader { .. } => (StatusCode::SERVICE_UNAVAILABLE, "not_leader"),
+            ProduceError::ReadOnly { .. } => (StatusCode::FORBIDDEN, "read_only"),
+            ProduceError::Sequence { .. } => (StatusCode::CONFLICT, "sequence"),
             ProduceError::Stopped { .. } => (StatusCode::SERVICE_UNAVAILABLE, "stopped"),
             // Not 503: clients retry that by themselves, and would store records twice.
             ProduceError::Unknown { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "outcome_unknown"),
@@ -139,16 +143,40 @@ impl From<ReadError> for HttpError {
             ReadError::Unavailable { retry_after, .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some(*retry_after))
             }
+            ReadError::Elsewhere { .. } => (StatusCode::MISDIRECTED_REQUEST, "elsewhere", None),
             ReadError::Io { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "io", None),
         };
         Self { retry_after, ..Self::new(status, code, error.to_string()) }
     }
 }
 
+impl From<NotTaken> for HttpError {
+    fn from(error: NotTaken) -> Self {
+        match error {
+            NotTaken::Topic(error) => error.into(),
+            NotTaken::Produce(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotRead> for HttpError {
+    fn from(error: NotRead) -> Self {
+        match error {
+            NotRead::Topic(error) => error.into(),
+            NotRead::Read(error) => error.into(),
+        }
+    }
+}
+
 impl From<TopicError> for HttpError {
     fn from(error: TopicError) -> Self {
         let (status, code) = match &error {
-            TopicError::Name => (StatusCode::BAD_REQUEST, "invalid_name"),
+            TopicError::Name(_) => (StatusCode::BAD_REQUEST, "invalid_name"),
+            TopicError::NotKnownYet { .. } => {
+                let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "catalogue_behind");
+                let error = Self::new(status, code, error.to_string());
+                return Self { retry_after: Some(CATALOGUE_RETRY_AFTER), ..error };
+            }
             TopicError::UnknownTopic { .. } => (StatusCode::NOT_FOUND, "unknown_topic"),
             TopicError::UnknownPartition { .. } => (StatusCode::NOT_FOUND, "unknown_partition"),
         };

@@ -2,8 +2,8 @@
 //! both answer while a shard hangs.
 
 use super::serve::App;
-use crate::actors::partition::PartitionApi;
 use crate::actors::readiness::{Condition, SubsystemStatus};
+use crate::actors::topics::TopicsApi;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -18,8 +18,8 @@ pub async fn livez() -> &'static str {
 /// Serves `/readyz[?verbose]`: 503 only when a part does not work at all. A part that works
 /// partly (a quarantined partition can be read) is told in the verbose form; taking the node out
 /// of service would help nobody.
-pub async fn readyz<P: PartitionApi>(
-    State(app): State<Arc<App<P>>>,
+pub async fn readyz<T: TopicsApi>(
+    State(app): State<Arc<App<T>>>,
     RawQuery(query): RawQuery,
 ) -> Response {
     let mut parts = app.readiness.readiness();

@@ -1,7 +1,7 @@
 //! `/metrics`, and what is counted of every request of the HTTP port.
 
 use super::serve::App;
-use crate::actors::partition::PartitionApi;
+use crate::actors::topics::TopicsApi;
 use crate::frontends::calls::{Caller, Calls};
 use crate::observe::metrics::{Method, Outcome, TEXT_CONTENT_TYPE};
 use axum::extract::{Request, State};
@@ -11,7 +11,7 @@ use http::{Method as Verb, StatusCode, header};
 use std::sync::Arc;
 
 /// Serves `/metrics`, in Prometheus' text format.
-pub async fn metrics<P: PartitionApi>(State(app): State<Arc<App<P>>>) -> impl IntoResponse {
+pub async fn metrics<T: TopicsApi>(State(app): State<Arc<App<T>>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, TEXT_CONTENT_TYPE)], app.measure.snapshot().text())
 }
 

@@ -5,7 +5,7 @@ use super::error::{HttpError, Noted};
 use super::serve::App;
 use crate::actors::explain::Subject;
 use crate::actors::observer::{ObserveApi, ObserveError};
-use crate::actors::partition::PartitionApi;
+use crate::actors::topics::TopicsApi;
 use crate::frontends::observe as words;
 use crate::observe::Pattern;
 use crate::wire::pb::duramen::v1 as pb;
@@ -32,8 +32,8 @@ pub struct ExplainQuery {
 }
 
 /// Serves `/observe/tree[?pattern=GLOB]`.
-pub async fn tree<P: PartitionApi>(
-    State(app): State<Arc<App<P>>>,
+pub async fn tree<T: TopicsApi>(
+    State(app): State<Arc<App<T>>>,
     query: Result<Query<TreeQuery>, QueryRejection>,
 ) -> Result<Json<pb::TreeResponse>, HttpError> {
     let Query(TreeQuery { pattern }) = query.map_err(odd_query)?;
@@ -48,8 +48,8 @@ pub async fn tree<P: PartitionApi>(
 }
 
 /// Serves `/observe/explain[?partition=NAME|actor=PATH]`.
-pub async fn explain<P: PartitionApi>(
-    State(app): State<Arc<App<P>>>,
+pub async fn explain<T: TopicsApi>(
+    State(app): State<Arc<App<T>>>,
     query: Result<Query<ExplainQuery>, QueryRejection>,
 ) -> Result<Json<pb::Explanation>, HttpError> {
     let Query(ExplainQuery { partition, actor }) = query.map_err(odd_query)?;
@@ -64,7 +64,7 @@ pub async fn explain<P: PartitionApi>(
     Ok(Json(words::explanation(observer(&app)?.explain(subject)?)))
 }
 
-fn observer<P: PartitionApi>(app: &App<P>) -> Result<&dyn ObserveApi, HttpError> {
+fn observer<T: TopicsApi>(app: &App<T>) -> Result<&dyn ObserveApi, HttpError> {
     app.observer.as_deref().ok_or_else(|| {
         let message = "this port does not show the inside of the node";
         HttpError::new(StatusCode::NOT_FOUND, "no_such_path", message)

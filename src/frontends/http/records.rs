@@ -5,7 +5,8 @@ use super::error::HttpError;
 use super::json::{InRecord, OutRecord};
 use super::serve::App;
 use crate::actors::partition::{PartitionApi, ProduceError};
-use crate::frontends::topic;
+use crate::actors::topics::TopicsApi;
+use crate::frontends::route::{ToAppend, catch_up};
 use crate::model::{Offset, Timestamp};
 use crate::observe::Call;
 use axum::Json;
@@ -23,6 +24,16 @@ struct Append {
     records: Vec<InRecord>,
 }
 
+/// The query of POST.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppendTo {
+    #[serde(default)]
+    partition: u32,
+    /// False: refuse where this node does not lead, in place of passing the request on.
+    forward: Option<bool>,
+}
+
 /// The answer to POST.
 #[derive(Debug, Serialize)]
 pub struct Appended {
@@ -36,12 +47,16 @@ pub struct Appended {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Read {
+    #[serde(default)]
+    partition: u32,
     offset: Option<u64>,
     /// Milliseconds since 1970 UTC: the first record at or after it.
     time: Option<i64>,
     max_records: Option<usize>,
     max_bytes: Option<usize>,
     wait_ms: Option<u64>,
+    /// `committed` or `linearizable`.
+    consistency: Option<String>,
 }
 
 /// The answer to GET.
@@ -53,13 +68,16 @@ pub struct Found {
 }
 
 /// Appends the records of one request; answers when they are as safe as `durability` says.
-pub async fn append<P: PartitionApi>(
-    State(app): State<Arc<App<P>>>,
+pub async fn append<T: TopicsApi>(
+    State(app): State<Arc<App<T>>>,
     Path(topic): Path<String>,
     Extension(call): Extension<Call>,
+    query: Result<Query<AppendTo>, QueryRejection>,
     body: Body,
 ) -> Result<Json<Appended>, HttpError> {
-    topic::check(&topic, 0)?;
+    // Before the body is read: a request that nobody takes is refused early.
+    let Query(AppendTo { partition, forward }) = query.map_err(|error| HttpError::query(&error))?;
+    app.route.topics.partition(&topic, partition)?;
     let limits = &app.limits;
     let body = body::read(body, limits.body_bytes_max, limits.request_deadline).await?;
     let request: Append =
@@ -71,10 +89,11 @@ pub async fn append<P: PartitionApi>(
     let records = request.records.into_iter().map(|record| record.into_record(arrival)).collect();
     let pending = {
         let _for_it = app.calls.enter(call);
-        app.partition.propose_records(records)?
+        app.route.append(&topic, partition, ToAppend::Records(records), forward.unwrap_or(true))?
     };
     let acknowledged = tokio::time::timeout(limits.request_deadline, pending).await;
-    let ack = acknowledged.unwrap_or(Err(ProduceError::Deadline))?;
+    let ack = acknowledged.unwrap_or(Err(ProduceError::Deadline));
+    let ack = ack.map_err(|error| app.route.with_address(error))?;
     Ok(Json(Appended {
         base_offset: ack.base_offset.0,
         count: ack.records,
@@ -84,15 +103,24 @@ pub async fn append<P: PartitionApi>(
 }
 
 /// Reads from an offset, a time or the start; waits for records at the end when asked to.
-pub async fn read<P: PartitionApi>(
-    State(app): State<Arc<App<P>>>,
+pub async fn read<T: TopicsApi>(
+    State(app): State<Arc<App<T>>>,
     Path(topic): Path<String>,
     query: Result<Query<Read>, QueryRejection>,
 ) -> Result<Json<Found>, HttpError> {
-    topic::check(&topic, 0)?;
+    let asked = query.as_ref().map_or(0, |Query(query)| query.partition);
+    let partition = &app.route.readable(&topic, asked)?;
     let Query(query) = query.map_err(|error| HttpError::query(&error))?;
-    let (partition, limits) = (&app.partition, &app.limits);
+    let limits = &app.limits;
     partition.readable()?;
+    match query.consistency.as_deref() {
+        None | Some("committed") => {}
+        Some("linearizable") => catch_up(partition, limits.request_deadline).await?,
+        Some(_) => {
+            let message = "the consistency is committed (the default) or linearizable";
+            return Err(HttpError::invalid(message));
+        }
+    }
     let from = match (query.offset, query.time) {
         (Some(_), Some(_)) => {
             return Err(HttpError::invalid("give offset or time, not both"));
@@ -106,7 +134,7 @@ pub async fn read<P: PartitionApi>(
         query.max_bytes.unwrap_or(limits.answer_bytes_default).clamp(1, limits.answer_bytes_max);
     if let Some(wait_ms) = query.wait_ms {
         let time = Duration::from_millis(wait_ms).min(limits.request_deadline);
-        wait_at_end(&app, from, time).await;
+        wait_at_end(&app, partition, from, time).await;
     }
     let found = partition.read_records(from, records, bytes).await?;
     let next = found.last().map_or(from, |(offset, _)| offset.next());
@@ -120,11 +148,16 @@ pub async fn read<P: PartitionApi>(
 
 /// Waits until there is a record at `from`, the time is up, or the node stops. A place beyond the
 /// end is not waited for: reading it is an error at once.
-async fn wait_at_end<P: PartitionApi>(app: &App<P>, from: Offset, time: Duration) {
-    if app.partition.high_watermark() != from {
+async fn wait_at_end<T: TopicsApi>(
+    app: &App<T>,
+    partition: &T::Partition,
+    from: Offset,
+    time: Duration,
+) {
+    if partition.high_watermark() != from {
         return;
     }
-    let mut watermark = app.partition.watch();
+    let mut watermark = partition.watch();
     let waiting = async {
         tokio::select! {
             _ = watermark.wait_for(|end| *end > from) => {}

@@ -3,12 +3,14 @@
 use super::error::Mistake;
 use super::{book, error, health, measured, observe, records};
 use crate::actors::observer::ObserveApi;
-use crate::actors::partition::PartitionApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
+use crate::actors::topics::TopicsApi;
 use crate::frontends::calls::Calls;
 use crate::frontends::counted::Counted;
 use crate::frontends::drain::Drain;
+use crate::frontends::forward::Forwarder;
 use crate::frontends::listener::{ConnectionCounters, Listener};
+use crate::frontends::route::Route;
 use crate::model::Clock;
 use crate::observe::metrics::{Measure, Metrics, Protocol};
 use crate::observe::{Complaints, Instruments};
@@ -38,6 +40,8 @@ pub struct HttpLimits {
     pub connections_max: usize,
     /// The largest request body.
     pub body_bytes_max: usize,
+    /// Pass on to its leader what another node leads.
+    pub forward: bool,
     /// How long a client may take to send a request's head; also how long it may stay silent
     /// between two requests.
     pub header_read_max: Duration,
@@ -60,6 +64,7 @@ impl Default for HttpLimits {
         Self {
             connections_max: 1024,
             body_bytes_max: 16 << 20,
+            forward: true,
             header_read_max: Duration::from_secs(30),
             request_deadline: Duration::from_secs(30),
             records_default: 100,
@@ -72,9 +77,9 @@ impl Default for HttpLimits {
 }
 
 /// The HTTP front end of a node.
-pub struct HttpFrontend<P> {
+pub struct HttpFrontend<T> {
     /// Where records go and come from.
-    pub partition: P,
+    pub topics: T,
     /// Who this node says it is.
     pub node: Arc<NodeInfo>,
     /// How its parts are.
@@ -98,8 +103,8 @@ pub struct HttpFrontend<P> {
 }
 
 /// What the handlers know.
-pub struct App<P> {
-    pub partition: P,
+pub struct App<T> {
+    pub route: Route<T>,
     pub node: Arc<NodeInfo>,
     pub readiness: Arc<dyn Readiness>,
     pub clock: Arc<dyn Clock>,
@@ -110,7 +115,7 @@ pub struct App<P> {
     pub measure: Arc<dyn Measure>,
 }
 
-impl<P: PartitionApi> HttpFrontend<P> {
+impl<T: TopicsApi> HttpFrontend<T> {
     /// Serves connections until the drain begins; then readiness says so, no connection takes
     /// another request, and what is under way may finish within the grace time. Dropped, it
     /// closes everything at once.
@@ -128,8 +133,9 @@ impl<P: PartitionApi> HttpFrontend<P> {
         };
         let header_read_max = self.limits.header_read_max;
         let metrics = Arc::clone(&self.instruments.metrics);
+        let forwarder = self.limits.forward.then(|| Forwarder::new(2 * self.limits.body_bytes_max));
         let router = router(App {
-            partition: self.partition,
+            route: Route { topics: self.topics, forwarder },
             node: self.node,
             readiness: self.readiness,
             clock: self.clock,
@@ -166,18 +172,18 @@ struct Accepted {
     metrics: Arc<Metrics>,
 }
 
-fn router<P: PartitionApi>(app: App<P>) -> Router {
+fn router<T: TopicsApi>(app: App<T>) -> Router {
     let note = axum::middleware::from_fn_with_state(Arc::clone(&app.calls), measured::note);
     Router::new()
-        .route("/", any(book::handle::<P>))
-        .route("/metrics", get(measured::metrics::<P>))
+        .route("/", any(book::handle::<T>))
+        .route("/metrics", get(measured::metrics::<T>))
         .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz::<P>))
-        .route("/observe/tree", get(observe::tree::<P>))
-        .route("/observe/explain", get(observe::explain::<P>))
+        .route("/readyz", get(health::readyz::<T>))
+        .route("/observe/tree", get(observe::tree::<T>))
+        .route("/observe/explain", get(observe::explain::<T>))
         .route(
             "/v1/topics/{topic}/records",
-            get(records::read::<P>).post(records::append::<P>).fallback(error::method_not_allowed),
+            get(records::read::<T>).post(records::append::<T>).fallback(error::method_not_allowed),
         )
         .fallback(error::no_such_path)
         .layer(note)

@@ -2,7 +2,8 @@
 
 use super::header::seal;
 use super::{
-    BatchError, BatchHeader, BatchLimits, Compression, HEADER_BYTES, ValidBatches, varint,
+    BatchError, BatchHeader, BatchLimits, Compression, HEADER_BYTES, ValidBatches, sequence_after,
+    varint,
 };
 use crate::model::{Offset, Record, Timestamp};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,6 +19,15 @@ pub struct BatchBuilder {
     max_timestamp: Timestamp,
     compression: Compression,
     limits: BatchLimits,
+    producer: Option<Producer>,
+}
+
+/// Who sends, and the sequence of the next batch's first record.
+#[derive(Debug, Clone, Copy)]
+struct Producer {
+    id: i64,
+    epoch: i16,
+    sequence: i32,
 }
 
 impl Default for BatchBuilder {
@@ -36,6 +46,7 @@ impl BatchBuilder {
             max_timestamp: Timestamp::default(),
             compression: Compression::None,
             limits: BatchLimits::default(),
+            producer: None,
         }
     }
 
@@ -43,6 +54,17 @@ impl BatchBuilder {
     #[must_use]
     pub fn with_compression(self, compression: Compression) -> Self {
         Self { compression, ..self }
+    }
+
+    /// Names an idempotent producer in each batch from the next [`BatchBuilder::finish`] on. The
+    /// first gets `first_sequence`, each further one goes on behind the one before.
+    ///
+    /// # Panics
+    /// When one of them is negative: these stand for no producer.
+    #[must_use]
+    pub fn with_producer(self, id: i64, epoch: i16, first_sequence: i32) -> Self {
+        assert!(id >= 0 && epoch >= 0 && first_sequence >= 0, "negative is nobody");
+        Self { producer: Some(Producer { id, epoch, sequence: first_sequence }), ..self }
     }
 
     /// Sets the limits.
@@ -140,6 +162,11 @@ impl BatchBuilder {
         }
         let plain = self.buffer.split();
         let (compression, mut batch) = self.compressed(plain);
+        let nobody = Producer { id: -1, epoch: -1, sequence: -1 };
+        let Producer { id, epoch, sequence } = self.producer.unwrap_or(nobody);
+        if let Some(producer) = &mut self.producer {
+            producer.sequence = sequence_after(sequence, self.record_count);
+        }
         let header = BatchHeader {
             base_offset: Offset(0),
             length_bytes: batch.len(),
@@ -149,15 +176,15 @@ impl BatchBuilder {
             last_offset_delta: self.record_count - 1,
             base_timestamp: self.base_timestamp,
             max_timestamp: self.max_timestamp,
-            producer_id: -1,
-            producer_epoch: -1,
-            base_sequence: -1,
+            producer_id: id,
+            producer_epoch: epoch,
+            base_sequence: sequence,
             record_count: self.record_count,
         };
         header.write(batch.first_chunk_mut().expect("room was left for the header"));
         seal(&mut batch);
-        let record_count = std::mem::take(&mut self.record_count);
-        Some(ValidBatches::of_built(Bytes::from(batch), record_count, self.max_timestamp))
+        self.record_count = 0;
+        Some(ValidBatches::of_built(Bytes::from(batch), &header))
     }
 
     /// Checks the limits and makes room for a record of `body_bytes` and its length; for the

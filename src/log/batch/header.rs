@@ -92,6 +92,11 @@ impl BatchHeader {
         self.base_offset.plus(self.last_offset_delta as u64 + 1)
     }
 
+    /// True when it tells its idempotent producer, with all that belongs to it.
+    pub(super) const fn has_producer(&self) -> bool {
+        self.producer_id >= 0 && self.producer_epoch >= 0 && self.base_sequence >= 0
+    }
+
     /// True when the broker set one timestamp for all records: the maximum.
     pub(super) const fn is_log_append_time(&self) -> bool {
         self.attributes & LOG_APPEND_TIME_BIT != 0

@@ -1,8 +1,8 @@
 //! Kafka record batches, version 2: the one form in which records travel and lie on disk.
 //!
 //! Pure: bytes in, bytes out. Raw bytes become part of the log only as [`ValidBatches`], which
-//! come from [`validate`] (a client's batches, taken over as they are) or from [`BatchBuilder`]
-//! (records, gathered here). What a header says is never trusted before it was compared with
+//! come from [`validate`] (a client's batches, taken over as they are), from [`receive`] (those of a
+//! leader) or from [`BatchBuilder`] (records, gathered here). What a header says is never trusted before it was compared with
 //! what is there, and no length from outside leads to an allocation before it was checked.
 //!
 //! ```text
@@ -20,6 +20,7 @@ mod compression;
 mod cursor;
 mod error;
 mod header;
+mod producer;
 mod records;
 mod valid;
 mod varint;
@@ -28,8 +29,9 @@ pub use builder::BatchBuilder;
 pub use compression::{Compression, UnknownCompressionName};
 pub use error::BatchError;
 pub use header::{BatchHeader, Batches, batches, stamp, verify_crc};
+pub use producer::{BatchFacts, Producers, producers_of, sequence_after};
 pub use records::{Records, records};
-pub use valid::{ValidBatches, validate};
+pub use valid::{ValidBatches, receive, validate};
 
 /// Bytes before the first record.
 pub const HEADER_BYTES: usize = 61;

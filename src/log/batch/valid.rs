@@ -1,7 +1,10 @@
 //! Checked batches: the only way for raw bytes into the log.
 
 use super::cursor::Cursor;
-use super::{BatchError, BatchHeader, BatchLimits, HEADER_BYTES, batches, stamp, verify_crc};
+use super::{
+    BatchError, BatchFacts, BatchHeader, BatchLimits, HEADER_BYTES, batches, producers_of, stamp,
+    verify_crc,
+};
 use crate::model::{Offset, Timestamp};
 use bytes::{Bytes, BytesMut};
 use std::fmt;
@@ -13,6 +16,8 @@ pub struct ValidBatches {
     batch_count: u32,
     record_count: u32,
     max_timestamp: Timestamp,
+    /// True when a batch tells its producer; told once, so that asking costs nothing.
+    has_producers: bool,
 }
 
 /// Checks batches as a client sent them, and keeps them as they are.
@@ -28,29 +33,57 @@ pub struct ValidBatches {
 /// One CRC and one walk over the framing; no allocation unless compressed. May take milliseconds
 /// for large compressed batches.
 pub fn validate(bytes: Bytes, limits: &BatchLimits) -> Result<ValidBatches, BatchError> {
+    let mut decompressed_bytes_left = limits.decompressed_bytes_max;
+    take_over(bytes, |header, batch| {
+        check_whole(header, batch, limits)?;
+        check_records(header, batch, limits, &mut decompressed_bytes_left)
+    })
+}
+
+/// Takes over batches that a leader has judged, from its replication: they are in its log, so
+/// only what may have happened on the way is checked: lengths, counts, checksums. Records are not
+/// looked at, and nothing is decompressed.
+///
+/// # Errors
+/// The first thing found wrong; nothing is taken over then.
+///
+/// # Cost
+/// One CRC; no allocation.
+pub fn receive(bytes: Bytes, limits: &BatchLimits) -> Result<ValidBatches, BatchError> {
+    take_over(bytes, |header, batch| check_whole(header, batch, limits))
+}
+
+/// Splits the bytes, checks each batch, and sums up what all of them say.
+fn take_over(
+    bytes: Bytes,
+    mut check: impl FnMut(&BatchHeader, &Bytes) -> Result<(), BatchError>,
+) -> Result<ValidBatches, BatchError> {
     let mut batch_count = 0u32;
     let mut record_count = 0u32;
     let mut max_timestamp = Timestamp(i64::MIN);
-    let mut decompressed_bytes_left = limits.decompressed_bytes_max;
+    let mut has_producers = false;
     for batch in batches(&bytes) {
         let (header, batch) = batch?;
-        check_batch(&header, &batch, limits, &mut decompressed_bytes_left)?;
+        check(&header, &batch)?;
         batch_count += 1;
         record_count = record_count
             .checked_add(header.record_count)
             .ok_or(BatchError::CountMismatch { stated: header.record_count, found: u32::MAX })?;
         max_timestamp = max_timestamp.max(header.max_timestamp);
+        has_producers |= header.has_producer();
     }
     if batch_count == 0 {
         return Err(BatchError::Empty);
     }
-    Ok(ValidBatches { bytes, batch_count, record_count, max_timestamp })
+    Ok(ValidBatches { bytes, batch_count, record_count, max_timestamp, has_producers })
 }
 
 impl ValidBatches {
     /// For the builder, whose batches are right by construction.
-    pub(super) fn of_built(bytes: Bytes, record_count: u32, max_timestamp: Timestamp) -> Self {
-        Self { bytes, batch_count: 1, record_count, max_timestamp }
+    pub(super) fn of_built(bytes: Bytes, header: &BatchHeader) -> Self {
+        let BatchHeader { record_count, max_timestamp, .. } = *header;
+        let has_producers = header.has_producer();
+        Self { bytes, batch_count: 1, record_count, max_timestamp, has_producers }
     }
 
     /// The batches, one after another.
@@ -88,6 +121,11 @@ impl ValidBatches {
         batches(&self.bytes).map(|batch| batch.expect("the batches were split before"))
     }
 
+    /// Those batches that tell their idempotent producer, in order. Costs nothing when none does.
+    pub fn producers(&self) -> impl Iterator<Item = BatchFacts> + use<> {
+        self.has_producers.then(|| producers_of(&self.bytes)).into_iter().flatten()
+    }
+
     /// Gives the records the offsets from `base` on, and all batches the epoch. Works in place
     /// when nobody else holds the bytes, else on a copy.
     #[must_use]
@@ -114,13 +152,16 @@ impl ValidBatches {
         let mut bytes = BytesMut::with_capacity(all.iter().map(Self::len_bytes).sum());
         let (mut batch_count, mut record_count) = (0u32, 0u32);
         let mut max_timestamp = Timestamp(i64::MIN);
+        let mut has_producers = false;
         for one in &all {
             bytes.extend_from_slice(&one.bytes);
             batch_count = batch_count.checked_add(one.batch_count)?;
             record_count = record_count.checked_add(one.record_count)?;
             max_timestamp = max_timestamp.max(one.max_timestamp);
+            has_producers |= one.has_producers;
         }
-        Some(Self { bytes: bytes.freeze(), batch_count, record_count, max_timestamp })
+        let bytes = bytes.freeze();
+        Some(Self { bytes, batch_count, record_count, max_timestamp, has_producers })
     }
 }
 
@@ -135,11 +176,11 @@ impl fmt::Debug for ValidBatches {
     }
 }
 
-fn check_batch(
+/// All that a batch can be checked for without its records.
+fn check_whole(
     header: &BatchHeader,
     batch: &Bytes,
     limits: &BatchLimits,
-    decompressed_bytes_left: &mut usize,
 ) -> Result<(), BatchError> {
     if header.length_bytes > limits.batch_bytes_max {
         let batch_bytes_max = limits.batch_bytes_max;
@@ -153,6 +194,7 @@ fn check_batch(
         // A compression of 5 to 7 lies within the allowed bits: told apart below.
         return Err(BatchError::UnsupportedAttributes { attributes: header.attributes });
     }
+    header.compression()?;
     if header.record_count == 0 {
         return Err(BatchError::Empty);
     }
@@ -160,6 +202,23 @@ fn check_batch(
     let spanned = header.last_offset_delta + 1;
     if header.record_count != spanned {
         return Err(BatchError::CountMismatch { stated: header.record_count, found: spanned });
+    }
+    Ok(())
+}
+
+/// What a client says of its records and of itself.
+fn check_records(
+    header: &BatchHeader,
+    batch: &Bytes,
+    limits: &BatchLimits,
+    decompressed_bytes_left: &mut usize,
+) -> Result<(), BatchError> {
+    if header.producer_id >= 0 && !header.has_producer() {
+        let (field, value) = match header.producer_epoch {
+            epoch @ ..0 => ("the producer's epoch", i64::from(epoch)),
+            _ => ("the producer's sequence", i64::from(header.base_sequence)),
+        };
+        return Err(BatchError::BadHeader { field, value });
     }
     let packed = batch.slice(HEADER_BYTES..);
     let records = header.compression()?.decompress(&packed, *decompressed_bytes_left)?;

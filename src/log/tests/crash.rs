@@ -139,7 +139,7 @@ fn no_crash_point_loses_what_was_acknowledged_or_keeps_the_log_from_opening() {
 #[test]
 fn torn_crashes_at_random_points_of_many_workloads_lose_nothing() {
     let options = LogOptions { segment_bytes_max: 6000, ..small() };
-    for seed in 100..160 {
+    for seed in 100..200 {
         let mutations = mutations_of(&options, seed);
         let mut dice = Dice::new(seed);
         for _ in 0..8 {

@@ -5,6 +5,7 @@ use crate::log::batch::{self, BatchBuilder, BatchLimits, ValidBatches};
 use crate::log::disk::{Disk, SimDisk};
 use crate::log::{
     Entry, EntryPayload, Log, LogError, LogOptions, LogView, ReadMode, ReadOutcome, Recovered,
+    ResetTo,
 };
 use crate::model::{Clock, ManualClock, Offset, RaftIndex, Record, Term, Timestamp};
 use bytes::Bytes;
@@ -176,6 +177,15 @@ impl Model {
         self.durable = self.durable.min(last);
     }
 
+    /// As a log that begins anew: what came before counts as entries without records.
+    pub fn reset(&mut self, start: ResetTo) {
+        let before = Remembered { term: start.term.0, base: start.offset.0, values: None };
+        self.entries = vec![before; start.index.0 as usize];
+        self.durable = start.index.0;
+        self.start = (start.offset.0, start.offset.0);
+        self.term = self.term.max(start.term.0);
+    }
+
     /// Says what is wrong with what a recovered log holds, and takes over what it holds.
     pub fn check_recovered(&mut self, log: &Log, recovered: &Recovered) -> Result<(), String> {
         let last = log.last_index().0;
@@ -193,6 +203,11 @@ impl Model {
         self.start = (start, start);
         if recovered.last_index.0 != last || recovered.next_offset.0 != self.next_offset() {
             return Err(format!("{recovered:?} does not end at {last}/{}", self.next_offset()));
+        }
+        let before = recovered.first_index.0.checked_sub(2);
+        let before = before.map_or(0, |place| self.entries[place as usize].term);
+        if recovered.previous_term.0 != before {
+            return Err(format!("previous term {}, not {before}", recovered.previous_term));
         }
         let mut terms: Vec<(RaftIndex, Term)> = Vec::new();
         for index in recovered.first_index.0..=last {

@@ -5,10 +5,12 @@
 //! control: a check that is made to miss its fault must be noticed.
 
 mod basics;
+mod by_index;
 mod crash;
 mod damage;
 mod faults;
 mod format;
 mod harness;
 mod model;
+mod reset;
 mod short_writes;

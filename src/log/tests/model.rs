@@ -1,11 +1,12 @@
 //! The log against a plain list, over random histories of appends, rolls, truncations at both
-//! ends, checkpoints, restarts and crashes.
+//! ends, beginnings anew, checkpoints, restarts and crashes.
 
+use super::by_index::check_by_index;
 use super::harness::*;
 use crate::log::disk::SimDisk;
 use crate::log::disk::sim::CrashMode;
-use crate::log::{Log, LogOptions};
-use crate::model::{Offset, RaftIndex};
+use crate::log::{Log, LogOptions, ResetTo};
+use crate::model::{Offset, RaftIndex, Term};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ enum Step {
     TruncateAfter(u64),
     /// Up to this share of the log, in percent.
     TruncateBefore(u64),
+    /// Begins anew behind this index and offset, given in percent of the log's.
+    Reset(u64, u64),
     Checkpoint,
     ZeroAhead,
     Reopen,
@@ -31,6 +34,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Sync),
         1 => (0u64..8).prop_map(Step::TruncateAfter),
         1 => (0u64..100).prop_map(Step::TruncateBefore),
+        1 => (0u64..150, 0u64..150).prop_map(|(index, offset)| Step::Reset(index, offset)),
         1 => Just(Step::Checkpoint),
         1 => Just(Step::ZeroAhead),
         1 => Just(Step::Reopen),
@@ -77,6 +81,14 @@ fn take(step: &Step, log: &mut Log, model: &mut Model) {
             assert!(removed.log_start.0 <= upto.max(model.start.0));
             model.start = (removed.log_start.0, removed.log_start.0);
         }
+        Step::Reset(index, offset) => {
+            let index = RaftIndex(model.last() * index / 100);
+            let offset = Offset(if index.0 == 0 { 0 } else { model.next_offset() * offset / 100 });
+            let term = Term(if index.0 == 0 { 0 } else { model.term });
+            let start = ResetTo { index, term, offset };
+            log.reset(start).unwrap();
+            model.reset(start);
+        }
         Step::Checkpoint => log.checkpoint().unwrap(),
         Step::ZeroAhead => drop(log.zero_ahead(2048).unwrap()),
         Step::Reopen | Step::Crash(..) => unreachable!("the caller's"),
@@ -115,5 +127,6 @@ proptest! {
             }
         }
         model.check(&log).unwrap();
+        check_by_index(&log, &model).unwrap();
     }
 }

@@ -89,6 +89,11 @@ catalogue! {
         ["topic", "partition"] "Segments that retention removed.";
     RETIRED_BYTES = "duramen_log_retention_removed_bytes_total" Counter "By"
         ["topic", "partition"] "Bytes of the segments that retention removed.";
+    PRODUCER_DUPLICATES = "duramen_producer_duplicates_total" Counter "{batch}"
+        ["topic", "partition"]
+        "Batches that idempotent producers sent again, answered with where they are stored.";
+    PRODUCER_REFUSED = "duramen_producer_refused_total" Counter "{batch}" ["topic", "partition"]
+        "Batches refused since they are not their idempotent producer's next ones.";
 
     FLUSH_DURATION = "duramen_flush_duration_seconds" Histogram "s" ["topic", "partition"]
         "How long a write of one or more requests took, its sync included.";
@@ -131,6 +136,26 @@ catalogue! {
         "Bytes read from connections of clients.";
     SENT = "duramen_network_sent_bytes_total" Counter "By" ["protocol"]
         "Bytes written to connections of clients.";
+
+    PEER_FRAMES = "duramen_peer_frames_total" Counter "{frame}" ["node"]
+        "Frames sent to another node.";
+    PEER_MESSAGES = "duramen_peer_messages_total" Counter "{message}" ["node"]
+        "Messages between replicas sent to another node, of all groups.";
+    PEER_BYTES = "duramen_peer_sent_bytes_total" Counter "By" ["node"]
+        "Bytes of frames sent to another node.";
+    PEER_DROPPED = "duramen_peer_dropped_messages_total" Counter "{message}" ["node"]
+        "Messages to another node that were not sent: no connection, or too many waited.";
+    PEER_CONNECTIONS = "duramen_peer_connections_total" Counter "{connection}" ["node"]
+        "Connections to another node that it has accepted; each but the first is a reconnect.";
+    PEER_QUEUE = "duramen_peer_queue_messages" Gauge "{message}" ["node"]
+        "Messages that wait to be sent to another node.";
+    PEER_QUEUE_BYTES = "duramen_peer_queue_bytes" Gauge "By" ["node"]
+        "Bytes of the messages that wait to be sent to another node.";
+
+    MIRROR_LAG = "duramen_mirror_lag_records" Gauge "{record}" ["topic", "partition"]
+        "Records that a mirror lacks of its source, as far as it has heard of it.";
+    MIRROR_SILENCE = "duramen_mirror_silence_seconds" Gauge "s" ["topic", "partition"]
+        "For how long a mirror that lacks records has copied none; 0 where it lacks none.";
 
     TAPS = "duramen_taps_open" Gauge "{tap}" []
         "Taps that are open.";

@@ -61,17 +61,64 @@ pub struct LogMetrics {
     pub appended_bytes: Counter,
     pub retired_segments: Counter,
     pub retired_bytes: Counter,
+    pub producer_duplicates: Counter,
+    pub producer_refused: Counter,
     pub flush_duration: Histogram,
     pub flush_bytes: Histogram,
     pub flush_records: Histogram,
     pub flush_failures: Counter,
 }
 
+impl Default for LogMetrics {
+    fn default() -> Self {
+        Self {
+            appended_records: Counter::default(),
+            appended_bytes: Counter::default(),
+            retired_segments: Counter::default(),
+            retired_bytes: Counter::default(),
+            producer_duplicates: Counter::default(),
+            producer_refused: Counter::default(),
+            flush_duration: Histogram::of_durations(),
+            flush_bytes: Histogram::of_bytes(),
+            flush_records: Histogram::of_counts(),
+            flush_failures: Counter::default(),
+        }
+    }
+}
+
+impl LogMetrics {
+    /// Adds what is counted of logs to a snapshot: of one, or of several together. Histograms of
+    /// sixty lines are left out where nothing was counted, unless `all` are asked for.
+    pub fn read(logs: &[&Self], snapshot: &mut Snapshot, place: [&str; 2], all: bool) {
+        for (family, of) in [
+            (&of::APPENDED_RECORDS, (|log| &log.appended_records) as fn(&Self) -> &Counter),
+            (&of::APPENDED_BYTES, |log| &log.appended_bytes),
+            (&of::RETIRED_SEGMENTS, |log| &log.retired_segments),
+            (&of::RETIRED_BYTES, |log| &log.retired_bytes),
+            (&of::PRODUCER_DUPLICATES, |log| &log.producer_duplicates),
+            (&of::PRODUCER_REFUSED, |log| &log.producer_refused),
+            (&of::FLUSH_FAILURES, |log| &log.flush_failures),
+        ] {
+            let sum: u64 = logs.iter().map(|log| of(log).get()).sum();
+            snapshot.number(family, &place, sum as f64);
+        }
+        for (family, of) in [
+            (&of::FLUSH_DURATION, (|log| &log.flush_duration) as fn(&Self) -> &Histogram),
+            (&of::FLUSH_BYTES, |log| &log.flush_bytes),
+            (&of::FLUSH_RECORDS, |log| &log.flush_records),
+        ] {
+            let sum = logs.iter().map(|log| of(log).read()).reduce(Distribution::plus);
+            if let Some(sum) = sum.filter(|sum| all || sum.count() > 0) {
+                snapshot.distribution(family, &place, sum);
+            }
+        }
+    }
+}
+
 /// What a node counts where it happens.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "the catalogue says what each is")]
 pub struct Metrics {
-    pub log: LogMetrics,
     requests: [[Counter; Outcome::ALL.len()]; Method::ALL.len()],
     request_duration: [Histogram; Method::ALL.len()],
     refused: [Counter; RefusedFor::ALL.len()],
@@ -85,16 +132,6 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self {
-            log: LogMetrics {
-                appended_records: Counter::default(),
-                appended_bytes: Counter::default(),
-                retired_segments: Counter::default(),
-                retired_bytes: Counter::default(),
-                flush_duration: Histogram::of_durations(),
-                flush_bytes: Histogram::of_bytes(),
-                flush_records: Histogram::of_counts(),
-                flush_failures: Counter::default(),
-            },
             requests: Default::default(),
             request_duration: [const { Histogram::of_durations() }; Method::ALL.len()],
             refused: Default::default(),
@@ -117,7 +154,7 @@ pub trait Measure: Send + Sync + 'static {
 impl Measure for Metrics {
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
-        self.read(&mut snapshot, "log", "0");
+        self.read(&mut snapshot);
         snapshot
     }
 }
@@ -149,17 +186,7 @@ impl Metrics {
     }
 
     /// Adds what is counted here to a snapshot.
-    pub fn read(&self, snapshot: &mut Snapshot, topic: &str, partition: &str) {
-        let log = &self.log;
-        let place = [topic, partition];
-        snapshot.counter(&of::APPENDED_RECORDS, &place, &log.appended_records);
-        snapshot.counter(&of::APPENDED_BYTES, &place, &log.appended_bytes);
-        snapshot.counter(&of::RETIRED_SEGMENTS, &place, &log.retired_segments);
-        snapshot.counter(&of::RETIRED_BYTES, &place, &log.retired_bytes);
-        snapshot.histogram(&of::FLUSH_DURATION, &place, &log.flush_duration);
-        snapshot.histogram(&of::FLUSH_BYTES, &place, &log.flush_bytes);
-        snapshot.histogram(&of::FLUSH_RECORDS, &place, &log.flush_records);
-        snapshot.counter(&of::FLUSH_FAILURES, &place, &log.flush_failures);
+    pub fn read(&self, snapshot: &mut Snapshot) {
         for method in Method::ALL {
             let labels = [method.protocol().name(), method.name()];
             for outcome in Outcome::ALL {

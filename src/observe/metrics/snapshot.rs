@@ -49,8 +49,13 @@ impl Snapshot {
 
     /// Adds a histogram.
     pub fn histogram(&mut self, family: &'static Family, labels: &[&str], histogram: &Histogram) {
+        self.distribution(family, labels, histogram.read());
+    }
+
+    /// Adds what a histogram held, or several together.
+    pub fn distribution(&mut self, family: &'static Family, labels: &[&str], held: Distribution) {
         assert_eq!(family.kind, Kind::Histogram, "{} is a number", family.name);
-        self.add(family, labels, Value::Distribution(histogram.read()));
+        self.add(family, labels, Value::Distribution(held));
     }
 
     fn add(&mut self, family: &'static Family, labels: &[&str], value: Value) {

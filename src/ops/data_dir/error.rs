@@ -1,6 +1,6 @@
 //! Why a data directory cannot be used.
 
-use crate::model::Disposition;
+use crate::model::{Disposition, NodeId};
 use std::io;
 use std::path::PathBuf;
 
@@ -54,6 +54,52 @@ pub enum DataDirError {
         file: PathBuf,
         /// What it should hold.
         holds: &'static str,
+    },
+    /// It belongs to another cluster, or to another node of it.
+    #[error(
+        "the data directory {} belongs to node {node} of cluster {cluster_id}, not to {asked}",
+        path.display()
+    )]
+    OtherCluster {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        cluster_id: String,
+        /// Which of its nodes.
+        node: NodeId,
+        /// What it was to belong to.
+        asked: String,
+    },
+    /// It belongs to a cluster, and files that a member never loses are gone.
+    #[error(
+        "the data directory {} belongs to node {node} of cluster {cluster_id}, but {missing} is \
+         gone: a node that lost what it voted must not vote again", path.display()
+    )]
+    Wiped {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        cluster_id: String,
+        /// Which of its nodes.
+        node: NodeId,
+        /// What is gone.
+        missing: String,
+    },
+    /// It holds a copy of another cluster's topic.
+    #[error(
+        "the data directory {} is that of a mirror of the topic {topic}", path.display()
+    )]
+    OfAMirror {
+        /// The directory.
+        path: PathBuf,
+        /// What it copies.
+        topic: String,
+    },
+    /// A node has used it: it cannot be a mirror's.
+    #[error("the data directory {} belongs to a node of its own", path.display())]
+    OfANode {
+        /// The directory.
+        path: PathBuf,
     },
     /// The user that the node runs as may not use it.
     #[error("no permission for {}", path.display())]
@@ -110,6 +156,19 @@ impl DataDirError {
             Self::Damaged { file, .. } => {
                 format!("restore {} from a backup; nothing was changed", file.display())
             }
+            Self::OtherCluster { cluster_id, .. } => format!(
+                "join a member of cluster {cluster_id}, or start with another --data-dir to join \
+                 this one"
+            ),
+            Self::Wiped { node, .. } => format!(
+                "put the files back if you have them; else type `duramen node replace {node}` at \
+                 another node, and start here with an empty --data-dir"
+            ),
+            Self::OfAMirror { topic, .. } => format!(
+                "type `duramen mirror --topic {topic}` to go on with it, or choose another \
+                 directory with --data-dir"
+            ),
+            Self::OfANode { .. } => "give the mirror a directory of its own with --data-dir".into(),
             Self::Permission { .. } => {
                 "run as the directory's owner, or choose another one with --data-dir".into()
             }
@@ -132,6 +191,10 @@ impl DataDirError {
             | Self::Damaged { .. }
             | Self::Permission { .. }
             | Self::NotWritable { .. }
+            | Self::OtherCluster { .. }
+            | Self::Wiped { .. }
+            | Self::OfAMirror { .. }
+            | Self::OfANode { .. }
             | Self::Io { .. } => Disposition::TellCaller,
         }
     }

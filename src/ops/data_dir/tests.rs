@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests look at the directory from outside")]
 
 use super::*;
+use crate::model::{GroupId, NodeId, ReplicaId, TopicName};
 use std::collections::BTreeMap;
 use tempfile::TempDir;
 
@@ -27,7 +28,7 @@ fn a_missing_directory_is_made_with_what_is_missing_above_it() {
     let base = temporary();
     let path = base.path().join("a/b/c");
     let data_dir = DataDir::open(&path).unwrap();
-    assert_eq!(fs::read_to_string(path.join("VERSION")).unwrap(), "1\n");
+    assert_eq!(fs::read_to_string(path.join("VERSION")).unwrap(), "2\n");
     assert!(uuid::Uuid::parse_str(data_dir.node_id()).is_ok());
 }
 
@@ -56,12 +57,12 @@ fn a_second_node_is_refused_and_told_who_is_there() {
 #[test]
 fn a_newer_format_is_refused_untouched() {
     let base = temporary();
-    fs::write(base.path().join("VERSION"), "2\n").unwrap();
+    fs::write(base.path().join("VERSION"), "3\n").unwrap();
     fs::write(base.path().join("something-new"), "x").unwrap();
     let before = contents(base.path());
     let refused = DataDir::open(base.path()).unwrap_err();
-    assert!(matches!(refused, DataDirError::TooNew { version: 2, readable: 1, .. }), "{refused}");
-    assert!(refused.advice().contains("format version 2"), "{}", refused.advice());
+    assert!(matches!(refused, DataDirError::TooNew { version: 3, readable: 2, .. }), "{refused}");
+    assert!(refused.advice().contains("format version 3"), "{}", refused.advice());
     assert_eq!(contents(base.path()), before);
 }
 
@@ -163,4 +164,77 @@ fn a_disk_too_full_to_say_who_holds_the_lock_does_not_refuse_the_start() {
         }
     };
     assert!(opened.is_ok(), "{opened:?}");
+}
+
+fn member(cluster_id: &str, node: u32) -> Cluster {
+    Cluster { cluster_id: cluster_id.into(), node: NodeId(node) }
+}
+
+#[test]
+fn the_cluster_is_written_once_and_never_another() {
+    let base = temporary();
+    let data_dir = DataDir::open(base.path()).unwrap();
+    assert_eq!(data_dir.cluster(), None);
+    data_dir.set_cluster(&member("c1", 2)).unwrap();
+    data_dir.set_cluster(&member("c1", 2)).unwrap();
+    for other in [member("c2", 2), member("c1", 3)] {
+        let refused = data_dir.set_cluster(&other).unwrap_err();
+        assert!(matches!(refused, DataDirError::OtherCluster { .. }), "{refused}");
+        assert!(refused.to_string().contains("belongs to node n2 of cluster c1"), "{refused}");
+        assert!(refused.advice().contains("join a member of cluster c1"), "{}", refused.advice());
+    }
+    drop(data_dir);
+    assert_eq!(DataDir::open(base.path()).unwrap().cluster(), Some(&member("c1", 2)));
+}
+
+#[test]
+fn a_directory_of_format_1_keeps_it_until_it_joins_a_cluster() {
+    let base = temporary();
+    drop(DataDir::open(base.path()).unwrap());
+    let version = || fs::read_to_string(base.path().join("VERSION")).unwrap();
+    fs::write(base.path().join("VERSION"), "1\n").unwrap();
+    let data_dir = DataDir::open(base.path()).unwrap();
+    assert_eq!(version(), "1\n", "a program of then can still open it");
+    data_dir.set_cluster(&member("c1", 1)).unwrap();
+    assert_eq!(version(), "2\n", "now it would go on alone with what is shared");
+}
+
+#[test]
+fn a_damaged_cluster_file_is_an_error_and_never_replaced() {
+    for text in ["", "{}", r#"{"cluster_id":"c1","node":0}"#, r#"{"cluster_id":"","node":1}"#] {
+        let base = temporary();
+        drop(DataDir::open(base.path()).unwrap());
+        fs::write(base.path().join("CLUSTER"), text).unwrap();
+        for refused in [DataDir::open(base.path()).map(drop), inspect(base.path())] {
+            let refused = refused.unwrap_err();
+            assert!(matches!(refused, DataDirError::Damaged { .. }), "{text}: {refused}");
+        }
+        assert_eq!(fs::read_to_string(base.path().join("CLUSTER")).unwrap(), text);
+    }
+}
+
+#[test]
+fn the_record_of_replicas_is_read_back_and_its_loss_in_a_cluster_is_told() {
+    let base = temporary();
+    let data_dir = DataDir::open(base.path()).unwrap();
+    assert_eq!(data_dir.replicas().unwrap(), Replicas::default());
+    data_dir.set_cluster(&member("c1", 2)).unwrap();
+    assert_eq!(data_dir.replicas().unwrap(), Replicas::default(), "written with the cluster");
+    let replicas = Replicas {
+        seen_incarnation: 9,
+        replicas: vec![ReplicaRecord {
+            group: GroupId::LOG,
+            topic: TopicName::new("log").unwrap(),
+            partition: 0,
+            replica: ReplicaId::new(NodeId(2), 7),
+            founds: true,
+            settings: [("retention_age".to_owned(), "7d".to_owned())].into(),
+        }],
+    };
+    data_dir.set_replicas(&replicas).unwrap();
+    assert_eq!(data_dir.replicas().unwrap(), replicas);
+    fs::remove_file(base.path().join("replicas.json")).unwrap();
+    let refused = data_dir.replicas().unwrap_err();
+    assert!(matches!(refused, DataDirError::Wiped { .. }), "{refused}");
+    assert!(refused.advice().contains("duramen node replace n2"), "{}", refused.advice());
 }

@@ -16,7 +16,7 @@ pub enum Fault {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is not TOML.
+    /// The file is neither TOML nor, where its name says so, YAML.
     #[error("{}:{line}: {message}", file.display())]
     Syntax {
         /// The file.

@@ -46,18 +46,26 @@ impl Field {
         let text = (self.show)(settings);
         match (self.kind)().0 {
             TomlKind::Text => toml::Value::String(text).to_string(),
+            TomlKind::List => {
+                let parts = text.split(',').filter(|part| !part.is_empty());
+                toml::Value::Array(parts.map(|part| part.into()).collect()).to_string()
+            }
             TomlKind::Integer | TomlKind::Number | TomlKind::Boolean => text,
         }
     }
 }
 
 /// Endings of keys whose values are nobody else's business.
-const SECRET_ENDINGS: [&str; 5] = ["password", "secret", "token", "credentials", "headers"];
+const SECRET_ENDINGS: [&str; 6] = ["password", "secret", "token", "credentials", "headers", ".key"];
 
 /// A value as it may be shown to anyone. Addresses hold no passwords: such a one is refused.
 fn redacted(key: &str, value: String) -> String {
-    let is_secret = SECRET_ENDINGS.iter().any(|ending| key.ends_with(ending));
-    if is_secret { "(not shown)".into() } else { value }
+    if is_secret(key) && value != "none" { "(not shown)".into() } else { value }
+}
+
+/// Whether the value of a key is nobody else's business.
+pub fn is_secret(key: &str) -> bool {
+    SECRET_ENDINGS.iter().any(|ending| key.ends_with(ending))
 }
 
 /// The field with this key.
@@ -123,7 +131,7 @@ const KIB: ByteSize = ByteSize(1 << 10);
 const GIB: ByteSize = ByteSize(1 << 30);
 
 /// Every setting, by section.
-pub static FIELDS: [Field; 39] = [
+pub static FIELDS: [Field; 54] = [
     field!(
         "data_dir",
         data_dir,
@@ -138,7 +146,13 @@ pub static FIELDS: [Field; 39] = [
     field!(
         "node.name",
         node.name,
-        "The name people call this node by; none: the node id kept in the data directory."
+        "The name people call this node by; none: the name of the host."
+    ),
+    field!(
+        "node.labels",
+        node.labels,
+        "What else is to be known of this node, as in rack=a: replicas of a partition are spread \
+         over racks."
     ),
     field!(
         "rpc.addr",
@@ -168,6 +182,11 @@ pub static FIELDS: [Field; 39] = [
         rpc.outstanding_batches_max,
         1..=4096,
         "Unanswered batches on one stream before the server stops reading from it."
+    ),
+    field!(
+        "rpc.forward",
+        rpc.forward,
+        "Passes requests to append on to the node that leads their partition; false: refuses them."
     ),
     field!(
         "rpc.request_deadline",
@@ -257,6 +276,82 @@ pub static FIELDS: [Field; 39] = [
         log.gather_wait_max,
         Duration::ZERO..=MS * 100,
         "Longest such wait."
+    ),
+    field!(
+        "gossip.addr",
+        gossip.addr,
+        "Where nodes gossip about who is there, by TCP and UDP; port 0 takes a free one."
+    ),
+    field!(
+        "gossip.advertise",
+        gossip.advertise,
+        "The address that other nodes are told to gossip with; none: where this node listens."
+    ),
+    field!(
+        "gossip.join",
+        gossip.join,
+        "Where any nodes of the cluster gossip: an empty directory joins them; with an empty list \
+         it becomes a cluster of its own."
+    ),
+    field!(
+        "gossip.key",
+        gossip.key,
+        "The key with which nodes encrypt gossip, 32 bytes as base64 or hexadecimal, the same on \
+         all of them; none: nothing is encrypted."
+    ),
+    field!(
+        "gossip.multicast",
+        gossip.multicast,
+        "The group in which a node that knows nobody looks for others of its network, as in \
+         239.255.84.0:8402; none: it does not look."
+    ),
+    field!(
+        "cluster.advertise_rpc",
+        cluster.advertise_rpc,
+        "Where clients and other nodes are to reach this one; none: where the gRPC front end listens."
+    ),
+    field!(
+        "cluster.tick",
+        cluster.tick,
+        MS * 5..=SECOND * 10,
+        "The unit of time of elections and heartbeats."
+    ),
+    field!(
+        "cluster.election_ticks",
+        cluster.election_ticks,
+        3..=1000,
+        "Ticks without a leader before a replica stands for election, up to twice as many by chance."
+    ),
+    field!(
+        "cluster.heartbeat_ticks",
+        cluster.heartbeat_ticks,
+        1..=100,
+        "Ticks between two heartbeats of a leader."
+    ),
+    field!(
+        "cluster.remove_dead_after",
+        cluster.remove_dead_after,
+        SECOND * 10..=DAY * 365,
+        "A member that was away for so long is removed, and its replicas are made anew elsewhere; \
+         none: only an operator removes."
+    ),
+    field!(
+        "cluster.replication_factor",
+        cluster.replication_factor,
+        1..=7,
+        "Replicas of each partition of a new topic that does not say, as far as there are nodes."
+    ),
+    field!(
+        "replicator.queue_bytes_max",
+        replicator.queue_bytes_max,
+        ByteSize::mib(1)..=GIB,
+        "Bytes of messages that may wait for one other node; more are dropped and sent again later."
+    ),
+    field!(
+        "replicator.queue_messages_max",
+        replicator.queue_messages_max,
+        16..=1_000_000,
+        "Messages that may wait for one other node; more are dropped and sent again later."
     ),
     field!(
         "admission.messages_max",
@@ -365,6 +460,7 @@ mod tests {
     #[test]
     fn secrets_are_not_shown_and_everything_else_is() {
         assert_eq!(redacted("rpc.auth_token", "abc".into()), "(not shown)");
+        assert_eq!(redacted("gossip.key", "abc".into()), "(not shown)");
         assert_eq!(redacted("x.endpoint", "http://host/a@b".into()), "http://host/a@b");
         assert_eq!(redacted("log.durability", "fsync".into()), "fsync");
     }

@@ -4,13 +4,12 @@
 
 use super::error::{Fault, SettingsError};
 use super::fields::{self, FIELDS, Field};
+use super::file::{self, Given, Said};
 use super::value::TomlKind;
-use super::{Settings, rules};
+use super::{Settings, proglog, rules};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
 
 /// The variable that names the configuration file where no flag does.
 pub const CONFIG_VARIABLE: &str = "DURAMEN_CONFIG";
@@ -166,7 +165,11 @@ impl Layers {
         if (field.set)(&mut self.settings, text) {
             self.origins.insert(field.key, origin);
         } else {
-            self.wrong_kind(field, format!("\"{}\"", without_user(text)), origin);
+            let found = match fields::is_secret(field.key) {
+                true => "not one".to_owned(),
+                false => format!("\"{}\"", without_user(text)),
+            };
+            self.wrong_kind(field, found, origin);
         }
     }
 
@@ -190,47 +193,48 @@ impl Layers {
     }
 
     fn take_file(&mut self, file: &Path, text: &str) {
-        let line_of = |at: usize| 1 + text[..at.min(text.len())].matches('\n').count();
-        let table = match DeTable::parse(text) {
-            Ok(table) => table,
-            Err(error) => {
-                let line = line_of(error.span().map_or(0, |span| span.start));
-                let message = error.message().to_owned();
-                self.faults.push(Fault::Syntax { file: file.to_owned(), line, message });
-                return;
-            }
+        let said = match file::read(file, text) {
+            Ok(said) => said,
+            Err(fault) => return self.faults.push(fault),
         };
-        let mut found = Vec::new();
-        flatten("", table.get_ref(), &mut found);
-        // By line, so that faults are told in the order of the file.
-        found.sort_by_key(|(_, at, _)| *at);
-        for (key, at, value) in found {
-            self.take_file_value(file, line_of(at), &key, value);
+        let said = proglog::translated(file, said, &mut self.faults, &mut self.warnings);
+        for said in said {
+            self.take_file_value(file, said);
         }
     }
 
-    fn take_file_value(&mut self, file: &Path, line: usize, key: &str, value: &DeValue<'_>) {
-        let Some(field) = fields::find(key) else {
-            let nearest = nearest(key, FIELDS.iter().map(|field| field.key));
-            let (file, key) = (file.to_owned(), key.to_owned());
+    fn take_file_value(&mut self, file: &Path, Said { key, line, value }: Said) {
+        let Some(field) = fields::find(&key) else {
+            let nearest = nearest(&key, FIELDS.iter().map(|field| field.key));
+            let file = file.to_owned();
             return self.faults.push(Fault::UnknownKey { file, line, key, nearest });
         };
         let origin = Origin::File { file: file.to_owned(), line };
         match ((field.kind)().0, value) {
-            (TomlKind::Text, DeValue::String(text)) => self.take(field, text, origin),
-            (TomlKind::Integer | TomlKind::Number, DeValue::Integer(number)) => {
-                self.take(field, number.as_str(), origin);
+            (TomlKind::Text | TomlKind::List, Given::Text(text))
+            | (TomlKind::Integer | TomlKind::Number, Given::Integer(text))
+            | (TomlKind::Number, Given::Float(text)) => self.take(field, &text, origin),
+            // A comma within a part would make two of it.
+            (TomlKind::List, Given::List(parts)) if !parts.iter().any(|p| p.contains(',')) => {
+                self.take(field, &parts.join(","), origin);
             }
-            (TomlKind::Number, DeValue::Float(number)) => {
-                self.take(field, number.as_str(), origin);
+            (TomlKind::Boolean, Given::Boolean(truth)) => {
+                self.take(field, if truth { "true" } else { "false" }, origin);
             }
-            (TomlKind::Boolean, DeValue::Boolean(truth)) => {
-                self.take(field, if *truth { "true" } else { "false" }, origin);
+            (_, Given::Integer(number)) => {
+                self.wrong_kind(field, format!("the number {number}"), origin);
             }
-            (_, DeValue::Integer(number)) => {
-                self.wrong_kind(field, format!("the number {}", number.as_str()), origin);
+            (_, other) => {
+                let found = match other {
+                    Given::Text(_) => "string",
+                    Given::Integer(_) => "integer",
+                    Given::Float(_) => "float",
+                    Given::Boolean(_) => "boolean",
+                    Given::List(_) => "array",
+                    Given::Other(name) => name,
+                };
+                self.wrong_kind(field, format!("of type {found}"), origin);
             }
-            (_, other) => self.wrong_kind(field, format!("of type {}", other.type_str()), origin),
         }
     }
 
@@ -240,7 +244,7 @@ impl Layers {
             for (key, rule) in rules::broken(&self.settings) {
                 let field = fields::find(key).expect("rules name fields that exist");
                 let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
-                let value = (field.show)(&self.settings);
+                let value = field.show_redacted(&self.settings);
                 self.faults.push(Fault::Forbidden { origin, key, value, rule });
             }
         }
@@ -257,26 +261,5 @@ fn without_user(text: &str) -> String {
     match (text.split_once("://"), text.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://(not shown)@{host}"),
         _ => text.to_owned(),
-    }
-}
-
-/// Lists a table's values with dotted keys and where they stand (unit: bytes from the start).
-fn flatten<'t, 'i>(
-    prefix: &str,
-    table: &'t DeTable<'i>,
-    found: &mut Vec<(String, usize, &'t DeValue<'i>)>,
-) {
-    for (name, value) in table {
-        let key = if prefix.is_empty() {
-            name.get_ref().to_string()
-        } else {
-            format!("{prefix}.{}", name.get_ref())
-        };
-        let sections = FIELDS.iter().any(|field| field.section_and_name().0 == key);
-        match Spanned::get_ref(value) {
-            // An unknown section is one fault at its name, not one per key in it.
-            DeValue::Table(inner) if sections => flatten(&key, inner, found),
-            other => found.push((key, name.span().start, other)),
-        }
     }
 }

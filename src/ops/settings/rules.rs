@@ -23,6 +23,13 @@ pub fn broken(settings: &Settings) -> Vec<(&'static str, String)> {
             broken.push((key, reachable_from_outside(address)));
         }
     }
+    if !settings.gossip.addr.ip().is_loopback()
+        && settings.gossip.key.is_none()
+        && !settings.insecure_listen
+    {
+        broken.push(("gossip.addr", gossip_from_outside(settings.gossip.addr)));
+    }
+    cluster_fits(settings, &mut broken);
     if settings.rpc.addr == settings.http.addr && settings.rpc.addr.port() != 0 {
         broken.push(("http.addr", "rpc.addr is the same; each needs a port of its own".into()));
     }
@@ -48,6 +55,39 @@ fn sizes_fit(settings: &Settings, broken: &mut Vec<(&'static str, String)>) {
     must_hold("log.segment_bytes_max", log.segment_bytes_max, batch.0, batch.1, BATCH_OVERHEAD);
     must_hold("rpc.message_bytes_max", rpc.message_bytes_max, batch.0, batch.1, MESSAGE_OVERHEAD);
     must_hold("admission.bytes_max", admission.bytes_max, batch.0, batch.1, ByteSize(0));
+    let queue = settings.replicator.queue_bytes_max;
+    must_hold("replicator.queue_bytes_max", queue, batch.0, batch.1, MESSAGE_OVERHEAD);
+}
+
+fn cluster_fits(settings: &Settings, broken: &mut Vec<(&'static str, String)>) {
+    let Settings { gossip, cluster, rpc, http, .. } = settings;
+    if cluster.election_ticks <= cluster.heartbeat_ticks {
+        let needed =
+            format!("must be more than cluster.heartbeat_ticks ({})", cluster.heartbeat_ticks);
+        broken.push(("cluster.election_ticks", needed));
+    }
+    if gossip.multicast.is_some_and(|group| !group.ip().is_multicast() || group.port() == 0) {
+        let group = "must be a multicast group with a port, such as 239.255.84.0:8402";
+        broken.push(("gossip.multicast", group.into()));
+    }
+    if gossip.advertise.is_some_and(|told| told.ip().is_unspecified() || told.port() == 0) {
+        broken.push(("gossip.advertise", "must be an address that other nodes can reach".into()));
+    }
+    let is_taken = |taken: SocketAddr| taken == gossip.addr && taken.port() != 0;
+    for (key, taken) in [("rpc.addr", rpc.addr), ("http.addr", http.addr)] {
+        if is_taken(taken) {
+            broken
+                .push(("gossip.addr", format!("{key} is the same; each needs a port of its own")));
+        }
+    }
+}
+
+fn gossip_from_outside(address: SocketAddr) -> String {
+    format!(
+        "other machines can reach {}, and without gossip.key anyone there can pose as a node; \
+         set a key (openssl rand -base64 32), or allow it with --insecure-listen",
+        address.ip()
+    )
 }
 
 fn reachable_from_outside(address: SocketAddr) -> String {

@@ -141,6 +141,155 @@ fn two_front_ends_on_one_port_are_refused() {
 }
 
 #[test]
+fn addresses_to_join_are_a_list_of_hosts_from_any_layer() {
+    let joins = |loaded: Loaded| -> Vec<String> {
+        loaded.settings.gossip.join.iter().map(HostPort::to_string).collect()
+    };
+    let wanted = ["10.0.0.7:8401", "node-2.example.net:8401"];
+    let list = file("[gossip]\njoin = [\"10.0.0.7:8401\", \"node-2.example.net:8401\"]\n");
+    assert_eq!(joins(list.layer().unwrap()), wanted);
+    let value = "10.0.0.7:8401, node-2.example.net:8401";
+    let environment = vec![("DURAMEN_GOSSIP_JOIN".into(), value.into())];
+    assert_eq!(joins(Sources { environment, ..Sources::default() }.layer().unwrap()), wanted);
+    let flags = vec![Flag { name: "--join", key: "gossip.join", value: value.into() }];
+    assert_eq!(joins(Sources { flags, ..Sources::default() }.layer().unwrap()), wanted);
+    for wrong in ["[\"nowhere\"]", "[\"1.2.3:1\"]", "[\"a:0\"]", "[\"a b:1\"]", "[1]", "7"] {
+        let text = faults(&file(&format!("[gossip]\njoin = {wrong}\n")));
+        assert!(text.contains("expected a list of at most 64 hosts"), "{wrong}: {text}");
+    }
+}
+
+#[test]
+fn labels_are_pairs_of_short_words() {
+    let of = |labels: &str| file(&format!("[node]\nlabels = {labels}\n"));
+    let labels = of("[\"rack=a\", \"zone=eu-1\"]").layer().unwrap().settings.node.labels;
+    assert_eq!(labels.0["rack"], "a");
+    assert_eq!(labels.show(), "rack=a,zone=eu-1");
+    for wrong in ["[\"rack\"]", "[\"rack=\"]", "[\"a=1\", \"a=2\"]", "[\"a=b c\"]"] {
+        assert!(faults(&of(wrong)).contains("expected at most 8 labels"), "{wrong}");
+    }
+}
+
+#[test]
+fn a_key_is_read_as_base64_or_hexadecimal_and_shown_nowhere() {
+    let of = |key: &str| file(&format!("[gossip]\nkey = \"{key}\"\n"));
+    let (hex, base64) = ("07".repeat(32), "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=");
+    for key in [hex.as_str(), base64] {
+        let settings = of(key).layer().unwrap().settings;
+        assert_eq!(settings.gossip.key.as_ref().map(GossipKey::bytes), Some([7; 32]));
+        assert!(!format!("{settings:?}").contains("BwcH"), "not even by Debug");
+        let field = fields::find("gossip.key").unwrap();
+        assert_eq!(field.show_redacted(&settings), "(not shown)");
+    }
+    let text = faults(&of("my-secret"));
+    assert!(
+        text.contains("gossip.key is not one: expected") && !text.contains("my-secret"),
+        "{text}"
+    );
+}
+
+#[test]
+fn gossip_that_others_reach_needs_a_key_or_consent() {
+    let addr = "[gossip]\naddr = \"0.0.0.0:8401\"\n";
+    let text = faults(&file(addr));
+    assert!(text.contains("node.toml:2: gossip.addr is 0.0.0.0:8401"), "{text}");
+    assert!(text.contains("--insecure-listen") && text.contains("openssl rand"), "{text}");
+    assert!(file(&format!("{addr}key = \"{}\"\n", "07".repeat(32))).layer().is_ok());
+    assert!(file(&format!("insecure_listen = true\n{addr}")).layer().is_ok());
+}
+
+#[test]
+fn what_makes_no_cluster_is_refused() {
+    let text = faults(&file("[cluster]\nelection_ticks = 4\nheartbeat_ticks = 4\n"));
+    assert!(text.contains("must be more than cluster.heartbeat_ticks (4)"), "{text}");
+    let text = faults(&file("[gossip]\nmulticast = \"10.0.0.1:8402\"\n"));
+    assert!(text.contains("must be a multicast group"), "{text}");
+    let text = faults(&file("[gossip]\nadvertise = \"0.0.0.0:8401\"\n"));
+    assert!(text.contains("must be an address that other nodes can reach"), "{text}");
+    let text = faults(&file("[gossip]\naddr = \"127.0.0.1:8400\"\n"));
+    assert!(text.contains("rpc.addr is the same"), "{text}");
+    let text = faults(&file("[replicator]\nqueue_bytes_max = \"16MiB\"\n"));
+    assert!(text.contains("to hold log.batch_bytes_max"), "{text}");
+}
+
+fn yaml(text: &str) -> Sources {
+    Sources { file: Some(("node.yaml".into(), text.into())), ..Sources::default() }
+}
+
+#[test]
+fn a_file_may_be_yaml_with_the_same_keys_and_the_same_faults() {
+    let text = "# a comment\ndata_dir: /data\nlog:\n  durability: os\n  gather_fraction: 0.5\n\
+                rpc:\n  connections_max: 7\ngossip:\n  join: [\"10.0.0.7:8401\"]\n  key:\n";
+    let loaded = yaml(text).layer().unwrap();
+    assert_eq!(loaded.settings.data_dir, PathBuf::from("/data"));
+    assert_eq!(loaded.settings.log.durability, Durability::Os);
+    assert_eq!(loaded.settings.log.gather_fraction, 0.5);
+    assert_eq!(loaded.settings.rpc.connections_max, 7);
+    assert_eq!(loaded.settings.gossip.join.len(), 1);
+    assert_eq!(loaded.origin("log.durability").to_string(), "node.yaml:4");
+    assert_eq!(yaml("").layer().unwrap().settings, Settings::default());
+    assert_eq!(yaml("# nothing\n").layer().unwrap().settings, Settings::default());
+    let text = faults(&yaml("log:\n  durabilty: os\n  batch_bytes_max: 7\n"));
+    assert!(text.contains("node.yaml:2: unknown key \"log.durabilty\"; did you mean"), "{text}");
+    assert!(text.contains("node.yaml:3: log.batch_bytes_max is the number 7"), "{text}");
+    for wrong in ["a: [", "- a\n- b\n", "just text", "a: 1\n---\nb: 2\n"] {
+        assert!(faults(&yaml(wrong)).starts_with("node.yaml:"), "{wrong:?}");
+    }
+}
+
+/// What the book's chart writes for its second pod, but for the addresses.
+const OF_THE_BOOK: &str = "data-dir: /var/run/proglog/data\nrpc-port: 8500\n\
+    bind-addr: \"127.0.0.1:8501\"\nnode-name: proglog-1\nbootstrap: false\n\
+    start-join-addrs:\n  - proglog-0.proglog.default.svc.cluster.local:8401\n\
+    server-tls-cert-file: \"\"\nacl-model-file:\n";
+
+#[test]
+fn the_books_configuration_starts_a_node() {
+    let loaded = yaml(OF_THE_BOOK).layer().unwrap();
+    let Settings { data_dir, node, rpc, gossip, .. } = &loaded.settings;
+    assert_eq!(data_dir, &PathBuf::from("/var/run/proglog/data"));
+    assert_eq!(node.name.as_deref(), Some("proglog-1"));
+    assert_eq!(rpc.addr.to_string(), "127.0.0.1:8500");
+    assert_eq!(gossip.addr.to_string(), "127.0.0.1:8501");
+    assert_eq!(gossip.join[0].as_str(), "proglog-0.proglog.default.svc.cluster.local:8401");
+    assert_eq!(loaded.origin("rpc.addr").to_string(), "node.yaml:2");
+    assert!(loaded.warnings.is_empty());
+    let both = yaml(&OF_THE_BOOK.replace("bootstrap: false", "bootstrap: true"));
+    let warnings = both.layer().unwrap().warnings;
+    assert!(warnings[0].starts_with("node.yaml:5: bootstrap is true"), "{warnings:?}");
+}
+
+#[test]
+fn the_books_protection_is_refused_and_not_ignored() {
+    for key in ["server-tls-cert-file", "peer-tls-ca-file", "acl-policy-file"] {
+        let text = faults(&yaml(&format!("{key}: /etc/proglog/x\n")));
+        assert!(text.contains(key) && text.contains("would run unprotected"), "{text}");
+        assert!(file(&format!("{key} = \"\"\n")).layer().is_ok());
+    }
+}
+
+#[test]
+fn the_files_of_three_nodes_on_one_machine_fit_together() {
+    let texts = [
+        include_str!("../../../config/cluster-3/n1.toml"),
+        include_str!("../../../config/cluster-3/n2.toml"),
+        include_str!("../../../config/cluster-3/n3.toml"),
+    ];
+    let nodes = texts.map(|text| file(text).layer().unwrap().settings);
+    let mut ports: Vec<u16> = nodes
+        .iter()
+        .flat_map(|node| [node.rpc.addr, node.http.addr, node.gossip.addr].map(|a| a.port()))
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 9);
+    assert!(nodes[0].gossip.join.is_empty(), "the first one founds the cluster");
+    for node in &nodes[1..] {
+        assert_eq!(node.gossip.join, [HostPort::from(nodes[0].gossip.addr)]);
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named() {
     let missing = std::path::Path::new("/nowhere/at/all.toml");
     let error = Sources::gather(Vec::new(), Some(missing)).unwrap_err();

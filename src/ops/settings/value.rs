@@ -20,6 +20,8 @@ pub enum TomlKind {
     Number,
     /// `true` or `false`.
     Boolean,
+    /// A list of strings; as one text, parted by commas.
+    List,
 }
 
 /// A type that a setting can have: read from text, shown as text that reads back the same.

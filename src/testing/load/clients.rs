@@ -1,15 +1,15 @@
 //! The clients of a load: producers that name every record, consumers that follow.
 
-use super::LoadPlan;
 use super::ledger::{Ledger, Name};
+use super::{Aim, LoadPlan};
 use crate::log::batch::{self, BatchBuilder, BatchLimits};
 use crate::model::{Clock, Offset, SystemClock, Timestamp};
 use crate::wire::client::{
-    Client, ClientError, ClientOptions, FetchOptions, Position, Refusal, Target,
+    Client, ClientError, ClientOptions, Consistency, FetchOptions, Position, Refusal, Target,
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -22,7 +22,9 @@ const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// What clients, the test and the thread between them share.
 pub(super) struct Shared {
-    address: String,
+    aim: Aim,
+    /// Whose turn it is to be connected to.
+    turn: AtomicUsize,
     plan: LoadPlan,
     /// Tells this load's records from those of others.
     run: u64,
@@ -36,10 +38,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(address: String, plan: LoadPlan) -> Self {
+    pub(super) fn new(aim: Aim, plan: LoadPlan) -> Self {
         static RUNS: AtomicU64 = AtomicU64::new(1);
         Self {
-            address,
+            aim,
+            turn: AtomicUsize::new(0),
             plan,
             run: RUNS.fetch_add(1, Ordering::Relaxed),
             stop: AtomicBool::new(false),
@@ -69,8 +72,18 @@ impl Shared {
         self.stop.load(Ordering::Acquire)
     }
 
+    /// Whether there is another node to go to.
+    fn has_choice(&self) -> bool {
+        self.aim.addresses.read().unwrap_or_else(PoisonError::into_inner).len() > 1
+    }
+
     async fn connect(&self) -> Result<Client, ClientError> {
-        Client::connect(&self.address, ClientOptions::default()).await
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let address = {
+            let addresses = self.aim.addresses.read().unwrap_or_else(PoisonError::into_inner);
+            addresses[turn % addresses.len()].clone()
+        };
+        Client::connect(&address, ClientOptions::default()).await
     }
 }
 
@@ -125,7 +138,7 @@ pub(super) async fn run(shared: Arc<Shared>, patience: Duration) -> Ledger {
 /// Where the log ends now. Asks until it is told.
 async fn end_of_log(shared: &Shared) -> u64 {
     loop {
-        let described = async { shared.connect().await?.describe("log").await };
+        let described = async { shared.connect().await?.describe(&shared.aim.topic).await };
         match described.await {
             Ok(status) => match status.partitions.first() {
                 Some(partition) => return partition.high_watermark,
@@ -138,7 +151,7 @@ async fn end_of_log(shared: &Shared) -> u64 {
 }
 
 async fn produce(shared: Arc<Shared>, producer: u32) {
-    let (target, mut builder) = (Target::topic("log"), BatchBuilder::new());
+    let (target, mut builder) = (Target::topic(&shared.aim.topic), BatchBuilder::new());
     let now = SystemClock::new().wall();
     let mut client = None;
     let mut number = 0;
@@ -170,6 +183,10 @@ async fn produce(shared: Arc<Shared>, producer: u32) {
                     ledger.unknown += names.len() as u64;
                 }
                 *ledger.errors.entry(kind_of(&error)).or_default() += 1;
+                drop(ledger);
+                if shared.has_choice() {
+                    client = None;
+                }
                 Some(pause_after(&error))
             }
             Err(_) => {
@@ -223,7 +240,7 @@ async fn follow(
 ) -> Result<(), ClientError> {
     let mut client = shared.connect().await?;
     let options = fetch_from(reader.next, true);
-    let mut chunks = client.fetch(&Target::topic("log"), options).await?;
+    let mut chunks = client.fetch(&Target::topic(&shared.aim.topic), options).await?;
     loop {
         let next = reader.next;
         tokio::select! {
@@ -259,8 +276,10 @@ async fn read_on(
     found: &mut Vec<(u64, Name)>,
 ) -> Result<(), ClientError> {
     let mut client = shared.connect().await?;
-    let options = fetch_from(reader.next, false);
-    let mut chunks = client.fetch(&Target::topic("log"), options).await?;
+    let mut options = fetch_from(reader.next, false);
+    // Whoever is asked may be behind those who acknowledged.
+    options.consistency = Consistency::Linearizable;
+    let mut chunks = client.fetch(&Target::topic(&shared.aim.topic), options).await?;
     while let Some(chunk) = chunks.next().await? {
         reader.take(chunk.batches, |offset, value| {
             found.extend(name_of(value, shared.run).map(|name| (offset, name)));
@@ -271,7 +290,8 @@ async fn read_on(
 
 fn fetch_from(next: u64, follow: bool) -> FetchOptions {
     let position = Position::Offset(Offset(next));
-    FetchOptions { position, chunk_bytes_max: 0, records_max: None, follow }
+    let consistency = Consistency::Committed;
+    FetchOptions { position, chunk_bytes_max: 0, records_max: None, follow, consistency }
 }
 
 /// Reads on where it stopped, and remembers what it read by a digest.
@@ -341,11 +361,7 @@ fn name_of(value: &[u8], run: u64) -> Option<Name> {
 
 /// Whether it is certain that nothing was stored.
 fn is_definite(error: &ClientError) -> bool {
-    match error {
-        ClientError::Refused(refusal) => refusal.definite,
-        ClientError::Unavailable { .. } | ClientError::Address { .. } => true,
-        ClientError::Lost { .. } | ClientError::Protocol { .. } => false,
-    }
+    error.is_definite()
 }
 
 /// What went wrong in few words, the same for the same thing, and whom it names.
@@ -360,6 +376,7 @@ fn kind_of(error: &ClientError) -> String {
         ClientError::Unavailable { .. } => "no connection".into(),
         ClientError::Address { .. } => "no address".into(),
         ClientError::Lost { .. } => "connection lost".into(),
+        ClientError::Deadline { .. } => "no answer in time".into(),
         ClientError::Protocol { what } => format!("protocol: {what}"),
     }
 }

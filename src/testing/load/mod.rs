@@ -7,11 +7,12 @@ mod ledger;
 pub use ledger::{Ledger, Violation};
 
 use super::wait::until_or;
+use crate::model::FIRST_TOPIC;
 use clients::Shared;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -34,6 +35,24 @@ impl Default for LoadPlan {
     }
 }
 
+/// What load is put on.
+#[derive(Debug, Clone)]
+pub(super) struct Aim {
+    /// Of nodes that take it, as they are at the time: clients go on to another one when theirs
+    /// fails them.
+    pub addresses: Arc<RwLock<Vec<String>>>,
+    /// Its partition 0.
+    pub topic: String,
+}
+
+impl Aim {
+    /// The topic `log` at one node.
+    pub fn at(addr: SocketAddr) -> Self {
+        let addresses = Arc::new(RwLock::new(vec![addr.to_string()]));
+        Self { addresses, topic: FIRST_TOPIC.into() }
+    }
+}
+
 /// Load that goes on until it is finished.
 pub struct Load {
     shared: Arc<Shared>,
@@ -42,8 +61,8 @@ pub struct Load {
 }
 
 impl Load {
-    pub(super) fn start(addr: SocketAddr, plan: LoadPlan, patience: Duration) -> Self {
-        let shared = Arc::new(Shared::new(addr.to_string(), plan));
+    pub(super) fn start(aim: Aim, plan: LoadPlan, patience: Duration) -> Self {
+        let shared = Arc::new(Shared::new(aim, plan));
         let mine = Arc::clone(&shared);
         let body = move || {
             let runtime = tokio::runtime::Builder::new_current_thread()

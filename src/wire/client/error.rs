@@ -1,6 +1,8 @@
 //! What can go wrong between a client and its node.
 
+use crate::guards::{Classify, ErrorClass};
 use crate::model::Disposition;
+use crate::wire::pb::duramen::v1 as pb;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -35,6 +37,19 @@ pub enum ClientError {
     /// The node understood and said no.
     #[error("{0}")]
     Refused(Refusal),
+    /// It was tried until its time ran out.
+    #[error(
+        "no acknowledgement within {after:?}{}",
+        if *.definite { "" } else { "; whether it is stored is unknown" }
+    )]
+    Deadline {
+        /// The time it had.
+        after: Duration,
+        /// True: nothing was stored. False: it is unknown.
+        definite: bool,
+        /// What stood in the way last, where that is known.
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
     /// The node said what it must not.
     #[error("the node does not keep to the protocol: {what}")]
     Protocol {
@@ -54,6 +69,27 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// True: nothing of the request was or will be stored. False: it is unknown.
     pub definite: bool,
+    /// Who takes the request, where another node does.
+    pub leader: Option<LeaderHint>,
+}
+
+/// Who leads a partition, as a node that does not told it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderHint {
+    /// The node's number.
+    pub node: u32,
+    /// Where it answers.
+    pub address: String,
+    /// Since which term it leads.
+    pub term: u64,
+}
+
+impl LeaderHint {
+    /// What a response says; `None` where nobody is known to lead.
+    pub(super) fn read(leader: Option<pb::Leader>) -> Option<Self> {
+        let pb::Leader { node, rpc_addr, term } = leader?;
+        (node != 0 && !rpc_addr.is_empty()).then_some(Self { node, address: rpc_addr, term })
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -65,7 +101,7 @@ impl fmt::Display for Refusal {
 impl ClientError {
     /// Reads a call's status: one that the transport made up, for the connection broke, or one that
     /// the node sent.
-    pub(super) fn of(status: Status, address: &str) -> Self {
+    pub(in crate::wire) fn of(status: Status, address: &str) -> Self {
         if let Some(source) = status.source() {
             // The layers between say the same in longer words.
             let mut innermost = source;
@@ -76,7 +112,14 @@ impl ClientError {
         }
         let details = status.get_error_details();
         let retry_after = details.retry_info().and_then(|info| info.retry_delay);
-        let said = details.error_info().and_then(|info| info.metadata.get("definite"));
+        let word = |key| details.error_info().and_then(|info| info.metadata.get(key));
+        let said = word("definite");
+        let number = |key| word(key).and_then(|text: &String| text.parse().ok()).unwrap_or(0);
+        let leader = word("leader").map(|address| LeaderHint {
+            node: u32::try_from(number("leader_node")).unwrap_or(0),
+            address: address.clone(),
+            term: number("leader_term"),
+        });
         // Without the node's word, only an answer that precedes any append is sure.
         let definite = said.map_or(
             matches!(
@@ -86,7 +129,22 @@ impl ClientError {
             |said| said == "true",
         );
         let message = status.message().to_owned();
-        Self::Refused(Refusal { code: status.code(), message, retry_after, definite })
+        Self::Refused(Refusal { code: status.code(), message, retry_after, definite, leader })
+    }
+
+    /// Whether nothing of the request was or will be stored, for certain.
+    pub fn is_definite(&self) -> bool {
+        match self {
+            Self::Address { .. } | Self::Unavailable { .. } => true,
+            Self::Lost { .. } | Self::Protocol { .. } => false,
+            Self::Refused(refusal) => refusal.definite,
+            Self::Deadline { definite, .. } => *definite,
+        }
+    }
+
+    /// Whether there is no such offset.
+    pub fn is_out_of_range(&self) -> bool {
+        matches!(self, Self::Refused(Refusal { code: Code::OutOfRange, .. }))
     }
 
     /// Who must act: the caller, always.
@@ -96,7 +154,40 @@ impl ClientError {
             | Self::Unavailable { .. }
             | Self::Lost { .. }
             | Self::Refused(_)
+            | Self::Deadline { .. }
             | Self::Protocol { .. } => Disposition::TellCaller,
         }
+    }
+}
+
+/// For calls that change nothing, or that are stored once however often they are sent.
+impl Classify for ClientError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Unavailable { .. } | Self::Lost { .. } => ErrorClass::Retryable,
+            Self::Refused(refusal) => refusal.class(),
+            Self::Address { .. } | Self::Deadline { .. } | Self::Protocol { .. } => {
+                ErrorClass::Permanent
+            }
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl Classify for Refusal {
+    fn class(&self) -> ErrorClass {
+        let may_pass =
+            self.retry_after.is_some() || self.leader.is_some() || self.code == Code::Unavailable;
+        if may_pass { ErrorClass::Retryable } else { ErrorClass::Permanent }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 }

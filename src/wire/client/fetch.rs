@@ -33,6 +33,18 @@ pub struct FetchOptions {
     pub records_max: Option<u64>,
     /// Wait at the log's end for more.
     pub follow: bool,
+    /// What a reader may count on to see.
+    pub consistency: Consistency,
+}
+
+/// What a reader may count on to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// What the answering replica knows to be committed; a follower may lag a moment behind.
+    #[default]
+    Committed,
+    /// All that was acknowledged before it asked.
+    Linearizable,
 }
 
 /// Whole record batches as stored.
@@ -64,7 +76,11 @@ pub(super) async fn open(
     let request = pb::FetchRequest {
         topic: target.topic.clone(),
         partition: target.partition,
-        consistency: pb::Consistency::Committed as i32,
+        consistency: match options.consistency {
+            Consistency::Committed => pb::Consistency::Committed,
+            Consistency::Linearizable => pb::Consistency::Linearizable,
+        }
+        .into(),
         position: Some(match options.position {
             Position::Start => WirePosition::Start(true),
             Position::End => WirePosition::End(true),

@@ -1,6 +1,6 @@
 //! A stream of appends: requests go out without waiting for answers, up to a bound.
 
-use super::{Client, ClientError, Refusal, Target};
+use super::{Client, ClientError, LeaderHint, Refusal, Target};
 use crate::model::{Durability, Offset, Timestamp};
 use crate::wire::convert::durability_from_wire;
 use crate::wire::pb::duramen::v1 as pb;
@@ -50,6 +50,7 @@ impl Answer {
                 message: error.message,
                 retry_after: (retry_after > 0).then(|| Duration::from_millis(retry_after)),
                 definite: error.definite,
+                leader: LeaderHint::read(error.leader),
             };
             return Ok(Self::Refused { correlation_id, refusal });
         }
@@ -75,6 +76,7 @@ pub struct ProducerSink {
     requests: mpsc::Sender<pb::ProduceRequest>,
     room: Arc<Semaphore>,
     next_id: u64,
+    no_forward: bool,
 }
 
 /// The half of a stream that answers, in the order of the requests.
@@ -99,12 +101,24 @@ pub(super) async fn open(
     let opened = client.grpc.produce(outgoing).await;
     let responses = opened.map_err(|status| ClientError::of(status, &address))?.into_inner();
     let room = Arc::new(Semaphore::new(outstanding_max));
-    let sink =
-        ProducerSink { target, address: address.clone(), requests, room: room.clone(), next_id: 0 };
+    let sink = ProducerSink {
+        target,
+        address: address.clone(),
+        requests,
+        room: room.clone(),
+        next_id: 0,
+        no_forward: false,
+    };
     Ok((sink, Acks { address, responses, room, next_id: 0 }))
 }
 
 impl ProducerSink {
+    /// Asks a node that does not lead to refuse, in place of passing requests on.
+    #[must_use]
+    pub fn no_forward(self, no_forward: bool) -> Self {
+        Self { no_forward, ..self }
+    }
+
     /// Sends whole encoded batches as one request, once there is room for it, and returns its
     /// correlation id: 0, 1, 2 … Dropping the future before it ends sends nothing.
     ///
@@ -118,7 +132,7 @@ impl ProducerSink {
             correlation_id: self.next_id,
             records: Vec::new(),
             batch: batches,
-            no_forward: false,
+            no_forward: self.no_forward,
         };
         self.requests.send(request).await.map_err(|_| self.over())?;
         // Given back when the answer arrives.

@@ -205,6 +205,7 @@ fn chunks_join_and_a_gap_is_a_breach_of_protocol() {
         chunk_bytes_max: 0,
         records_max,
         follow: false,
+        consistency: Consistency::Committed,
     };
     with_client(|mut client| async move {
         let mut chunks = client.fetch(&log(), options(None)).await.unwrap();

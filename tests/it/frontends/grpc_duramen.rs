@@ -55,7 +55,7 @@ async fn a_stream_goes_on_behind_a_refused_request_and_every_answer_has_its_corr
     assert_eq!((full.code, full.retry_after_ms, full.definite), (8, 0, true));
     let unknown = errors[1].unwrap();
     assert_eq!(unknown.code, Code::NotFound as i32);
-    assert!(unknown.message.contains("one topic: \"log\""), "{}", unknown.message);
+    assert!(unknown.message.contains("there are \"log\""), "{}", unknown.message);
     assert!(errors[2].is_none() && rest[2].base_offset == 2);
 }
 

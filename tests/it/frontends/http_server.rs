@@ -2,6 +2,7 @@
 
 use super::memory::MemoryPartition;
 use super::server::NOW_MS;
+use super::topics::MemoryTopics;
 use duramen::actors::readiness::{Condition, NodeInfo, Readiness, SubsystemStatus};
 use duramen::frontends::drain::{Drain, DrainSwitch};
 use duramen::frontends::http::{HttpFrontend, HttpLimits};
@@ -34,6 +35,7 @@ impl Readiness for ReportedReadiness {
 
 pub struct HttpServer {
     pub partition: MemoryPartition,
+    pub topics: MemoryTopics,
     pub address: SocketAddr,
     pub readiness: Arc<ReportedReadiness>,
     pub counters: Arc<ConnectionCounters>,
@@ -78,8 +80,9 @@ impl HttpServer {
         let instruments = Instruments::default();
         let metrics = Arc::clone(&instruments.metrics);
         let (node_id, rpc_addr) = ("node-under-test".to_owned(), String::new());
+        let topics = MemoryTopics::of_one(&partition, &node_id, &address.to_string());
         let frontend = HttpFrontend {
-            partition: partition.clone(),
+            topics: topics.clone(),
             node: Arc::new(NodeInfo { node_id, rpc_addr, version: "1.2.3".into() }),
             readiness: Arc::clone(&readiness) as Arc<dyn Readiness>,
             clock: Arc::new(ManualClock::at(Timestamp(NOW_MS))),
@@ -95,7 +98,8 @@ impl HttpServer {
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));
-        Self { partition, address, readiness, counters, metrics, drain: drain_switch, serving }
+        let drain = drain_switch;
+        Self { partition, topics, address, readiness, counters, metrics, drain, serving }
     }
 
     /// Sends a request as curl does with `-d`: with its content type, whatever the method.

@@ -3,9 +3,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use duramen::actors::partition::{
     Ack, AckSender, Chunk, PartitionApi, PartitionState, PartitionStatus, PendingAck, ProduceError,
-    ReadError,
+    ReadError, ReplicaRole,
 };
-use duramen::model::{Durability, Offset, Record, Term, Timestamp};
+use duramen::model::{Durability, Offset, Record, ReplicaId, Term, Timestamp};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
@@ -29,6 +29,8 @@ struct State {
     /// `Some`: acknowledgements wait for the test to release them.
     held: Option<VecDeque<(AckSender, Ack)>>,
     proposals: usize,
+    follows: bool,
+    read_index: Option<u64>,
     partition_state: Option<(PartitionState, String)>,
 }
 
@@ -89,6 +91,27 @@ impl MemoryPartition {
     /// The state that it reports.
     pub fn report(&self, state: PartitionState, reason: &str) {
         self.state.lock().unwrap().partition_state = Some((state, reason.to_owned()));
+    }
+
+    /// From now on another replica leads.
+    pub fn follows(&self) {
+        self.state.lock().unwrap().follows = true;
+    }
+
+    /// What was acknowledged anywhere, as the leader says.
+    pub fn read_index_is(&self, offset: u64) {
+        self.state.lock().unwrap().read_index = Some(offset);
+    }
+
+    /// All values that it holds.
+    pub fn values(&self) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        let records = state.units.iter().flat_map(|unit| &unit.records);
+        let text = |record: &Record| {
+            let value = record.value.as_deref().map(<[u8]>::to_vec).unwrap_or_default();
+            String::from_utf8(value).unwrap()
+        };
+        records.map(text).collect()
     }
 
     /// Appends values at once.
@@ -226,6 +249,15 @@ impl PartitionApi for MemoryPartition {
         Ok(found.map_or(self.high_watermark(), |(offset, _)| offset))
     }
 
+    async fn read_index(&self) -> Result<Offset, ReadError> {
+        let asked = self.state.lock().unwrap().read_index;
+        Ok(asked.map_or_else(|| self.high_watermark(), Offset))
+    }
+
+    fn is_follower(&self) -> bool {
+        self.state.lock().unwrap().follows
+    }
+
     fn describe(&self) -> PartitionStatus {
         let state = self.state.lock().unwrap();
         let (partition_state, reason) =
@@ -242,6 +274,9 @@ impl PartitionApi for MemoryPartition {
             flushes: 5,
             refused: 6,
             restarts: 7,
+            role: ReplicaRole::Leader,
+            leader: Some(ReplicaId::FIRST),
+            replicas: Vec::new(),
         }
     }
 }

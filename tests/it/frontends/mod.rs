@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
+mod forwarding;
 mod grpc_book;
 mod grpc_duramen;
 mod grpc_port;
@@ -11,5 +12,8 @@ mod http_port;
 mod http_records;
 mod http_server;
 mod memory;
+mod peer_nodes;
+mod peers;
 mod raw_http2;
 mod server;
+mod topics;

@@ -2,9 +2,10 @@
 
 use super::http_server::ReportedReadiness;
 use super::memory::MemoryPartition;
+use super::topics::MemoryTopics;
 use duramen::actors::readiness::{NodeInfo, Readiness};
 use duramen::frontends::drain::{Drain, DrainSwitch};
-use duramen::frontends::grpc::{GrpcFrontend, HealthSwitch, RpcLimits};
+use duramen::frontends::grpc::{GrpcFrontend, HealthSwitch, PeerService, RpcLimits};
 use duramen::frontends::listener::ConnectionCounters;
 use duramen::model::{ManualClock, Timestamp};
 use duramen::observe::metrics::Metrics;
@@ -22,6 +23,7 @@ pub const NOW_MS: i64 = 1_700_000_000_000;
 
 pub struct Server {
     pub partition: MemoryPartition,
+    pub topics: MemoryTopics,
     pub address: SocketAddr,
     pub readiness: Arc<ReportedReadiness>,
     pub counters: Arc<ConnectionCounters>,
@@ -36,8 +38,12 @@ impl Server {
     }
 
     pub async fn start_with(limits: RpcLimits) -> Self {
+        Self::start_on(TcpListener::bind("127.0.0.1:0").unwrap(), limits, None)
+    }
+
+    /// On this socket, with this service for other nodes.
+    pub fn start_on(socket: TcpListener, limits: RpcLimits, peer: Option<PeerService>) -> Self {
         let partition = MemoryPartition::new();
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let counters = Arc::<ConnectionCounters>::default();
         let readiness = Arc::<ReportedReadiness>::default();
@@ -45,9 +51,10 @@ impl Server {
         let instruments = Instruments::default();
         let metrics = Arc::clone(&instruments.metrics);
         let node_id = "node-under-test".to_owned();
+        let topics = MemoryTopics::of_one(&partition, &node_id, &address.to_string());
         let node = NodeInfo { node_id, rpc_addr: address.to_string(), version: "1.2.3".into() };
         let frontend = GrpcFrontend {
-            partition: partition.clone(),
+            topics: topics.clone(),
             node: Arc::new(node),
             clock: Arc::new(ManualClock::at(Timestamp(NOW_MS))),
             limits,
@@ -59,11 +66,14 @@ impl Server {
                 slog::Logger::root(slog::Discard, slog::o!()),
             ),
             observer: None,
+            peer,
+            admin: None,
             instruments,
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));
-        Self { partition, address, readiness, counters, metrics, drain: drain_switch, serving }
+        let drain = drain_switch;
+        Self { partition, topics, address, readiness, counters, metrics, drain, serving }
     }
 
     pub async fn channel(&self) -> Channel {

@@ -102,6 +102,7 @@ pub fn serve(data_dir: &Path, flags: &[&str]) -> Command {
         .arg("--data-dir")
         .arg(data_dir)
         .args(["--rpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"])
+        .args(["--gossip-addr", "127.0.0.1:0"])
         .args(flags)
         .stdin(Stdio::null());
     command

@@ -28,6 +28,7 @@ pub fn settings(data_dir: &Path) -> Settings {
     let mut settings = Settings { data_dir: data_dir.to_path_buf(), ..Settings::default() };
     settings.rpc.addr = "127.0.0.1:0".parse().unwrap();
     settings.http.addr = "127.0.0.1:0".parse().unwrap();
+    settings.gossip.addr = "127.0.0.1:0".parse().unwrap();
     settings.shutdown.grace = Duration::from_secs(2);
     settings
 }

@@ -2,6 +2,7 @@
 
 mod interop;
 mod malformed;
+mod producers;
 mod round_trip;
 
 use super::*;

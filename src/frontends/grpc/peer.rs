@@ -1,0 +1,402 @@
+//! `duramen.v1.Peer`: what other nodes of the cluster send. Checks who they are before it takes
+//! anything, and hands their messages on as they come.
+//!
+//! One frame of a peer is in hand at a time: until it is delivered, nothing more of its connection
+//! is read.
+
+use super::dispatch::Client;
+use crate::actors::addresses::{Addresses, LocalIdentity, Standing};
+use crate::actors::control::{Answered, ControlApi, ControlError, JoinAsked, Joined};
+use crate::actors::leadership::Leadership;
+use crate::actors::replicator::Inbox;
+use crate::cluster::RejectionKind;
+use crate::frontends::drain::Drain;
+use crate::model::{Clock, GroupId, NodeId, ReplicaId, Term};
+use crate::wire::pb::duramen::v1 as pb;
+use crate::wire::peer::{FRAME_BYTES_MAX, PROTOCOL_MAX, PROTOCOL_MIN, message_from_pb};
+use pb::peer_server::{Peer, PeerServer};
+use slog::{Logger, debug, info, warn};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio_stream::Stream;
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// How long a caller may take to introduce itself.
+const INTRODUCTION_MAX: Duration = Duration::from_secs(10);
+/// Of one stranger the log tells this often.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+/// Strangers remembered for it.
+const STRANGERS_MAX: usize = 64;
+/// The longest text taken from a node: its uuid, name, addresses, a label.
+const TEXT_BYTES_MAX: usize = 1024;
+/// Labels taken from a node.
+const LABELS_MAX: usize = 64;
+/// The longest command taken from a node.
+const COMMAND_BYTES_MAX: usize = 1 << 20;
+
+/// What the service is made of. Clones share it.
+#[derive(Clone)]
+pub struct PeerService {
+    /// Who this node is; empty until it is a member of a cluster.
+    pub me: Arc<OnceLock<LocalIdentity>>,
+    /// Takes the messages.
+    pub inbox: Arc<dyn Inbox>,
+    /// Learns who leads.
+    pub leadership: Arc<Leadership>,
+    /// Knows the members.
+    pub addresses: Arc<Addresses>,
+    /// Answers nodes that want to join, or change something.
+    pub control: Arc<dyn ControlApi>,
+    /// Decides how often the log tells of the same.
+    pub clock: Arc<dyn Clock>,
+    /// Where it tells of peers.
+    pub logger: Logger,
+    strangers: Arc<Mutex<Strangers>>,
+}
+
+#[derive(Default)]
+struct Strangers {
+    /// When the log last told of each, by node number.
+    told: BTreeMap<u32, Duration>,
+    untold: u64,
+}
+
+/// What [`PeerService::new`] needs.
+pub struct PeerParts {
+    /// See [`PeerService::me`].
+    pub me: Arc<OnceLock<LocalIdentity>>,
+    /// See [`PeerService::inbox`].
+    pub inbox: Arc<dyn Inbox>,
+    /// See [`PeerService::leadership`].
+    pub leadership: Arc<Leadership>,
+    /// See [`PeerService::addresses`].
+    pub addresses: Arc<Addresses>,
+    /// See [`PeerService::control`].
+    pub control: Arc<dyn ControlApi>,
+    /// See [`PeerService::clock`].
+    pub clock: Arc<dyn Clock>,
+    /// See [`PeerService::logger`].
+    pub logger: Logger,
+}
+
+impl PeerService {
+    /// Puts it together.
+    pub fn new(parts: PeerParts) -> Self {
+        let PeerParts { me, inbox, leadership, addresses, control, clock, logger } = parts;
+        let strangers = Arc::default();
+        Self { me, inbox, leadership, addresses, control, clock, logger, strangers }
+    }
+
+    /// As a service of the gRPC port, until the drain begins.
+    pub(super) fn serve(self, drain: Drain) -> PeerServer<Serving> {
+        PeerServer::new(Serving { service: self, drain })
+            .max_decoding_message_size(FRAME_BYTES_MAX)
+            .max_encoding_message_size(FRAME_BYTES_MAX)
+    }
+
+    /// Who this node is.
+    fn me(&self) -> Result<&LocalIdentity, Status> {
+        self.me.get().ok_or_else(|| {
+            Status::unavailable("this node is no member of a cluster yet; try again later")
+        })
+    }
+
+    /// Checks an introduction. Gives back who it is, and who this node is.
+    fn admit(&self, said: &pb::Introduction) -> Result<(NodeId, &LocalIdentity), Status> {
+        let me = self.me()?;
+        let node = NodeId(said.node);
+        if said.cluster_id != me.cluster_id {
+            return Err(Status::permission_denied(format!(
+                "{node} is a node of another cluster ({}); this is {} of cluster {}: start it with \
+                 the --join addresses of its own cluster, or on an empty directory to join this one",
+                shown(&said.cluster_id),
+                me.node,
+                me.cluster_id
+            )));
+        }
+        if (said.to, said.to_uuid.as_str()) != (me.node.0, me.uuid.as_str()) {
+            return Err(Status::failed_precondition(format!(
+                "{node} looks for {} with the directory {}, and this is {} with the directory {}: \
+                 an address was given to another node, or a directory was wiped or copied; \
+                 `duramen node list` tells who is where",
+                NodeId(said.to),
+                shown(&said.to_uuid),
+                me.node,
+                me.uuid
+            )));
+        }
+        match self.addresses.standing(node) {
+            Standing::Unknown => Err(Status::unavailable(format!(
+                "{} does not know a node {node} yet; try again later",
+                me.node
+            ))),
+            Standing::Removed => Err(Status::permission_denied(format!(
+                "{node} was removed from the cluster: start it on an empty directory to join again"
+            ))),
+            Standing::Member { uuid } if uuid != said.uuid => {
+                Err(Status::permission_denied(format!(
+                    "{node}'s directory is another one than the cluster knows (uuid {}, known is \
+                     {uuid}): a wiped directory must not vote; bring the old directory back, or \
+                     type `duramen node replace`",
+                    shown(&said.uuid)
+                )))
+            }
+            Standing::Member { .. } => self.check_protocol(node, said).map(|()| (node, me)),
+        }
+    }
+
+    fn check_protocol(&self, node: NodeId, said: &pb::Introduction) -> Result<(), Status> {
+        let (theirs, spoken) = (said.protocol_min..=said.protocol_max, self.addresses.protocol());
+        let overlap = theirs.start().max(&PROTOCOL_MIN) <= theirs.end().min(&PROTOCOL_MAX);
+        if overlap && spoken.is_none_or(|protocol| theirs.contains(&protocol)) {
+            return Ok(());
+        }
+        let spoken = spoken.map_or(String::new(), |p| format!(", its cluster protocol {p}"));
+        Err(Status::failed_precondition(format!(
+            "{node} (version {}) speaks protocols {} to {}, this node {PROTOCOL_MIN} to \
+             {PROTOCOL_MAX}{spoken}: upgrade the older one",
+            shown(&said.version),
+            said.protocol_min,
+            said.protocol_max
+        )))
+    }
+
+    /// Tells the log of a caller that was turned away, once a second at most.
+    fn tell_of_stranger(&self, said: &pb::Introduction, from: Option<SocketAddr>, why: &Status) {
+        let now = self.clock.monotonic();
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Strangers { told, untold } = &mut *strangers;
+        let is_recent = |at: &Duration| now.saturating_sub(*at) < TELL_INTERVAL;
+        told.retain(|_, at| is_recent(at));
+        if told.contains_key(&said.node) || told.len() >= STRANGERS_MAX {
+            *untold += 1;
+            return;
+        }
+        told.insert(said.node, now);
+        let untold = std::mem::take(untold);
+        drop(strangers);
+        warn!(self.logger, "a node was turned away"; "node" => %NodeId(said.node),
+            "from" => from.map(|from| from.to_string()), "reason" => why.message(),
+            "untold_before" => untold);
+    }
+
+    /// Delivers what a frame holds.
+    fn take(&self, from: NodeId, me: NodeId, frame: pb::PeerFrame) -> Result<(), Status> {
+        let wrong = |what: String| Status::invalid_argument(format!("{from} sent {what}"));
+        for leads in frame.leads {
+            let group = GroupId::from_raw(leads.group);
+            let replica = ReplicaId::from_raw(leads.replica).filter(|r| r.node() == from);
+            let (Some(group), Some(replica)) = (group, replica) else {
+                return Err(wrong("news of a leader that is no replica of its own".into()));
+            };
+            self.leadership.learn(group, Term(leads.term), Some(replica));
+        }
+        for message in frame.messages {
+            let message = message_from_pb(message).map_err(|error| wrong(error.to_string()))?;
+            if (message.from.node(), message.to.node()) != (from, me) {
+                return Err(wrong(format!("a message from {} to {}", message.from, message.to)));
+            }
+            let (group, to) = (message.group, message.to);
+            if let Err(why) = self.inbox.deliver(message) {
+                debug!(self.logger, "a peer's message reached nobody"; "peer" => %from,
+                    "group" => %group, "to" => %to, "why" => ?why);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Text of a stranger, as it may be repeated.
+fn shown(text: &str) -> String {
+    let short: String = text.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
+    if short.is_empty() { "none".into() } else { short }
+}
+
+/// The service on a port.
+pub(super) struct Serving {
+    service: PeerService,
+    drain: Drain,
+}
+
+/// A peer's frames, as they are taken.
+struct Exchange {
+    service: PeerService,
+    drain: Drain,
+    frames: Streaming<pb::PeerFrame>,
+    from: NodeId,
+    me: NodeId,
+    taken: u64,
+}
+
+type NoticeStream = Pin<Box<dyn Stream<Item = Result<pb::PeerNotice, Status>> + Send>>;
+
+impl Exchange {
+    /// Takes the next frame; `None` when the peer ended the exchange.
+    async fn next(&mut self) -> Result<Option<pb::PeerNotice>, Status> {
+        let frame = tokio::select! {
+            frame = self.frames.message() => frame?,
+            () = self.drain.clone().begun() => return Err(stopping()),
+        };
+        let Some(frame) = frame else { return Ok(None) };
+        self.service.take(self.from, self.me, frame)?;
+        self.taken += 1;
+        Ok(Some(pb::PeerNotice { frames: self.taken }))
+    }
+
+    fn into_stream(self) -> NoticeStream {
+        Box::pin(futures_util::stream::try_unfold(self, |mut exchange| async move {
+            Ok(exchange.next().await?.map(|notice| (notice, exchange)))
+        }))
+    }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the node is stopping; try again later")
+}
+
+#[tonic::async_trait]
+impl Peer for Serving {
+    type ExchangeStream = NoticeStream;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<pb::PeerFrame>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let peer = request.extensions().get::<Client>().map(|client| client.peer);
+        let mut frames = request.into_inner();
+        let first = tokio::select! {
+            first = tokio::time::timeout(INTRODUCTION_MAX, frames.message()) => first,
+            () = self.drain.clone().begun() => return Err(stopping()),
+        };
+        let first = first.map_err(|_| Status::deadline_exceeded("nobody introduced itself"))??;
+        let said = first.and_then(|frame| frame.introduction);
+        let said = said.ok_or_else(|| {
+            Status::invalid_argument("the first frame must introduce the node that sends it")
+        })?;
+        let (from, me) = self
+            .service
+            .admit(&said)
+            .inspect_err(|why| self.service.tell_of_stranger(&said, peer, why))?;
+        info!(self.service.logger, "a peer connected"; "peer" => %from,
+            "from" => peer.map(|peer| peer.to_string()), "version" => shown(&said.version));
+        let (service, me) = (self.service.clone(), me.node);
+        let drain = self.drain.clone();
+        let exchange = Exchange { service, drain, frames, from, me, taken: 0 };
+        Ok(Response::new(exchange.into_stream()))
+    }
+
+    async fn join(
+        &self,
+        request: Request<pb::JoinRequest>,
+    ) -> Result<Response<pb::JoinResponse>, Status> {
+        let asked = join_asked(request.into_inner())?;
+        let answer = self.service.control.join_here(asked).await.map_err(refused)?;
+        Ok(Response::new(match answer {
+            Answered::AskAt(ask_addr) => pb::JoinResponse { ask_addr, ..Default::default() },
+            Answered::Here(Joined { cluster_id, node, members }) => pb::JoinResponse {
+                ask_addr: String::new(),
+                cluster_id,
+                node: node.0,
+                members: members
+                    .into_iter()
+                    .map(|(node, uuid, rpc_addr)| pb::Member { node: node.0, uuid, rpc_addr })
+                    .collect(),
+            },
+        }))
+    }
+
+    async fn change(
+        &self,
+        request: Request<pb::ChangeRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let pb::ChangeRequest { cluster_id, from, command } = request.into_inner();
+        let me = self.service.me()?;
+        let from = NodeId(from);
+        if cluster_id != me.cluster_id {
+            let message = format!(
+                "{from} of another cluster ({}) may not change cluster {}",
+                shown(&cluster_id),
+                me.cluster_id
+            );
+            return Err(status(Code::PermissionDenied, message, true, None));
+        }
+        if command.len() > COMMAND_BYTES_MAX {
+            return Err(Status::invalid_argument(format!(
+                "a command of {} bytes; at most {COMMAND_BYTES_MAX} are taken",
+                command.len()
+            )));
+        }
+        let answer = self.service.control.change_here(command).await.map_err(refused)?;
+        Ok(Response::new(match answer {
+            Answered::AskAt(ask_addr) => pb::ChangeResponse { ask_addr, ..Default::default() },
+            Answered::Here(outcome) => pb::ChangeResponse { ask_addr: String::new(), outcome },
+        }))
+    }
+}
+
+fn join_asked(asked: pb::JoinRequest) -> Result<JoinAsked, Status> {
+    let pb::JoinRequest { uuid, name, rpc_addr, gossip_addr, version, .. } = asked;
+    let texts = [&uuid, &name, &rpc_addr, &gossip_addr, &version, &asked.cluster_id];
+    let labels = asked.labels.iter().flat_map(|(key, value)| [key, value]);
+    if asked.labels.len() > LABELS_MAX {
+        let message = format!("a node has at most {LABELS_MAX} labels");
+        return Err(Status::invalid_argument(message));
+    }
+    if texts.into_iter().chain(labels).any(|text| text.len() > TEXT_BYTES_MAX) {
+        let message = format!("a node's names and addresses have at most {TEXT_BYTES_MAX} bytes");
+        return Err(Status::invalid_argument(message));
+    }
+    Ok(JoinAsked {
+        uuid,
+        name,
+        rpc_addr,
+        gossip_addr,
+        version,
+        protocol_min: asked.protocol_min,
+        protocol_max: asked.protocol_max,
+        labels: asked.labels.into_iter().collect(),
+        cluster_id: asked.cluster_id,
+    })
+}
+
+/// The controller's no, as the other node reads it back.
+fn refused(error: ControlError) -> Status {
+    let (code, definite, retry_after) = match &error {
+        ControlError::Rejected(rejection) => {
+            let code = match rejection.kind {
+                RejectionKind::Exists => Code::AlreadyExists,
+                RejectionKind::NotFound => Code::NotFound,
+                RejectionKind::Invalid => Code::InvalidArgument,
+                RejectionKind::NotNow => Code::FailedPrecondition,
+                RejectionKind::Foreign => Code::PermissionDenied,
+            };
+            (code, true, None)
+        }
+        ControlError::Unavailable { retry_after, .. } => {
+            (Code::Unavailable, true, Some(*retry_after))
+        }
+        ControlError::Unknown { .. } => (Code::Unknown, false, None),
+        ControlError::Invalid { .. } => (Code::InvalidArgument, true, None),
+    };
+    status(code, error.to_string(), definite, retry_after)
+}
+
+fn status(code: Code, message: String, definite: bool, retry_after: Option<Duration>) -> Status {
+    let facts = HashMap::from([("definite".to_owned(), definite.to_string())]);
+    let mut details = ErrorDetails::with_error_info("CONTROL", "duramen", facts);
+    if retry_after.is_some() {
+        details.set_retry_info(retry_after);
+    }
+    Status::with_error_details(code, message, details)
+}
+
+impl fmt::Debug for PeerService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PeerService").field(&self.me.get()).finish()
+    }
+}
