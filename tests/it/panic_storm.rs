@@ -212,9 +212,6 @@ fn crash(node: &TestNode, victim: &str) {
     }
     if actor == LOG || actor == RAFT {
         node.ready();
-        for path in ACTORS {
-            node.await_life_after(path, 0);
-        }
     }
 }
 
@@ -362,6 +359,9 @@ fn alone() {
         })
         .start();
     node.ready();
+    for path in ACTORS {
+        node.await_life_after(path, 0);
+    }
     // What is made once, on first use, is made before the baseline is taken.
     warm_up(&node);
     let calm = round(&node, None, 10 + count / 4);
