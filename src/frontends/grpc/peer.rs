@@ -68,19 +68,19 @@ struct Strangers {
 
 /// What [`PeerService::new`] needs.
 pub struct PeerParts {
-    /// See [`PeerService::me`].
+    /// Who this node is, from when it is a member.
     pub me: Arc<OnceLock<LocalIdentity>>,
-    /// See [`PeerService::inbox`].
+    /// Where messages go.
     pub inbox: Arc<dyn Inbox>,
-    /// See [`PeerService::leadership`].
+    /// Where it learns who leads.
     pub leadership: Arc<Leadership>,
-    /// See [`PeerService::addresses`].
+    /// Where the members are.
     pub addresses: Arc<Addresses>,
-    /// See [`PeerService::control`].
+    /// The catalogue, and the way to change it.
     pub control: Arc<dyn ControlApi>,
-    /// See [`PeerService::clock`].
+    /// Paces what is told.
     pub clock: Arc<dyn Clock>,
-    /// See [`PeerService::logger`].
+    /// Where it tells what happens.
     pub logger: Logger,
 }
 
