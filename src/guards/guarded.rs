@@ -2,7 +2,8 @@
 //! the order in which they belong.
 
 use super::{
-    Breaker, BreakerOpen, Chance, Classify, ErrorClass, Limiter, Outcome, RetryPolicy, retry,
+    Breaker, BreakerOpen, Classify, ErrorClass, Limiter, Outcome, RetryPolicy, chance_of_machine,
+    retry,
 };
 use crate::model::Clock;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ impl Guarded {
         mut call: impl AsyncFnMut() -> Result<T, E>,
     ) -> Outcome<T, GuardedError<E>> {
         let began = self.clock.monotonic();
-        let mut chance = Chance::from_machine();
+        let mut chance = chance_of_machine();
         let mut attempts = 0;
         let tries = retry(self.retry, &*self.clock, &mut chance, async || {
             if let Some(limiter) = &self.limiter {

@@ -17,7 +17,7 @@ mod token_bucket;
 pub use breaker::{
     Admission, Breaker, BreakerOpen, BreakerOptions, BreakerState, CircuitBreaker, Permit, Turn,
 };
-pub use chance::Chance;
+pub use chance::chance_of_machine;
 pub use class::{Classify, ErrorClass, Marked, permanent, retryable};
 pub use guarded::{Guarded, GuardedError};
 pub use limiter::Limiter;

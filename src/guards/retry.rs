@@ -1,7 +1,7 @@
 //! Tries again what may pass, with pauses that grow and differ from caller to caller.
 
-use super::{Chance, Classify, ErrorClass};
-use crate::model::Clock;
+use super::{Classify, ErrorClass};
+use crate::model::{Chance, Clock};
 use std::time::Duration;
 
 /// How often and when to try again.

@@ -2,6 +2,7 @@
 //!
 //! This room knows nobody. It does no I/O and holds no policy.
 
+mod chance;
 mod clock;
 pub mod escape;
 mod identity;
@@ -9,6 +10,7 @@ mod peer;
 mod record;
 mod topic;
 
+pub use chance::Chance;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use identity::{GroupId, NodeId, ReplicaId, TopicId};
 pub use peer::{PeerEntry, PeerKind, PeerMessage, PeerPayload, PeerSnapshot};

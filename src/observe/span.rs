@@ -3,7 +3,7 @@
 
 use super::metrics::{Method, Metrics, Outcome, Protocol};
 use super::{Call, IS_ON, TraceContext};
-use crate::model::{Clock, ManualClock};
+use crate::model::{Chance, Clock, ManualClock};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -136,12 +136,9 @@ impl Tracer {
 
     /// The number of a new span. Never 0.
     pub fn new_id(&self) -> u64 {
-        // SplitMix64: well spread, and different for each step of the counter.
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut z = self.ids.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)).max(1)
+        // Well spread, and different for each step of the counter.
+        let seed = self.ids.fetch_add(Chance::STEP, Ordering::Relaxed);
+        Chance::new(seed).next_u64().max(1)
     }
 
     /// The place of a new span below `incoming`, or of the first one of a new trace; `None` where

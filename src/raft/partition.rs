@@ -21,7 +21,7 @@ use super::messages::{self, PeerFault, View};
 use super::outbox::Outbox;
 use super::storage::{State, Storage};
 use super::term_runs::TermRuns;
-use crate::model::{PeerKind, PeerMessage, RaftIndex, ReplicaId, Term};
+use crate::model::{Chance, PeerKind, PeerMessage, RaftIndex, ReplicaId, Term};
 use bytes::Bytes;
 use raft::Ready;
 use raft::prelude::{Entry, EntryType, Message};
@@ -585,12 +585,8 @@ impl PartitionRaft {
     /// The engine draws from the thread's randomness; each try gets its own time from the seed.
     fn draw_timeout(&mut self) {
         let parts = [self.config.me.raw(), self.engine.raft.term, self.attempts];
-        let drawn = parts.iter().fold(self.config.seed, |seed, part| {
-            let mut z = (seed ^ part).wrapping_add(0x9e37_79b9_7f4a_7c15);
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
-        });
+        let drawn =
+            parts.iter().fold(self.config.seed, |seed, part| Chance::new(seed ^ part).next_u64());
         let ticks = self.config.election_ticks;
         let extra = usize::try_from(drawn % ticks as u64).expect("less than a count of ticks");
         self.engine.raft.set_randomized_election_timeout(ticks + extra);

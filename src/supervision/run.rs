@@ -16,7 +16,7 @@ use super::{
     ActorPath, ChildSpec, Escalation, EventKind, ExitReason, Fault, State, SupervisorSpec,
     TreeError,
 };
-use crate::model::Timestamp;
+use crate::model::{Chance, Timestamp};
 use crate::observe::PastExit;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
@@ -133,7 +133,7 @@ pub(super) struct Tree {
     nodes: HashMap<u64, Node>,
     root: u64,
     timers: BinaryHeap<Reverse<(Duration, Timer)>>,
-    chance: u64,
+    chance: Chance,
     /// No life of a removed child had a generation above this: a child that is added again under
     /// the same path goes on counting, as fences must never see a generation twice.
     generation_floor: u64,
@@ -175,7 +175,7 @@ impl Tree {
         let watch = ControlWatch::start(shared.environment.logger.clone());
         *locked(&shared.watchdog) = watch.trace();
         Self {
-            chance: shared.environment.seed,
+            chance: Chance::new(shared.environment.seed),
             shared,
             inbox,
             nodes: HashMap::new(),
@@ -232,15 +232,6 @@ impl Tree {
     fn arm(&mut self, after: Duration, timer: Timer) {
         let at = self.now() + after;
         self.timers.push(Reverse((at, timer)));
-    }
-
-    /// A number from 0 to 1, the same for the same seed (splitmix64).
-    fn chance(&mut self) -> f64 {
-        self.chance = self.chance.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.chance;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 
     fn learn(&mut self, input: Input) {

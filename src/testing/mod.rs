@@ -50,8 +50,9 @@ mod tests;
 #[doc = include_str!("../../docs/testing.md")]
 struct Guide;
 
+pub use crate::model::Chance;
 pub use builder::TestNodeBuilder;
-pub use chance::{Chance, SEED_VARIABLE, seed};
+pub use chance::{SEED_VARIABLE, seed};
 pub use cluster::Cluster;
 pub use history::{Mark, What};
 pub use leaks::Leak;

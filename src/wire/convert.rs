@@ -4,6 +4,16 @@ use super::pb::duramen::v1 as duramen;
 use super::pb::log::v1 as book;
 use crate::model::{Durability, Header, Offset, Payload, Record, Timestamp};
 
+/// Where a refusal's status names the leader: keys in the metadata of its `ErrorInfo`.
+pub mod leader_keys {
+    /// The leader's node, a number.
+    pub const NODE: &str = "leader_node";
+    /// Where it is reached.
+    pub const RPC_ADDR: &str = "leader_rpc_addr";
+    /// In which term it leads.
+    pub const TERM: &str = "leader_term";
+}
+
 /// A record as a client sent it. `arrival` stands in where the client gave no timestamp (0).
 #[must_use]
 pub fn record_from_duramen(record: duramen::Record, arrival: Timestamp) -> Record {

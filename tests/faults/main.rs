@@ -9,7 +9,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "drives processes in real time, on real files")]
 
-mod chance;
 mod checker;
 mod cluster;
 mod load;
@@ -18,9 +17,9 @@ mod rungs;
 mod show;
 mod stage;
 
-use chance::Chance;
 use checker::percentile;
 use cluster::{Cluster, Net, namespaces_missing};
+use duramen::testing::Chance;
 use load::Load;
 use rungs::{RUNGS, Rung};
 use stage::{Stage, TOPIC};

@@ -1,8 +1,8 @@
 //! The rungs of the ladder for clusters. Each is a nemesis: what one of its episodes does to a
 //! cluster under load. What must hold afterwards is the same for all (checker.rs).
 
-use crate::chance::Chance;
 use crate::stage::Stage;
+use duramen::testing::Chance;
 use std::time::Duration;
 
 /// One rung.

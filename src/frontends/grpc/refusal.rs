@@ -7,6 +7,7 @@ use crate::actors::topics::{CATALOGUE_RETRY_AFTER, TopicError};
 use crate::cluster::RejectionKind;
 use crate::frontends::route::{NotRead, NotTaken};
 use crate::observe::metrics::Outcome;
+use crate::wire::convert::leader_keys;
 use crate::wire::pb::duramen::v1 as pb;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -149,9 +150,9 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let mut facts = HashMap::from([("definite".to_owned(), refusal.definite.to_string())]);
         if let Some(LeaderHint { node, rpc_addr, term }) = &refusal.leader {
-            facts.insert("leader_node".into(), node.0.to_string());
-            facts.insert("leader_rpc_addr".into(), rpc_addr.clone());
-            facts.insert("leader_term".into(), term.0.to_string());
+            facts.insert(leader_keys::NODE.into(), node.0.to_string());
+            facts.insert(leader_keys::RPC_ADDR.into(), rpc_addr.clone());
+            facts.insert(leader_keys::TERM.into(), term.0.to_string());
         }
         let mut details = ErrorDetails::with_error_info(refusal.reason, "duramen", facts);
         if let Some(after) = refusal.retry_after {

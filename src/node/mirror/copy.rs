@@ -4,8 +4,8 @@
 use super::{Mirror, Trouble};
 use crate::actors::handle::PartitionHandle;
 use crate::actors::partition::{Ack, PartitionApi, PartitionState, ProduceError};
-use crate::guards::{Chance, RetryPolicy};
-use crate::model::{Offset, with_causes};
+use crate::guards::{RetryPolicy, chance_of_machine};
+use crate::model::{Chance, Offset, with_causes};
 use crate::wire::client::{
     ClientError, ClusterClient, Consistency, FetchOptions, Position, Target,
 };
@@ -42,7 +42,7 @@ pub(super) async fn run(mirror: Arc<Mirror>, client: ClusterClient, partition: u
     let topic = mirror.plan.topic.to_string();
     let target = Target { topic, partition };
     let mut copy =
-        Copy { mirror, client, target, lives: 0, behind: 0, chance: Chance::from_machine() };
+        Copy { mirror, client, target, lives: 0, behind: 0, chance: chance_of_machine() };
     let (mut failures, mut reached) = (0, Offset(0));
     loop {
         let Err(trouble) = copy.follow().await;

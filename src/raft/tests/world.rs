@@ -2,7 +2,7 @@
 //! that loses, doubles and reorders, and a checker that sees everything. All of it from one seed.
 
 use super::*;
-use crate::model::{PeerEntry, PeerPayload};
+use crate::model::{Chance, PeerEntry, PeerPayload};
 use ::bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -90,7 +90,7 @@ struct Node {
 }
 
 pub struct World {
-    random: u64,
+    random: Chance,
     sabotage: Sabotage,
     nodes: BTreeMap<ReplicaId, Node>,
     net: Vec<PeerMessage>,
@@ -140,7 +140,7 @@ impl World {
             reads: BTreeMap::new(),
         };
         let mut world = Self {
-            random: seed,
+            random: Chance::new(seed),
             sabotage,
             nodes: wanted.iter().map(|id| (*id, node())).collect(),
             net: Vec::new(),
@@ -158,11 +158,7 @@ impl World {
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
+        self.random.below(bound)
     }
 
     fn any(&mut self) -> ReplicaId {

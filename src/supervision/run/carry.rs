@@ -210,7 +210,7 @@ impl Tree {
     }
 
     pub(super) fn actor_exited(&mut self, id: u64, generation: u64, reason: ExitReason) {
-        let chance = self.chance();
+        let chance = self.chance.fraction();
         let Some(Node { parent: Some(parent), vitals, body, .. }) = self.nodes.get_mut(&id) else {
             return;
         };
@@ -276,7 +276,7 @@ impl Tree {
     }
 
     fn supervisor_down(&mut self, id: u64, reason: ExitReason) {
-        let chance = self.chance();
+        let chance = self.chance.fraction();
         let Some(node) = self.nodes.get(&id) else { return };
         let (parent, generation) = (node.parent, node.vitals.facts().generation);
         {

@@ -2,6 +2,7 @@
 
 use crate::guards::{Classify, ErrorClass};
 use crate::model::Disposition;
+use crate::wire::convert::leader_keys;
 use crate::wire::pb::duramen::v1 as pb;
 use std::error::Error;
 use std::fmt;
@@ -115,10 +116,10 @@ impl ClientError {
         let word = |key| details.error_info().and_then(|info| info.metadata.get(key));
         let said = word("definite");
         let number = |key| word(key).and_then(|text: &String| text.parse().ok()).unwrap_or(0);
-        let leader = word("leader").map(|address| LeaderHint {
-            node: u32::try_from(number("leader_node")).unwrap_or(0),
+        let leader = word(leader_keys::RPC_ADDR).map(|address| LeaderHint {
+            node: u32::try_from(number(leader_keys::NODE)).unwrap_or(0),
             address: address.clone(),
-            term: number("leader_term"),
+            term: number(leader_keys::TERM),
         });
         // Without the node's word, only an answer that precedes any append is sure.
         let definite = said.map_or(

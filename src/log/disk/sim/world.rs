@@ -6,6 +6,7 @@
 use super::fault::{BadPlace, DiskCall, Errno, Fault};
 use super::image::{Image, PAGE_BYTES};
 use super::{CrashMode, Operation, SECTOR_BYTES};
+use crate::model::Chance;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::ops::Range;
@@ -81,7 +82,7 @@ impl Node {
     }
 
     /// What a crash leaves of this file.
-    fn survivor(&self, random: &mut Random, mode: CrashMode) -> Image {
+    fn survivor(&self, random: &mut Chance, mode: CrashMode) -> Image {
         let mut image = self.durable.clone();
         if mode == CrashMode::Lost {
             return image;
@@ -366,7 +367,7 @@ impl World {
 
     /// The world after a crash now. Counters, faults and handles start anew; a bad medium stays.
     pub(super) fn survivors(&self, seed: u64, mode: CrashMode) -> Self {
-        let mut random = Random(seed);
+        let mut random = Chance::new(seed);
         let mut names = self.durable_names.clone();
         for change in &self.pending_names {
             let survives = match mode {
@@ -397,18 +398,5 @@ impl World {
             bad_places: self.bad_places.clone(),
             ..Self::default()
         }
-    }
-}
-
-/// SplitMix64: small, seeded, and good enough for coins.
-struct Random(u64);
-
-impl Random {
-    fn coin(&mut self) -> bool {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) & 1 == 1
     }
 }

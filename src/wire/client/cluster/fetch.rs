@@ -1,8 +1,8 @@
 //! Reads that outlive the replica that they began on: they go on at the next offset on another.
 
 use super::ClusterClient;
-use crate::guards::{Chance, Classify, ErrorClass};
-use crate::model::Offset;
+use crate::guards::{Classify, ErrorClass, chance_of_machine};
+use crate::model::{Chance, Offset};
 use crate::wire::client::{
     Chunk, Chunks, ClientError, Consistency, FetchOptions, Position, Refusal, Target,
 };
@@ -52,7 +52,7 @@ impl ClusterChunks {
             read: 0,
             fruitless: 0,
             since,
-            chance: Chance::from_machine(),
+            chance: chance_of_machine(),
         };
         opened.ensure_open().await?;
         Ok(opened)

@@ -4,7 +4,8 @@
 use super::producer::{Delivered, ProducerOptions};
 use super::window::Window;
 use super::{ClusterClient, Way};
-use crate::guards::{Chance, Classify, ErrorClass};
+use crate::guards::{Classify, ErrorClass, chance_of_machine};
+use crate::model::Chance;
 use crate::wire::client::{Acks, Answer, ClientError, ProducerSink, Refusal, Target};
 use bytes::Bytes;
 use std::time::Duration;
@@ -64,7 +65,7 @@ impl Lane {
         options: ProducerOptions,
         incoming: mpsc::Receiver<Submitted>,
     ) -> Self {
-        let mut chance = Chance::from_machine();
+        let mut chance = chance_of_machine();
         let window = Window::new(options.idempotent.then(|| producer_id(&mut chance)));
         Self {
             cluster,
