@@ -2,6 +2,7 @@
 //!
 //! This room knows nobody. It does no I/O and holds no policy.
 
+mod caller;
 mod chance;
 mod clock;
 pub mod escape;
@@ -10,6 +11,7 @@ mod peer;
 mod record;
 mod topic;
 
+pub use caller::{Caller, Proof};
 pub use chance::Chance;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use identity::{GroupId, NodeId, ReplicaId, TopicId};
