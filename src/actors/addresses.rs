@@ -67,6 +67,11 @@ impl Addresses {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = members.into_iter().collect();
     }
 
+    /// A member says that this node is none any more.
+    pub fn told_of_removal(&self) {
+        self.control.told_of_removal();
+    }
+
     /// What is known of a node's membership.
     pub fn standing(&self, node: NodeId) -> Standing {
         match self.control.catalogue().nodes.get(&node) {

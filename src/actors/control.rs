@@ -43,6 +43,11 @@ pub trait ControlApi: Send + Sync + fmt::Debug {
 
     /// A node that is no member yet asks to become one: carried out only where this node leads.
     fn join_here(&self, asked: JoinAsked) -> Answering<Answered<Joined>>;
+
+    /// A member says that this node was removed. The catalogue shows it so from now on: the record
+    /// that says it came to lie behind the last that this node was sent. Removal is for ever, so the
+    /// word of one member is enough. Nothing to a node that belongs to no group.
+    fn told_of_removal(&self) {}
 }
 
 /// An answer, or where to get it.

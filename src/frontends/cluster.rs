@@ -147,6 +147,14 @@ impl ClusterView {
                     .into(),
             ];
         }
+        let me = self.control.node().and_then(|me| catalogue.nodes.get(&me));
+        if me.is_some_and(|me| me.state == NodeState::Removed) {
+            return vec![
+                "this node was removed from its cluster, and what it shows is old: ask another \
+                 one; stop this one, or start it with an empty --data-dir to join as a new one"
+                    .into(),
+            ];
+        }
         let mut troubles = Vec::new();
         let gossips = self.gossips();
         let members: Vec<_> =

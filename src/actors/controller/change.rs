@@ -13,6 +13,7 @@ use crate::cluster::{
 use crate::model::{Clock, GroupId, NodeId, Offset, Record, with_causes};
 use bytes::Bytes;
 use slog::{Logger, debug};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,6 +67,8 @@ struct Desk {
     outcomes: Mutex<BTreeMap<Offset, Applied>>,
     /// All is applied that was committed when this life began.
     is_current: AtomicBool,
+    /// Whether a member said that this node is none any more.
+    is_removed: AtomicBool,
     /// Why nothing is applied any more.
     halted: Mutex<Option<String>>,
     under_way: Semaphore,
@@ -96,6 +99,7 @@ impl Control {
             applied: watch::channel(Offset(0)).0,
             outcomes: Mutex::default(),
             is_current: AtomicBool::new(true),
+            is_removed: AtomicBool::new(false),
             halted: Mutex::default(),
             under_way: Semaphore::new(UNDER_WAY_MAX),
         }))
@@ -165,16 +169,30 @@ impl Control {
             return;
         }
         if let Some(catalogue) = replay.catalogue() {
+            let catalogue = self.as_told(catalogue);
             self.0.catalogue.send_if_modified(|known| {
                 let is_news = **known != *catalogue;
                 if is_news {
-                    *known = Arc::new(catalogue.clone());
+                    *known = Arc::new(catalogue.into_owned());
                 }
                 is_news
             });
         }
         *locked(&self.0.halted) = None;
         self.0.applied.send_replace(replay.next());
+    }
+
+    /// The catalogue with what a member told of this node.
+    fn as_told<'a>(&self, catalogue: &'a Catalogue) -> Cow<'a, Catalogue> {
+        let mut told = Cow::Borrowed(catalogue);
+        if self.0.is_removed.load(Ordering::Acquire)
+            && let Some(me) = self.node()
+            && catalogue.nodes.get(&me).is_some_and(|node| node.state != NodeState::Removed)
+            && let Some(node) = told.to_mut().nodes.get_mut(&me)
+        {
+            node.state = NodeState::Removed;
+        }
+        told
     }
 
     /// Nothing is applied from now on, for this reason.
@@ -468,5 +486,16 @@ impl ControlApi for Control {
     fn join_here(&self, asked: JoinAsked) -> Answering<Answered<Joined>> {
         let control = self.clone();
         Box::pin(async move { control.join_as_leader(asked).await })
+    }
+
+    fn told_of_removal(&self) {
+        self.0.is_removed.store(true, Ordering::Release);
+        self.0.catalogue.send_if_modified(|known| match self.as_told(known) {
+            Cow::Borrowed(_) => false,
+            Cow::Owned(told) => {
+                *known = Arc::new(told);
+                true
+            }
+        });
     }
 }

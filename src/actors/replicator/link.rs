@@ -41,6 +41,8 @@ enum Ended {
     Moved,
     /// The peer does not want to talk to this node.
     TurnedAway(String),
+    /// The peer says that this node is no member any more.
+    Removed(String),
     /// There is no way, or no longer.
     Broken(String),
 }
@@ -48,12 +50,11 @@ enum Ended {
 impl From<ClientError> for Ended {
     fn from(error: ClientError) -> Self {
         match error {
-            ClientError::Refused(refusal)
-                if matches!(Denial::of(&refusal), Denial::NotNow | Denial::Foreign) =>
-            {
-                Self::TurnedAway(refusal.message)
-            }
-            ClientError::Refused(refusal) => Self::Broken(refusal.message),
+            ClientError::Refused(refusal) => match Denial::of(&refusal) {
+                Denial::NotFound => Self::Removed(refusal.message),
+                Denial::NotNow | Denial::Foreign => Self::TurnedAway(refusal.message),
+                _ => Self::Broken(refusal.message),
+            },
             other => Self::Broken(with_causes(&other)),
         }
     }
@@ -138,6 +139,10 @@ impl Link {
             let (reason, wait) = match ended {
                 Ended::Moved => ("its address changed".to_owned(), Duration::ZERO),
                 Ended::TurnedAway(reason) => (reason, parts.options.backoff.max),
+                Ended::Removed(reason) => {
+                    parts.addresses.told_of_removal();
+                    (reason, parts.options.backoff.max)
+                }
                 Ended::Broken(reason) => (reason, waits.next(&parts)),
             };
             self.line.complete(ConnectionLost { address: place.rpc_addr.clone(), reason });

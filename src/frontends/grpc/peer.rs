@@ -5,7 +5,7 @@
 //! is read.
 
 use super::dispatch::Client;
-use crate::actors::addresses::{Addresses, LocalIdentity, Standing};
+use crate::actors::addresses::{AddressChanges, Addresses, LocalIdentity, Standing};
 use crate::actors::control::{Answered, ControlApi, ControlError, JoinAsked, Joined};
 use crate::actors::leadership::Leadership;
 use crate::actors::replicator::Inbox;
@@ -135,9 +135,7 @@ impl PeerService {
                 "{} does not know a node {node} yet; try again later",
                 me.node
             ))),
-            Standing::Removed => Err(Status::permission_denied(format!(
-                "{node} was removed from the cluster: start it on an empty directory to join again"
-            ))),
+            Standing::Removed => Err(removed(node)),
             Standing::Member { uuid } if uuid != said.uuid => {
                 Err(Status::permission_denied(format!(
                     "{node}'s directory is another one than the cluster knows (uuid {}, known is \
@@ -211,6 +209,13 @@ impl PeerService {
     }
 }
 
+/// The one refusal with this code: its receiver takes it as the end of its membership.
+fn removed(node: NodeId) -> Status {
+    Status::not_found(format!(
+        "{node} was removed from the cluster: start it on an empty directory to join again"
+    ))
+}
+
 /// Text of a stranger, as it may be repeated.
 fn shown(text: &str) -> String {
     let short: String = text.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
@@ -228,6 +233,7 @@ struct Exchange {
     service: PeerService,
     drain: Drain,
     frames: Streaming<pb::PeerFrame>,
+    changes: AddressChanges,
     from: NodeId,
     me: NodeId,
     taken: u64,
@@ -238,9 +244,16 @@ type NoticeStream = Pin<Box<dyn Stream<Item = Result<pb::PeerNotice, Status>> + 
 impl Exchange {
     /// Takes the next frame; `None` when the peer ended the exchange.
     async fn next(&mut self) -> Result<Option<pb::PeerNotice>, Status> {
-        let frame = tokio::select! {
-            frame = self.frames.message() => frame?,
-            () = self.drain.clone().begun() => return Err(stopping()),
+        let frame = loop {
+            // Nobody sends the catalogue's records to one that was removed: this is how it hears.
+            if self.service.addresses.standing(self.from) == Standing::Removed {
+                return Err(removed(self.from));
+            }
+            tokio::select! {
+                frame = self.frames.message() => break frame?,
+                () = self.changes.next() => {}
+                () = self.drain.clone().begun() => return Err(stopping()),
+            }
         };
         let Some(frame) = frame else { return Ok(None) };
         self.service.take(self.from, self.me, frame)?;
@@ -286,7 +299,8 @@ impl Peer for Serving {
             "from" => peer.map(|peer| peer.to_string()), "version" => shown(&said.version));
         let (service, me) = (self.service.clone(), me.node);
         let drain = self.drain.clone();
-        let exchange = Exchange { service, drain, frames, from, me, taken: 0 };
+        let changes = service.addresses.changes();
+        let exchange = Exchange { service, drain, frames, changes, from, me, taken: 0 };
         Ok(Response::new(exchange.into_stream()))
     }
 

@@ -68,6 +68,7 @@ fn a_node_that_leaves_hands_over_what_it_leads_and_is_taken_out() {
     let asked = pb::LeaveNodeRequest { node: "n4".into() };
     block_on(cluster.admin(1).leave_node(asked)).unwrap();
     cluster.until("it is out", |cluster| state_of(cluster, 1, 4) == "removed");
+    cluster.until("it knows that it is", |cluster| state_of(cluster, 4, 4) == "removed");
     load.await_acknowledged(20);
     load.finish().assert_kept();
     let catalogue = cluster.node(1).cluster().control.catalogue();
@@ -76,6 +77,29 @@ fn a_node_that_leaves_hands_over_what_it_leads_and_is_taken_out() {
     for partition in 0..4 {
         assert_ne!(cluster.leader_of("orders", partition), 4);
     }
+}
+
+/// The record of its removal is behind the last that such a node is sent: another one tells it.
+#[test]
+fn whoever_is_removed_hears_of_it_also_the_first_to_lead_and_one_that_was_away() {
+    let mut cluster = Cluster::start(4);
+    let asked = pb::LeaveNodeRequest { node: "n1".into() };
+    block_on(cluster.admin(2).leave_node(asked)).unwrap();
+    cluster.until("the first one knows that it is out", |cluster| {
+        let known = status(&mut cluster.admin(1));
+        state_of(cluster, 1, 1) == "removed"
+            && !known.healthy
+            && known.troubles.iter().any(|trouble| trouble.contains("was removed from its cluster"))
+    });
+    cluster.stop_node(4);
+    let asked = pb::RemoveNodeRequest { node: "n4".into(), force: true };
+    cluster.until("the one that is away is out", |cluster| {
+        block_on(cluster.admin(2).remove_node(asked.clone())).is_ok()
+            || state_of(cluster, 2, 4) == "removed"
+    });
+    cluster.restart(4);
+    cluster.until("it knows that it is", |cluster| state_of(cluster, 4, 4) == "removed");
+    assert!(status(&mut cluster.admin(2)).nodes.iter().any(|node| node.state == "active"));
 }
 
 #[test]
