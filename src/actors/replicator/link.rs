@@ -8,7 +8,7 @@ use super::outbox::Outbox;
 use super::{Connected, ConnectionLost, ReplicatorActor, ReplicatorParts};
 use crate::actors::addresses::Whereabouts;
 use crate::actors::leadership::Leadership;
-use crate::model::{Clock, GroupId, ReplicaId, Term, with_causes};
+use crate::model::{Chance, Clock, GroupId, ReplicaId, Term, with_causes};
 use crate::supervision::Line;
 use crate::wire::client::ClientError;
 use crate::wire::pb::duramen::v1 as pb;
@@ -94,7 +94,7 @@ impl Leads {
 /// Waits between attempts, doubled each time, a part of each left to chance.
 struct Waits {
     attempts: u32,
-    chance: u64,
+    chance: Chance,
 }
 
 impl Waits {
@@ -103,10 +103,7 @@ impl Waits {
         let doubled =
             backoff.min.saturating_mul(1u32.checked_shl(self.attempts).unwrap_or(u32::MAX));
         self.attempts = self.attempts.saturating_add(1).min(31);
-        // Knuth's generator: no secret is in when a node tries again.
-        self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let share =
-            backoff.jitter.clamp(0.0, 1.0) * ((self.chance >> 33) as f64 / f64::from(1u32 << 31));
+        let share = backoff.jitter.clamp(0.0, 1.0) * self.chance.fraction();
         doubled.min(backoff.max).mul_f64(1.0 - share)
     }
 }
@@ -116,7 +113,7 @@ impl Link {
     pub async fn run(self) {
         let parts = Arc::clone(&self.parts);
         let mut filling = Filling::default();
-        let mut waits = Waits { attempts: 0, chance: parts.seed };
+        let mut waits = Waits { attempts: 0, chance: Chance::new(parts.seed) };
         let mut changes = parts.addresses.changes();
         // What a life before this one left.
         self.outbox.close();
