@@ -39,12 +39,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let descriptors = protox::compile(FILES, ["proto"])?;
     std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
+    // Nodes look through what they are sent by others before they decode it.
+    let is_peer = |name: &str| name.ends_with("/peer.proto");
+    let mut rest = descriptors;
+    let mut peer = rest.clone();
+    peer.file.retain(|file| is_peer(file.name()));
+    rest.file.retain(|file| !is_peer(file.name()));
+    let apart = out.join("peer");
+    std::fs::create_dir_all(&apart)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .codec_path("crate::wire::peer::PeerCodec")
+        .out_dir(apart)
+        .compile_fds(peer)?;
     let mut builder = tonic_prost_build::configure().bytes(".");
     for message in SHOWN_AS_JSON {
         let path = format!(".duramen.v1.{message}");
         builder = builder.message_attribute(path, "#[derive(serde::Serialize)]");
     }
-    builder.compile_fds(descriptors)?;
+    builder.compile_fds(rest)?;
     println!("cargo:rustc-env=DURAMEN_BUILD_COMMIT={}", commit());
     println!("cargo:rustc-env=DURAMEN_BUILD_TARGET={}", std::env::var("TARGET")?);
     println!("cargo:rustc-env=DURAMEN_BUILD_RUSTC={}", rustc_version());

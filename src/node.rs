@@ -166,7 +166,7 @@ impl Node {
     pub fn start_with(settings: &Settings, surroundings: Surroundings) -> Result<Self, NodeError> {
         let Surroundings { disk, clock, logger, log_control, seed, mirror: mirrored } =
             surroundings;
-        log_options(settings, &settings.log).validate()?;
+        log_options(&settings.log).validate()?;
         let data_dir = Arc::new(DataDir::open(&settings.data_dir)?);
         mirror::check(&data_dir, mirrored.as_ref())?;
         let controller = settings.data_dir.join("controller");
@@ -212,8 +212,7 @@ impl Node {
             seed: seed.unwrap_or_else(|| clock.wall().0.unsigned_abs()),
         };
         let partitions = Partitions::plant_recorded(&root, soil.clone(), Arc::clone(&data_dir))?;
-        let joins = !settings.gossip.join.is_empty() || settings.gossip.multicast.is_some();
-        if data_dir.cluster().is_none() && !joins && mirrored.is_none() {
+        if data_dir.cluster().is_none() && !settings.gossip.joins() && mirrored.is_none() {
             partitions.found()?;
         }
         let rpc_addr = local_addr(&rpc, settings.rpc.addr);
@@ -272,7 +271,7 @@ impl Node {
         };
         let topics = NodeTopics {
             partitions: partitions.registry().clone(),
-            control,
+            control: Arc::clone(&control),
             leadership,
             presence: presence.clone(),
             read_only,
@@ -295,6 +294,7 @@ impl Node {
                 tree: root.handle(),
                 hub: Arc::clone(&hub),
                 partitions: partitions.registry().clone(),
+                control: Arc::clone(&control),
                 complaints: Arc::clone(&complaints),
                 clock: Arc::clone(&clock),
                 hang_after: settings.supervision.hang_after,

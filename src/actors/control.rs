@@ -1,9 +1,8 @@
 //! The seam to the controller: what a node may ask of the cluster's catalogue, whoever leads it.
 
-use crate::cluster::{Catalogue, Command, Outcome, Rejection};
+use crate::cluster::{Catalogue, Command, NodeSelf, Outcome, Rejection};
 use crate::model::{Disposition, NodeId};
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,6 +24,11 @@ pub trait ControlApi: Send + Sync + fmt::Debug {
     /// exist, or came to be just now.
     fn is_current(&self) -> bool {
         true
+    }
+
+    /// How this node waits to be let into a cluster, where it does.
+    fn joining(&self) -> Option<Joining> {
+        None
     }
 
     /// This node's number; `None` until it is a member.
@@ -59,18 +63,12 @@ pub enum Answered<T> {
     AskAt(String),
 }
 
-/// What a node tells of itself that wants to join.
+/// What a node tells that wants to join.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each is the field of the same name in peer.proto")]
 pub struct JoinAsked {
-    pub uuid: String,
-    pub name: String,
-    pub rpc_addr: String,
-    pub gossip_addr: String,
-    pub version: String,
-    pub protocol_min: u32,
-    pub protocol_max: u32,
-    pub labels: BTreeMap<String, String>,
+    /// Of itself.
+    pub node: NodeSelf,
+    /// The cluster that its directory belongs to; empty: to none yet.
     pub cluster_id: String,
 }
 
@@ -83,6 +81,17 @@ pub struct Joined {
     pub node: NodeId,
     /// Where the members are: number, uuid, address.
     pub members: Vec<(NodeId, String, String)>,
+}
+
+/// How a node waits to be let into a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joining {
+    /// Whom it asks; empty: nobody is known whom it could ask.
+    pub asks: Vec<String>,
+    /// Since when it waits (monotonic time).
+    pub since: Duration,
+    /// What was answered last.
+    pub answer: String,
 }
 
 /// Why the controller does not do what is asked.

@@ -83,6 +83,3 @@ impl Groups {
         here.raft.tell(Carried(message)).map_err(|_| Undelivered::Refused)
     }
 }
-
-/// Shared by all who deliver.
-pub type SharedGroups = Arc<Groups>;

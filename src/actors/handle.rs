@@ -9,9 +9,9 @@ use super::partition::{
 use super::published::{Phase, Published};
 use super::raft::{Body, Propose, RaftActor, ReadIndex};
 use super::readers::Reader;
-use crate::log::batch::{self, BatchError, BatchLimits};
+use crate::log::batch::{self, BatchBuilder, BatchError, BatchLimits, Compression};
 use crate::log::{LogError, LogView, ReadMode, ReadOutcome};
-use crate::model::{Clock, Durability, Offset, Record, ReplicaId, Timestamp, with_causes};
+use crate::model::{Clock, Durability, Offset, Record, ReplicaId, Seldom, Timestamp, with_causes};
 use crate::observe::Instruments;
 use crate::observe::metrics::RefusedFor;
 use crate::supervision::{ActorRef, Load, Refused, State};
@@ -52,7 +52,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Overload {
     streak: Option<OverloadFacts>,
-    told: Option<Duration>,
+    told: Seldom,
     untold: u64,
 }
 
@@ -103,6 +103,25 @@ impl PartitionHandle {
         self.check_request(bytes)?;
         let whole = batch::receive(raw, &self.0.limits).map_err(invalid)?;
         self.propose(Body::Copied(whole), bytes)
+    }
+
+    /// As [`PartitionApi::propose_records`], for one record that is large and can be made smaller.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn propose_compressed(&self, record: &Record) -> Result<PendingAck, ProduceError> {
+        let builder = BatchBuilder::new().with_limits(self.0.limits);
+        let mut builder = builder.with_compression(Compression::Zstd);
+        builder.push(record).map_err(invalid)?;
+        let batch = builder.finish().expect("it holds a record");
+        let bytes = batch.len_bytes();
+        self.propose(Body::Batches(batch), bytes)
+    }
+
+    /// Nothing below this offset, which is committed, is read any more: its log may be shortened. Only for
+    /// a log without retention of its own.
+    pub(super) fn release_before(&self, offset: Offset) {
+        self.0.published.need_from(offset);
     }
 
     /// What the partition publishes.
@@ -173,10 +192,10 @@ impl PartitionHandle {
         let since = streak.map_or(now, |streak| streak.since);
         overload.streak = Some(OverloadFacts { what, since, last: now });
         overload.untold += 1;
-        if overload.told.is_none_or(|told| now.saturating_sub(told) >= OVERLOAD_TOLD_EVERY) {
+        if overload.told.take(now, OVERLOAD_TOLD_EVERY) {
             warn!(self.0.logger, "requests are refused for load"; "requests" => overload.untold,
                 "in_flight" => self.0.raft.in_flight(), "last" => message);
-            (overload.told, overload.untold) = (Some(now), 0);
+            overload.untold = 0;
         }
     }
 
@@ -471,6 +490,8 @@ impl PartitionApi for PartitionHandle {
             role: replica.role,
             leader: replica.leader,
             replicas: replica.progress.clone(),
+            // What is here was there, whatever was heard last.
+            source_end: published.source_end().map(|end| end.max(published.high_watermark())),
         }
     }
 }
@@ -478,7 +499,6 @@ impl PartitionApi for PartitionHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::batch::{BatchBuilder, Compression};
 
     #[test]
     fn a_compressed_batch_is_decoded_no_further_than_asked_for() {

@@ -4,8 +4,13 @@
 use crate::model::{GroupId, ReplicaId, Term};
 use crate::raft::Membership;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
+
+/// Replicas of this node that stand for election at a time. A thousand at once would be so slow
+/// together that each is too late, and begins again.
+const STANDING_MAX: usize = 32;
 
 /// See the module. Shared; callable from any thread.
 #[derive(Debug)]
@@ -13,6 +18,17 @@ pub struct Leadership {
     known: Mutex<BTreeMap<GroupId, Known>>,
     /// Counts changes.
     changes: watch::Sender<u64>,
+    standing: Arc<AtomicUsize>,
+}
+
+/// The right to stand for election, until it is dropped.
+#[derive(Debug)]
+pub struct Standing(Arc<AtomicUsize>);
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// What is known of one group.
@@ -28,13 +44,22 @@ pub struct Known {
 
 impl Default for Leadership {
     fn default() -> Self {
-        Self { known: Mutex::default(), changes: watch::channel(0).0 }
+        let (known, standing) = Default::default();
+        Self { known, changes: watch::channel(0).0, standing }
     }
 }
 
 impl Leadership {
     fn known(&self) -> MutexGuard<'_, BTreeMap<GroupId, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The right of a replica of this node to stand for election; `None` while too many do. That of
+    /// the controller, which all others need, waits for nobody.
+    pub fn stand(&self, group: GroupId) -> Option<Standing> {
+        let before = self.standing.fetch_add(1, Ordering::AcqRel);
+        let standing = Standing(Arc::clone(&self.standing));
+        (before < STANDING_MAX || group == GroupId::CONTROLLER).then_some(standing)
     }
 
     /// Learns who leads a group; what is older than what is known is ignored, and so is that nobody
@@ -99,6 +124,17 @@ impl Leadership {
 mod tests {
     use super::*;
     use crate::model::NodeId;
+
+    #[test]
+    fn so_many_stand_for_election_at_a_time_and_the_controller_always_may() {
+        let table = Leadership::default();
+        let mut standing: Vec<_> = (0..STANDING_MAX).map(|_| table.stand(GroupId::LOG)).collect();
+        assert!(standing.iter().all(Option::is_some));
+        assert!(table.stand(GroupId::LOG).is_none());
+        assert!(table.stand(GroupId::CONTROLLER).is_some());
+        standing.pop();
+        assert!(table.stand(GroupId::LOG).is_some(), "a refused one takes no place");
+    }
 
     #[test]
     fn the_newest_term_wins_and_a_known_leader_is_not_forgotten_within_it() {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// When to ask again where a group may be choosing its leader.
-const NOT_LEADER_RETRY_AFTER: Duration = Duration::from_millis(100);
+const NOT_LEADER_RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// Everything a front end may do with a partition. Cheap to clone, callable from any thread.
 pub trait PartitionApi: Clone + Send + Sync + Unpin + 'static {
@@ -212,6 +212,15 @@ pub struct PartitionStatus {
     pub leader: Option<ReplicaId>,
     /// How far each replica is; empty where another one leads.
     pub replicas: Vec<ReplicaProgress>,
+    /// Of a mirror's copy: one past the newest record of its source, as heard last.
+    pub source_end: Option<Offset>,
+}
+
+impl PartitionStatus {
+    /// Records that a copy lacks of its source.
+    pub fn lag(&self) -> Option<u64> {
+        self.source_end.map(|end| end.0.saturating_sub(self.high_watermark.0))
+    }
 }
 
 /// The part that a replica plays in its group.

@@ -21,14 +21,7 @@ pub trait PeerPost: Send + Sync + fmt::Debug {
     /// Takes messages to a node, in order. False: the node is not known or too much is waiting for
     /// it, and nothing was taken.
     fn post(&self, to: NodeId, messages: Vec<Outgoing>) -> bool;
-}
 
-/// Of a node that has no peers.
-#[derive(Debug, Clone, Copy)]
-pub struct NoPeers;
-
-impl PeerPost for NoPeers {
-    fn post(&self, _: NodeId, _: Vec<Outgoing>) -> bool {
-        false
-    }
+    /// Whether there is a connection to a node now: whoever has none is as good as dead.
+    fn reaches(&self, node: NodeId) -> bool;
 }

@@ -62,6 +62,10 @@ pub struct Published {
     term: AtomicU64,
     replica: RwLock<Arc<ReplicaView>>,
     flushes: AtomicU64,
+    /// Nothing below this offset is needed by whoever the log is kept for.
+    needed_from: AtomicU64,
+    /// Where the log ends that this one is a copy of; 0: it is none, or nothing was heard of it yet.
+    source_end: AtomicU64,
     flush_wait: Arc<WaitCell>,
     raft_wait: Arc<WaitCell>,
     readers: Arc<Readers>,
@@ -77,6 +81,8 @@ impl Default for Published {
             term: AtomicU64::new(0),
             replica: RwLock::default(),
             flushes: AtomicU64::new(0),
+            needed_from: AtomicU64::new(0),
+            source_end: AtomicU64::new(0),
             flush_wait: Arc::default(),
             raft_wait: Arc::default(),
             readers: Arc::default(),
@@ -130,6 +136,12 @@ impl Published {
         self.flushes.load(Ordering::Relaxed)
     }
 
+    /// Nothing below this offset is needed any more: what retention may remove whatever the settings
+    /// say. 0 until somebody knows.
+    pub fn needed_from(&self) -> Offset {
+        Offset(self.needed_from.load(Ordering::Relaxed))
+    }
+
     /// What the flush thread waits for.
     pub fn flush_wait(&self) -> &Arc<WaitCell> {
         &self.flush_wait
@@ -172,6 +184,21 @@ impl Published {
             moved
         });
         self.is_bounded.store(true, Ordering::Release);
+    }
+
+    /// Of a copy: one past the newest record of its source, as heard last.
+    pub fn source_end(&self) -> Option<Offset> {
+        Some(Offset(self.source_end.load(Ordering::Relaxed))).filter(|end| *end > Offset(0))
+    }
+
+    /// Tells where the source ends.
+    pub fn source_ends(&self, end: Offset) {
+        self.source_end.fetch_max(end.0, Ordering::Relaxed);
+    }
+
+    /// Tells what is needed; it never goes back.
+    pub(super) fn need_from(&self, offset: Offset) {
+        self.needed_from.fetch_max(offset.0, Ordering::Relaxed);
     }
 
     pub(super) fn flushed(&self) {

@@ -38,6 +38,11 @@ fn leader(partition: &Partition) -> Option<u32> {
     partition.leader.as_ref().map(|leader| leader.node).filter(|node| *node != 0)
 }
 
+/// Records that a mirror's copy lacks of its source.
+fn lag(partition: &Partition) -> Option<u64> {
+    partition.source_end.map(|end| end.saturating_sub(partition.high_watermark))
+}
+
 fn replica(replica: &ReplicaProgress) -> serde_json::Value {
     json!({
         "node": replica.node,
@@ -66,6 +71,8 @@ fn as_json(described: &DescribeResponse) -> String {
             "restarts": partition.restarts,
             "role": partition.role,
             "leader": leader(partition),
+            "source_end": partition.source_end,
+            "lag": lag(partition),
             "replicas": partition.replicas.iter().map(replica).collect::<Vec<_>>(),
         })
     };
@@ -126,6 +133,18 @@ fn as_table(described: &DescribeResponse) -> String {
         text.push_str(line.trim_end());
         text.push('\n');
     }
+    for partition in &described.partitions {
+        if let Some(lag) = lag(partition) {
+            let end = partition.source_end.unwrap_or_default();
+            writeln!(
+                text,
+                "\npartition {}: a copy; lacks {lag} records of its source, which ends \
+                at {end}",
+                partition.id
+            )
+            .expect("a string takes any text");
+        }
+    }
     for partition in described.partitions.iter().filter(|partition| !partition.reason.is_empty()) {
         writeln!(text, "\npartition {}: {}", partition.id, partition.reason)
             .expect("a string takes any text");
@@ -156,6 +175,17 @@ mod tests {
         assert_eq!(lines[2].find("END"), lines[3].find("1234567"), "{text}");
         assert!(lines[3].contains("3.0 MiB"), "{text}");
         assert!(text.ends_with("\npartition 0: fsync failed\n"), "{text}");
+    }
+
+    #[test]
+    fn a_copy_says_how_far_it_is_behind_its_source() {
+        let mut described = described();
+        described.partitions[0].source_end = Some(1_234_600);
+        let text = as_table(&described);
+        let told = "partition 0: a copy; lacks 33 records of its source, which ends at 1234600\n";
+        assert!(text.contains(told), "{text}");
+        let object: serde_json::Value = serde_json::from_str(&as_json(&described)).unwrap();
+        assert_eq!(object["partitions"][0]["lag"], 33);
     }
 
     #[test]

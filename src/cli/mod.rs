@@ -23,7 +23,7 @@ mod version;
 
 pub use exit::{Class, Failure};
 
-use crate::wire::client::{ClusterClient, ClusterOptions};
+use crate::wire::client::{ClusterClient, ClusterOptions, WayTold};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -123,6 +123,10 @@ struct ClusterAddress {
         value_delimiter = ','
     )]
     addr: Vec<String>,
+    /// Tell on standard error when a node is left alone for a while since it cannot be reached, and
+    /// when it is tried again.
+    #[arg(long)]
+    verbose: bool,
 }
 
 impl ClusterAddress {
@@ -133,7 +137,12 @@ impl ClusterAddress {
             None => addr.clone(),
         };
         let addresses: Vec<String> = self.addr.iter().map(local).collect();
-        let options = ClusterOptions::default();
+        let told = self.verbose.then(|| {
+            WayTold::by(|address, from, to| {
+                eprintln!("the circuit breaker of the way to {address} was {from} and is {to}");
+            })
+        });
+        let options = ClusterOptions { told, ..ClusterOptions::default() };
         Ok(ClusterClient::connect(&addresses, options, traceparent).await?)
     }
 }

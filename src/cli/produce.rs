@@ -11,7 +11,7 @@ use super::{Class, ClusterAddress, Failure, block_on, stdout};
 use crate::log::batch::Compression;
 use crate::model::{Clock, SystemClock};
 use crate::ops::settings::{ByteSize, parse_duration};
-use crate::wire::client::ProducerOptions;
+use crate::wire::client::{ClusterClient, ProducerOptions};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use encode::EncodeOptions;
@@ -56,9 +56,11 @@ pub struct ProduceArgs {
     /// Print a summary as a JSON object on standard output.
     #[arg(long)]
     json: bool,
-    /// Which partition batches go to: its number, or `any` for each in turn. Order is that of the
-    /// lines within a partition.
-    #[arg(long, value_name = "N|any", default_value = "0", value_parser = partition)]
+    /// Which partition lines go to: its number; `key`, for what the key decides, as Kafka's clients
+    /// do, those without one in turn; `any`, for each in turn. Order is that of the lines within a
+    /// partition.
+    #[arg(long, value_name = "N|key|any", default_value = "0", value_parser = partition,
+        requires_if("key", "key_separator"))]
     partition: Partition,
     /// How long a batch is tried, over as many leaders as it takes.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
@@ -74,17 +76,33 @@ pub struct ProduceArgs {
     cluster: ClusterAddress,
 }
 
-/// Where batches go; `None`: each partition in turn.
+/// Where lines go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Partition(Option<u32>);
+enum Partition {
+    Number(u32),
+    /// Where the keys say.
+    Key,
+    /// Each in turn.
+    Any,
+}
+
+impl Partition {
+    fn number(self) -> Option<u32> {
+        match self {
+            Self::Number(number) => Some(number),
+            Self::Key | Self::Any => None,
+        }
+    }
+}
 
 fn partition(text: &str) -> Result<Partition, String> {
     match text {
-        "any" => Ok(Partition(None)),
+        "key" => Ok(Partition::Key),
+        "any" => Ok(Partition::Any),
         text => text
             .parse()
-            .map(|number| Partition(Some(number)))
-            .map_err(|_| "a partition is a number, or `any`".into()),
+            .map(Partition::Number)
+            .map_err(|_| "a partition is a number, or `key`, or `any`".into()),
     }
 }
 
@@ -100,14 +118,15 @@ pub fn run(args: ProduceArgs) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let began = clock.monotonic();
     let mut sending = Sending {
-        partition: args.partition.0,
+        partition: args.partition.number(),
         ledger: Ledger::default(),
         progress: Progress::begin(length),
     };
-    let options = EncodeOptions {
+    let mut options = EncodeOptions {
         records_max: args.batch.get(),
         bytes_max: args.batch_bytes.len(),
         key_separator: args.key_separator.clone().map(String::into_bytes),
+        partitions: None,
         compression: args.compression,
     };
     let outcome = block_on(async {
@@ -116,6 +135,9 @@ pub fn run(args: ProduceArgs) -> Result<(), Failure> {
         let sent = async {
             let traceparent = traced.as_ref().map(Traced::traceparent);
             let cluster = args.cluster.connect(traceparent).await?;
+            if args.partition == Partition::Key {
+                options.partitions = Some(partitions_of(&cluster, &args.topic).await?);
+            }
             let mut producer = cluster.producer(
                 &args.topic,
                 ProducerOptions {
@@ -154,6 +176,15 @@ pub fn run(args: ProduceArgs) -> Result<(), Failure> {
             Err(with_place(failure, totals, sending.ledger.unanswered_records(), &args))
         }
     }
+}
+
+/// Over how many partitions keys part the lines: as many as there are now, to the last line.
+async fn partitions_of(cluster: &ClusterClient, topic: &str) -> Result<NonZeroU32, Failure> {
+    let known = cluster.partitions(topic).await.and_then(NonZeroU32::new);
+    known.ok_or_else(|| {
+        Failure::new(Class::Temporary, format!("nobody tells how many partitions {topic} has"))
+            .advice(format!("`duramen topic describe {topic}` tells whether there is such a topic"))
+    })
 }
 
 #[allow(clippy::disallowed_methods, reason = "the edge where the user's file is read")]
@@ -226,7 +257,7 @@ fn with_place(failure: Failure, totals: Totals, unknown: u64, args: &ProduceArgs
     let mut advice = Vec::new();
     if unknown > 0 {
         place += &format!("; {unknown} more were sent and may or may not be stored");
-        let which = match args.partition.0 {
+        let which = match args.partition.number() {
             None => " --partition N -o -5000 (of each partition)".into(),
             Some(partition) => {
                 let from = totals.last.map_or("start".into(), |last| last.next().to_string());
@@ -241,7 +272,11 @@ fn with_place(failure: Failure, totals: Totals, unknown: u64, args: &ProduceArgs
     }
     let line = totals.records + 1;
     let source = if args.file == "-" { "the input" } else { &args.file };
-    let stored = if unknown > 0 { " and as many more as are stored" } else { "" };
+    let stored = match (unknown, args.partition) {
+        (0, _) => "",
+        (_, Partition::Number(_)) => " and as many more as are stored",
+        (_, Partition::Key | Partition::Any) => ", without those that are stored",
+    };
     advice.push(format!("then go on with line {line} of {source}{stored}"));
     advice.extend(failure.advice);
     let cause = failure.cause.map_or(place.clone(), |cause| format!("{cause}\n{place}"));
@@ -292,6 +327,18 @@ mod tests {
         assert!(text.contains("duramen consume log -o 1005"), "{text}");
         assert!(text.contains("line 1001 of words and as many more as are stored"), "{text}");
         assert_eq!(failure.class, Class::Unavailable);
+    }
+
+    #[test]
+    fn a_partition_is_a_number_or_a_way_to_choose() {
+        assert_eq!(partition("7"), Ok(Partition::Number(7)));
+        assert_eq!((partition("key"), partition("any")), (Ok(Partition::Key), Ok(Partition::Any)));
+        assert!(partition("-1").is_err() && partition("").is_err());
+        let keyless = ["duramen", "produce", "log", "--partition", "key"];
+        let refused = Cli::try_parse_from(keyless).unwrap_err().to_string();
+        assert!(refused.contains("--key-separator <TEXT>"), "{refused}");
+        let keyed = keyless.into_iter().chain(["--key-separator", ":"]);
+        assert!(Cli::try_parse_from(keyed).is_ok());
     }
 
     #[test]

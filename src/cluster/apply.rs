@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 
 /// Groups that one command tells of.
 const NEWS_MAX: usize = 1024;
+/// The protocol from which on the replicas of a new partition begin their group together.
+const TOGETHER_SINCE: u32 = 2;
 /// Replicas of the topic that every cluster begins with, as far as there are nodes.
 const FIRST_REPLICATION: u32 = 3;
 
@@ -99,7 +101,7 @@ impl Catalogue {
         }
         check::protocol(node, PROTOCOL_MIN)?;
         self.cluster_id = cluster_id.to_owned();
-        self.protocol = PROTOCOL_MIN;
+        self.protocol = node.protocol_max;
         self.nodes.insert(first, node_of(node, NodeState::Active));
         (self.last_topic, self.last_incarnation) = (1, ReplicaId::FIRST.incarnation());
         let replica = Replica { id: ReplicaId::FIRST, state: ReplicaState::Member };
@@ -107,7 +109,7 @@ impl Catalogue {
             id: TopicId(1),
             replication_factor: FIRST_REPLICATION,
             settings: TopicSettings::default(),
-            partitions: vec![Placement { replicas: vec![replica], term: Term(0) }],
+            partitions: vec![Placement { replicas: vec![replica], ..Placement::default() }],
         };
         let name = TopicName::new(FIRST_TOPIC).expect("the first topic's name is valid");
         self.topics.insert(name, topic);
@@ -244,7 +246,8 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Gives new partitions their replicas. The first one begins its group alone, the others join.
+    /// Gives new partitions their replicas, which begin their group together: a group that has no
+    /// data yet has nobody to bring up. (Before protocol 2 the first one began alone.)
     fn place(
         &mut self,
         topic: &Topic,
@@ -262,17 +265,22 @@ impl Catalogue {
         if nodes.is_empty() {
             return Err(not_now("no node takes replicas: all of them are leaving"));
         }
+        let begin_together = self.protocol >= TOGETHER_SINCE;
         let mut placed = Vec::new();
         for _ in 0..partitions {
             let mut placement = Placement::default();
             while (placement.replicas.len() as u32) < topic.replication_factor {
                 let is_first = placement.replicas.is_empty();
                 let Some(node) = loads.choose(self, &placement, nodes, is_first) else { break };
-                let state = if is_first { ReplicaState::Member } else { ReplicaState::Joining };
+                let begins = is_first || begin_together;
+                let state = if begins { ReplicaState::Member } else { ReplicaState::Joining };
                 self.last_incarnation += 1;
                 let id = ReplicaId::new(node, self.last_incarnation);
                 placement.replicas.push(Replica { id, state });
                 loads.add(node, is_first);
+            }
+            if begin_together {
+                placement.founders = placement.wanted();
             }
             placed.push(placement);
         }
@@ -487,7 +495,7 @@ impl Placement {
             }
             _ => *replica,
         });
-        Self { replicas: replicas.collect(), term }
+        Self { replicas: replicas.collect(), term, founders: self.founders.clone() }
     }
 }
 

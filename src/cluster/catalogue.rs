@@ -90,6 +90,11 @@ pub struct TopicSettings(pub BTreeMap<String, String>);
 pub struct Placement {
     /// In order of preference.
     pub replicas: Vec<Replica>,
+    /// The voters that the group begins with, all at once: they never change, whatever becomes of
+    /// them, as each replica must begin with the same. None where the first replica that was
+    /// given out begins alone, as before protocol 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub founders: Vec<ReplicaId>,
     /// The term of the group's leader that told of its members last; older news is ignored.
     #[serde(default)]
     pub term: Term,

@@ -16,7 +16,7 @@ const JOINING_MAX: usize = 64;
 const RACK: &str = "rack";
 
 /// How the nodes are seen by whoever plans.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sight {
     /// Nodes that are there.
     pub alive: BTreeSet<NodeId>,

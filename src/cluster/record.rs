@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// The newest protocol that this program speaks with other nodes: the catalogue's records, and
 /// what replicas say to each other.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// The oldest that it still speaks.
 pub const PROTOCOL_MIN: u32 = 1;
 
@@ -55,8 +55,8 @@ pub struct Answer {
 pub enum RecordError {
     /// A newer program wrote it.
     #[error(
-        "this node speaks protocol {PROTOCOL}, the cluster writes {theirs}: upgrade this node \
-         (it applies nothing until then)"
+        "this node reads form {FORMAT} of the catalogue, the cluster writes {theirs}: upgrade this \
+         node (it applies nothing until then)"
     )]
     Newer {
         /// Its version.

@@ -17,6 +17,8 @@ pub struct Replay {
     /// `None` until the first snapshot, where the log does not begin at its beginning.
     catalogue: Option<Catalogue>,
     next: Offset,
+    /// The newest snapshot that lies in its place.
+    written_at: Option<Offset>,
     commands: u64,
     bytes: u64,
 }
@@ -71,7 +73,7 @@ impl Replay {
     /// A reader of a log that begins at `start`.
     pub fn from(start: Offset) -> Self {
         let catalogue = (start == Offset(0)).then(Catalogue::default);
-        Self { catalogue, next: start, commands: 0, bytes: 0 }
+        Self { catalogue, next: start, written_at: None, commands: 0, bytes: 0 }
     }
 
     /// The catalogue before [`Replay::next`]; `None` until it is known.
@@ -82,6 +84,11 @@ impl Replay {
     /// The offset of the next record.
     pub fn next(&self) -> Offset {
         self.next
+    }
+
+    /// The snapshot taken last: a reader that begins there, or anywhere before, misses nothing.
+    pub fn written_at(&self) -> Option<Offset> {
+        self.written_at
     }
 
     /// Takes the next record.
@@ -105,7 +112,7 @@ impl Replay {
                 return Err(ReplayError::Diverged { offset });
             }
             (CatalogueRecord::Snapshot { catalogue, .. }, _) => {
-                self.catalogue = Some(catalogue);
+                (self.catalogue, self.written_at) = (Some(catalogue), Some(offset));
                 (self.commands, self.bytes) = (0, 0);
                 Folded::Passed
             }

@@ -68,7 +68,7 @@ pub struct Log {
     pub(super) persisted: Checkpoint,
     pub(super) space: Space,
     pub(super) spare: Option<Spare>,
-    encoder: Encoder,
+    pub(super) encoder: Encoder,
     poison: Option<String>,
 }
 

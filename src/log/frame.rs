@@ -326,6 +326,11 @@ impl Encoder {
         self.bytes = 0;
     }
 
+    /// As [`Encoder::clear`]; lets go of every buffer.
+    pub fn rest(&mut self) {
+        *self = Self::new(self.identity);
+    }
+
     /// The frames encoded since [`Encoder::clear`].
     pub fn frames(&self) -> &[EncodedFrame] {
         &self.frames

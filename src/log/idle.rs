@@ -36,6 +36,16 @@ impl Log {
         Ok(false)
     }
 
+    /// Gives back the memory of its indexes, and of what the last appends were made in: nobody will
+    /// use them in a while.
+    pub fn rest(&mut self) {
+        for segment in self.view.segments.load().iter() {
+            // It is a comfort: the pages stay where they are.
+            let _ = segment.index.rest();
+        }
+        self.encoder.rest();
+    }
+
     /// True when small appends are near the end of the zeros.
     fn wants_zeros(&self, bytes: u64) -> bool {
         let step = self.options.zero_ahead_bytes;

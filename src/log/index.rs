@@ -109,6 +109,11 @@ impl Index {
         self.file.sync_data()
     }
 
+    /// Leaves it to the page cache until it is used again.
+    pub fn rest(&self) -> io::Result<()> {
+        self.map.load().rest()
+    }
+
     /// Cuts the file to its entries, unless a reader may still look behind them: then the
     /// next start does.
     pub fn seal(&self, count: u64) -> io::Result<()> {

@@ -74,16 +74,33 @@ impl Log {
     pub fn retain(&mut self, committed: Offset) -> Result<Removed, LogError> {
         self.check_alive()?;
         if self.is_aged() {
-            match self.roll() {
-                // What is removed below is what makes room for the next try.
-                Err(error) if error.is_disk_full() => {}
-                outcome => self.poison_unless_full(outcome)?,
-            }
+            self.roll_if_room()?;
         }
         let (count, unjudged) = self.count_to_drop(committed);
         let outcome = self.drop_front(count);
         let removed = self.poison_unless_full(outcome)?;
         Ok(Removed { unjudged, ..removed })
+    }
+
+    /// Removes whole segments whose records all lie below `offset`, of which nobody needs any, and
+    /// closes the active one where some of its records do, so that it can go with the next. Blocks.
+    ///
+    /// # Errors
+    /// As [`Log::truncate_before`].
+    pub fn release(&mut self, offset: Offset) -> Result<Removed, LogError> {
+        self.check_alive()?;
+        if self.active.segment.base < offset {
+            self.roll_if_room()?;
+        }
+        self.truncate_before(offset)
+    }
+
+    fn roll_if_room(&mut self) -> Result<(), LogError> {
+        match self.roll() {
+            // What is removed next is what makes room for the next try.
+            Err(error) if error.is_disk_full() => Ok(()),
+            outcome => self.poison_unless_full(outcome),
+        }
     }
 
     /// How many segments retention removes from the front, and how many stay since they cannot be read.

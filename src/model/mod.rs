@@ -9,6 +9,7 @@ pub mod escape;
 mod identity;
 mod peer;
 mod record;
+mod seldom;
 mod topic;
 
 pub use caller::{Caller, Proof};
@@ -17,6 +18,7 @@ pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use identity::{GroupId, NodeId, ReplicaId, TopicId};
 pub use peer::{PeerEntry, PeerKind, PeerMessage, PeerPayload, PeerSnapshot};
 pub use record::{Header, Payload, Record};
+pub use seldom::Seldom;
 pub use topic::{FIRST_TOPIC, TopicName, TopicNameError};
 
 use std::fmt;

@@ -1,7 +1,7 @@
 //! The node's place in its cluster: what the controller, the replicators and gossip are joined by,
 //! and what becoming a member does to the directory and the tree.
 
-use super::membership::{self, PROTOCOL};
+use super::membership;
 use super::partition::{Partition, PartitionPlan, Soil};
 use super::peers::{KnownMembers, TellReplicas, follow_members, replicators_below};
 use super::supervisor;
@@ -12,14 +12,14 @@ use crate::actors::controller::{
 };
 use crate::actors::groups::Groups;
 use crate::actors::handle::PartitionHandle;
+use crate::actors::membership::Me;
 use crate::actors::presence::PresenceBoard;
 use crate::actors::raft::Transfer;
 use crate::actors::replicator::{OutboxLimits, Peers, PeersParts, ReplicatorOptions};
-use crate::cluster::{Rejection, RejectionKind, TopicSettings};
+use crate::cluster::{NodeSelf, PROTOCOL_MIN, Rejection, RejectionKind, TopicSettings};
 use crate::model::{GroupId, NodeId, ReplicaId, with_causes};
 use crate::ops::data_dir::{Cluster as Belonging, DataDir};
-use crate::ops::settings::{HostPort, Settings};
-use crate::raft::Birth;
+use crate::ops::settings::Settings;
 use crate::supervision::{Exhausted, Strategy, Supervisor};
 use crate::wire::client::ClientError;
 use crate::wire::pb::duramen::v1 as pb;
@@ -48,11 +48,6 @@ pub(super) struct Cluster {
     pub home: Option<Arc<ClusterHome>>,
 }
 
-/// The address that a node tells others, of one that it listens on.
-fn told_addr(advertised: Option<&HostPort>, bound: SocketAddr) -> String {
-    advertised.map_or_else(|| bound.to_string(), HostPort::to_string)
-}
-
 impl Cluster {
     /// Puts the controller, the replicators and gossip below the root.
     pub fn below(
@@ -73,7 +68,7 @@ impl Cluster {
             clock: Arc::clone(clock),
             logger: logger.new(o!("actor" => "node/controller")),
         });
-        let joins = !settings.gossip.join.is_empty() || settings.gossip.multicast.is_some();
+        let joins = settings.gossip.joins();
         if joins {
             control.outdated();
         }
@@ -101,16 +96,16 @@ impl Cluster {
             identity: Arc::clone(&identity),
             replicators,
         });
-        let me = join_asked(settings, data_dir.node_id(), rpc_addr);
+        let me = membership::me(settings, data_dir, rpc_addr);
         let duties = DutyOptions {
             remove_dead_after: settings.cluster.remove_dead_after,
             ..DutyOptions::default()
         };
         let cluster_id = uuid::Uuid::new_v4().to_string();
-        let formation = FormationOptions::new(me, joins, Vec::new(), cluster_id);
+        let formation =
+            FormationOptions::new(node_self(settings, &me), joins, Vec::new(), cluster_id);
         let shared_home: Arc<dyn Home> = Arc::clone(&home) as _;
         super::controller::controller_below(&own, &control, shared_home, formation, duties);
-        let me = membership::me(settings, data_dir.node_id(), rpc_addr);
         membership::membership_below(root, settings, presence.clone(), me, control.watch());
         let control = Arc::new(control);
         Self { control, presence, addresses, identity, acts, home: Some(home) }
@@ -125,18 +120,19 @@ impl Cluster {
     }
 }
 
-fn join_asked(settings: &Settings, uuid: &str, rpc_addr: SocketAddr) -> JoinAsked {
+/// What the node tells the catalogue of itself: what it tells by gossip, and where it gossips.
+fn node_self(settings: &Settings, me: &Me) -> NodeSelf {
     let gossip = &settings.gossip;
-    JoinAsked {
-        uuid: uuid.to_owned(),
-        name: settings.node.shown_name(),
-        rpc_addr: told_addr(settings.cluster.advertise_rpc.as_ref(), rpc_addr),
+    let Me { uuid, name, rpc_addr, protocol_max, labels, known: _ } = me.clone();
+    NodeSelf {
+        uuid,
+        name,
+        rpc_addr,
         gossip_addr: gossip.advertise.unwrap_or(gossip.addr).to_string(),
         version: env!("CARGO_PKG_VERSION").into(),
-        protocol_min: PROTOCOL,
-        protocol_max: PROTOCOL,
-        labels: settings.node.labels.0.clone(),
-        cluster_id: String::new(),
+        protocol_min: PROTOCOL_MIN,
+        protocol_max,
+        labels,
     }
 }
 
@@ -234,9 +230,9 @@ impl Home for ClusterHome {
             group: GroupId::CONTROLLER,
             place: None,
             me,
-            birth: match birth {
-                Formation::Found => Birth::Alone,
-                Formation::Join | Formation::Known => Birth::Joining,
+            founders: match birth {
+                Formation::Found => vec![me],
+                Formation::Join | Formation::Known => Vec::new(), // the group's log tells
             },
             settings: TopicSettings::default(),
         };
@@ -297,17 +293,18 @@ impl PeerCalls for Calls {
     fn join(&self, addr: String, asked: JoinAsked) -> Answering<Answered<Joined>> {
         Box::pin(async move {
             let mut client = PeerClient::connect(&addr, CALL_MAX).await.map_err(not_sent)?;
-            let JoinAsked { uuid, name, rpc_addr, gossip_addr, version, .. } = asked;
+            let JoinAsked { node, cluster_id } = asked;
+            let NodeSelf { uuid, name, rpc_addr, gossip_addr, version, .. } = node;
             let answer = client.join(pb::JoinRequest {
                 uuid,
                 name,
                 rpc_addr,
                 gossip_addr,
                 version,
-                protocol_min: asked.protocol_min,
-                protocol_max: asked.protocol_max,
-                labels: asked.labels.into_iter().collect(),
-                cluster_id: asked.cluster_id,
+                protocol_min: node.protocol_min,
+                protocol_max: node.protocol_max,
+                labels: node.labels.into_iter().collect(),
+                cluster_id,
             });
             let answer = answer.await.map_err(denied)?;
             if !answer.ask_addr.is_empty() {

@@ -2,6 +2,7 @@
 //! why something waits.
 
 use super::partitions::Registry;
+use crate::actors::control::ControlApi;
 use crate::actors::explain::{Explanation, Facts, Subject, explain};
 use crate::actors::observer::{Explainer, LogLevelControl};
 use crate::model::Clock;
@@ -36,6 +37,7 @@ pub(super) struct ByFacts {
     pub tree: TreeHandle,
     pub hub: Arc<Hub>,
     pub partitions: Registry,
+    pub control: Arc<dyn ControlApi>,
     pub complaints: Arc<Complaints>,
     pub clock: Arc<dyn Clock>,
     pub hang_after: Duration,
@@ -54,6 +56,7 @@ impl Explainer for ByFacts {
             tree: self.tree.status(),
             readings: readings.collect(),
             partitions: planted.map(|partition| partition.handle.facts()).collect(),
+            joining: self.control.joining(),
             complaints: self.complaints.list(),
             hang_after: self.hang_after,
         };

@@ -2,7 +2,8 @@
 
 use crate::actors::membership::{self, Me, MembershipActor, MembershipOptions, Pace};
 use crate::actors::presence::PresenceBoard;
-use crate::cluster::Catalogue;
+use crate::cluster::{Catalogue, PROTOCOL};
+use crate::ops::data_dir::DataDir;
 use crate::ops::settings::{HostPort, Settings};
 use crate::supervision::{
     ActorRef, Exhausted, Intensity, Place, Strategy, Supervisor, SupervisorSpec,
@@ -11,9 +12,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// The newest protocol among nodes that this program speaks.
-pub(super) const PROTOCOL: u32 = 1;
 
 /// Plants the membership actor: gossip begins shortly after the tree has started.
 pub(super) fn membership_below(
@@ -46,13 +44,14 @@ pub(super) fn membership_below(
 }
 
 /// What this node says of itself.
-pub(super) fn me(settings: &Settings, uuid: &str, rpc_addr: SocketAddr) -> Me {
+pub(super) fn me(settings: &Settings, data_dir: &DataDir, rpc_addr: SocketAddr) -> Me {
     let advertised = settings.cluster.advertise_rpc.as_ref();
     Me {
-        uuid: uuid.to_owned(),
+        uuid: data_dir.node_id().to_owned(),
         name: settings.node.shown_name(),
         rpc_addr: advertised.map_or_else(|| rpc_addr.to_string(), HostPort::to_string),
         protocol_max: PROTOCOL,
         labels: settings.node.labels.0.clone(),
+        known: data_dir.cluster().map(|known| (known.cluster_id.clone(), known.node)),
     }
 }

@@ -28,7 +28,7 @@ use crate::model::{
 use crate::observe::metrics::{Snapshot, catalogue as of};
 use crate::ops::data_dir::{DataDir, DataDirError, MirrorOf};
 use crate::supervision::{Exhausted, Place, Strategy, Supervisor};
-use crate::wire::client::{ClientError, ClusterClient, ClusterOptions};
+use crate::wire::client::{ClientError, ClusterClient, ClusterOptions, WayTold};
 use bytes::Bytes;
 use slog::{Logger, info, o, warn};
 use std::collections::BTreeMap;
@@ -120,7 +120,7 @@ impl MirrorControl {
             rpc_addr,
             gossip_addr: String::new(),
             version: env!("CARGO_PKG_VERSION").into(),
-            protocol_max: super::membership::PROTOCOL,
+            protocol_max: crate::cluster::PROTOCOL,
             labels: BTreeMap::new(),
             state: NodeState::Active,
         };
@@ -368,6 +368,9 @@ impl Mirror {
             }
             for (partition, (_, end)) in (0..).zip(&found.partitions) {
                 self.copies.note(partition, None, Some(*end));
+                if let Some(copy) = self.registry.get(self.plan.topic.as_str(), partition) {
+                    copy.published().source_ends(*end);
+                }
             }
             let now = self.soil.clock.monotonic();
             let (lag, copied) = self.copies.sums();
@@ -408,7 +411,12 @@ impl Mirror {
         let client = match client {
             Some(client) => client,
             None => {
-                let options = ClusterOptions::default();
+                let logger = self.logger.clone();
+                let told = WayTold::by(move |address, from, to| {
+                    info!(logger, "the way to a node of the source changes"; "address" => address,
+                        "from" => %from, "to" => %to);
+                });
+                let options = ClusterOptions { told: Some(told), ..ClusterOptions::default() };
                 client.insert(ClusterClient::connect(&self.plan.from, options, None).await?)
             }
         };
@@ -517,7 +525,7 @@ fn begin_at(soil: &Soil, plan: &PartitionPlan, start: Offset) -> Result<(), Stri
     };
     files::wipe(disk, &directory).map_err(|error| failed(&error))?;
     disk.create_dir_all(&directory).map_err(|error| failed(&error))?;
-    let options = log_options(&soil.settings, &soil.settings.log);
+    let options = log_options(&soil.settings.log);
     let (disk_of_log, clock) = (Arc::clone(&soil.disk), Arc::clone(&soil.clock));
     let begun = || {
         let (mut log, _) = Log::open(disk_of_log, clock, &directory, options, &mut |_, _| ())?;

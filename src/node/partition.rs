@@ -1,6 +1,7 @@
 //! One replica of a Raft group on this node: its place in the tree, its directory, and what its
 //! settings mean to it. A partition's, or the controller's: they differ in name only.
 
+use super::files::{self, Mark};
 use super::supervisor;
 use crate::actors::gather::GatherOptions;
 use crate::actors::groups::{Groups, Here, Wanted};
@@ -18,11 +19,11 @@ use crate::model::{Clock, Durability, GroupId, ReplicaId, TopicName};
 use crate::observe::Instruments;
 use crate::observe::metrics::LogMetrics;
 use crate::ops::settings::{ByteSize, LogSettings, Settings, parse_duration};
-use crate::raft::Birth;
 use crate::supervision::{
     ActorPath, ActorRef, Admission, Exhausted, Place, Strategy, Supervisor, TreeError,
 };
 use slog::{Logger, o, warn};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -59,7 +60,8 @@ pub(super) struct PartitionPlan {
     /// Topic and partition; `None` for the controller's group.
     pub place: Option<(TopicName, u32)>,
     pub me: ReplicaId,
-    pub birth: Birth,
+    /// The voters that its group begins with; none where the group's log will tell.
+    pub founders: Vec<ReplicaId>,
     /// What differs from the node's own settings.
     pub settings: TopicSettings,
 }
@@ -82,6 +84,17 @@ impl PartitionPlan {
             }
             None => settings.data_dir.join("controller"),
         }
+    }
+
+    /// Makes the directory of a new replica its own; what another one left there goes first. Blocks.
+    pub fn prepare(&self, soil: &Soil) -> io::Result<()> {
+        let (disk, directory) = (&*soil.disk, self.directory(&soil.settings));
+        let mark = Mark::new(self.group, self.me);
+        if Mark::read(disk, &directory)? != Some(mark) {
+            files::wipe(disk, &directory)?;
+            mark.write(disk, &directory)?;
+        }
+        Ok(())
     }
 }
 
@@ -111,11 +124,19 @@ impl Partition {
         let told_by = logger.new(o!("actor" => path.to_string()));
         let mut log_settings = overridden(&settings.log, &wanted.settings, &told_by);
         if wanted.place.is_none() {
-            // What a cluster agrees on is never less than durable, and read from its beginning.
+            // What a cluster agrees on is never less than durable, and the controller alone knows how
+            // much of it is needed.
             log_settings.durability = Durability::Fsync;
             (log_settings.retention_bytes, log_settings.retention_age) = (None, None);
+            // What one node can write every other one must be able to read, whatever it is set to.
+            let least = LogSettings::default();
+            log_settings.record_bytes_max =
+                log_settings.record_bytes_max.max(least.record_bytes_max);
+            log_settings.batch_bytes_max = log_settings.batch_bytes_max.max(least.batch_bytes_max);
+            log_settings.segment_bytes_max =
+                log_settings.segment_bytes_max.max(least.segment_bytes_max);
         }
-        let options = log_options(settings, &log_settings);
+        let options = log_options(&log_settings);
         let limits = options.batch;
         let published = Arc::new(Published::default());
         let metrics = Arc::new(LogMetrics::default());
@@ -147,7 +168,7 @@ impl Partition {
             let plan = Arc::new(RaftPlan {
                 group: wanted.group,
                 me: wanted.me,
-                birth: wanted.birth,
+                founders: wanted.founders.clone(),
                 published: Arc::clone(&published),
                 leadership: Arc::clone(&soil.leadership),
                 wanted: Arc::clone(&members),
@@ -207,7 +228,7 @@ fn overridden(own: &LogSettings, topic: &TopicSettings, logger: &Logger) -> LogS
     settings
 }
 
-pub(super) fn log_options(settings: &Settings, log: &LogSettings) -> LogOptions {
+pub(super) fn log_options(log: &LogSettings) -> LogOptions {
     let defaults = LogOptions::default();
     // A frame is one request, or many small ones; each record may need a batch of its own where
     // timestamps lie too far apart to share one.
@@ -215,7 +236,7 @@ pub(super) fn log_options(settings: &Settings, log: &LogSettings) -> LogOptions 
     LogOptions {
         segment_bytes_max: log.segment_bytes_max.bytes(),
         segment_age_max: log.segment_age_max,
-        batch: batch_limits(settings),
+        batch: batch_limits(log),
         frame_bytes_max: frame_bytes_max.min(1 << 30).min(log.segment_bytes_max.bytes()),
         retention_bytes_max: log.retention_bytes.map(|bytes| bytes.bytes()),
         retention_age_max: log.retention_age,
@@ -224,11 +245,11 @@ pub(super) fn log_options(settings: &Settings, log: &LogSettings) -> LogOptions 
     }
 }
 
-fn batch_limits(settings: &Settings) -> BatchLimits {
-    let batch_bytes_max = settings.log.batch_bytes_max.len();
+fn batch_limits(log: &LogSettings) -> BatchLimits {
+    let batch_bytes_max = log.batch_bytes_max.len();
     BatchLimits {
         batch_bytes_max,
-        record_bytes_max: settings.log.record_bytes_max.len(),
+        record_bytes_max: log.record_bytes_max.len(),
         decompressed_bytes_max: batch_bytes_max.saturating_mul(4),
     }
 }
@@ -243,7 +264,7 @@ fn raft_options(settings: &Settings, log: &LogSettings, seed: u64) -> RaftOption
             ..GatherOptions::default()
         },
         entry_bytes_max: ENTRY_BYTES_MAX.min(log.batch_bytes_max.len()),
-        limits: batch_limits(settings),
+        limits: batch_limits(log),
         durability: log.durability,
         tick: settings.cluster.tick,
         election_ticks: settings.cluster.election_ticks as usize,

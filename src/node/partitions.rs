@@ -10,7 +10,6 @@ use crate::actors::partition::PartitionState;
 use crate::cluster::{Catalogue, Hosted, Placement, ReplicaState, TopicSettings};
 use crate::model::{Disposition, FIRST_TOPIC, GroupId, NodeId, ReplicaId, TopicName};
 use crate::ops::data_dir::{DataDir, DataDirError, ReplicaRecord, Replicas, remove_empty};
-use crate::raft::Birth;
 use crate::supervision::{
     ActorPath, Exhausted, Place, Strategy, Supervisor, TreeError, TreeHandle,
 };
@@ -24,6 +23,8 @@ use std::time::Duration;
 
 /// How long a replica may take to close its log before it is left for a later try.
 const CLOSE_MAX: Duration = Duration::from_secs(30);
+/// Directories of new replicas that are made at a time.
+const PREPARED_AT_ONCE: usize = 16;
 const CLOSE_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Why the node's replicas are not what the catalogue says.
@@ -155,7 +156,7 @@ impl Partitions {
             topic: TopicName::new(FIRST_TOPIC).expect("a valid name"),
             partition: 0,
             replica: ReplicaId::FIRST,
-            founds: true,
+            founders: vec![ReplicaId::FIRST],
             settings: BTreeMap::new(),
         };
         let Inner { soil, parent, .. } = &*self.0;
@@ -214,7 +215,14 @@ impl Partitions {
         for (topic, partition, local) in self.0.registry.all() {
             let done = match wanted.get(&local.plan.me) {
                 None if local.plan.me.incarnation() > catalogue.last_incarnation => Ok(()),
-                None => self.drop_replica(&mut record, &topic, partition, &local).await,
+                None => {
+                    let done = self.drop_replica(&mut record, &topic, partition, &local).await;
+                    // Where others go on with the group, this node was told once who leads it.
+                    if done.is_ok() && catalogue.placement(local.plan.group).is_none() {
+                        self.0.soil.leadership.forget(local.plan.group);
+                    }
+                    done
+                }
                 Some(hosted) if *hosted.settings != local.plan.settings => {
                     self.resettle(&mut record, &topic, partition, &local, hosted.settings).await
                 }
@@ -267,10 +275,7 @@ impl Partitions {
         let (soil_of_disk, dir, plans) = (soil.clone(), Arc::clone(data_dir), new.clone());
         let written = next.clone();
         blocking(move || {
-            for plan in &plans {
-                prepare(&soil_of_disk, plan)
-                    .map_err(|source| PlantError::Directory { replica: plan.name(), source })?;
-            }
+            prepare_all(&soil_of_disk, &plans)?;
             Ok(dir.set_replicas(&written)?)
         })
         .await?;
@@ -300,7 +305,6 @@ impl Partitions {
             "replica" => %local.plan.me);
         self.uproot(topic, partition, local).await?;
         let Inner { soil, data_dir, .. } = &*self.0;
-        soil.leadership.forget(local.plan.group);
         let mut next = record.clone();
         next.replicas.retain(|known| known.replica != local.plan.me);
         let (soil, dir, written) = (soil.clone(), Arc::clone(data_dir), next.clone());
@@ -456,7 +460,7 @@ fn plan_of(known: &ReplicaRecord) -> PartitionPlan {
         group: known.group,
         place: Some((known.topic.clone(), known.partition)),
         me: known.replica,
-        birth: if known.founds { Birth::Alone } else { Birth::Joining },
+        founders: known.founders.clone(),
         settings: TopicSettings(known.settings.clone()),
     }
 }
@@ -468,38 +472,48 @@ fn record_of(plan: &PartitionPlan) -> Option<ReplicaRecord> {
         topic,
         partition,
         replica: plan.me,
-        founds: plan.birth == Birth::Alone,
+        founders: plan.founders.clone(),
         settings: plan.settings.0.clone(),
     })
 }
 
 pub(super) fn plan_from(hosted: &Hosted<'_>, catalogue: &Catalogue) -> PartitionPlan {
     let id = hosted.replica.id;
-    let placement = catalogue.placement(hosted.group);
-    // One replica founds a group: the first that was given out. Others become members only by it,
-    // so one that is to vote and was never here is that first one.
-    let is_first = placement.is_some_and(|placement| {
-        placement.replicas.iter().all(|other| other.id.incarnation() >= id.incarnation())
-    });
-    let founds = is_first && hosted.replica.state == ReplicaState::Member;
+    let founders = match catalogue.placement(hosted.group) {
+        Some(placement) if !placement.founders.is_empty() => placement.founders.clone(),
+        // One replica founds the group: the first that was given out. Others become members only by
+        // it, so one that is to vote and was never here is that first one.
+        Some(placement) if hosted.replica.state == ReplicaState::Member => {
+            let mut others = placement.replicas.iter();
+            let is_first = others.all(|other| other.id.incarnation() >= id.incarnation());
+            if is_first { vec![id] } else { Vec::new() }
+        }
+        _ => Vec::new(),
+    };
     PartitionPlan {
         group: hosted.group,
         place: Some((hosted.topic.clone(), hosted.partition)),
         me: id,
-        birth: if founds { Birth::Alone } else { Birth::Joining },
+        founders,
         settings: hosted.settings.clone(),
     }
 }
 
-/// Makes the directory of a new replica its own; what another one left there goes first. Blocks.
-fn prepare(soil: &Soil, plan: &PartitionPlan) -> io::Result<()> {
-    let (disk, directory) = (&*soil.disk, plan.directory(&soil.settings));
-    let mark = Mark::new(plan.group, plan.me);
-    if Mark::read(disk, &directory)? != Some(mark) {
-        files::wipe(disk, &directory)?;
-        mark.write(disk, &directory)?;
-    }
-    Ok(())
+/// Makes the directories of new replicas, several at a time: most of it is waiting for the disk, which
+/// takes many syncs at once as one. Blocks.
+fn prepare_all(soil: &Soil, plans: &[PartitionPlan]) -> Result<(), PlantError> {
+    let prepare = |plan: &PartitionPlan| {
+        plan.prepare(soil).map_err(|source| PlantError::Directory { replica: plan.name(), source })
+    };
+    let share = plans.len().div_ceil(PREPARED_AT_ONCE).max(1);
+    std::thread::scope(|scope| {
+        let parts = plans.chunks(share);
+        let threads: Vec<_> =
+            parts.map(|part| scope.spawn(move || part.iter().try_for_each(prepare))).collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    })
 }
 
 /// Starts a replica that was given to the node earlier, if its files are there. Blocks.

@@ -2,7 +2,7 @@
 
 use crate::actors::addresses::{Addresses, Whereabouts};
 use crate::actors::groups::Groups;
-use crate::actors::raft::PeerLost;
+use crate::actors::raft::{PeerFound, PeerLost};
 use crate::actors::replicator::{PeerEvents, Peers, PeersParts};
 use crate::model::NodeId;
 use crate::supervision::{
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Tells every replica of this node that a peer is out of reach.
+/// Tells every replica of this node that a peer is out of reach, or there again.
 pub struct TellReplicas(pub Arc<Groups>);
 
 impl PeerEvents for TellReplicas {
@@ -23,6 +23,13 @@ impl PeerEvents for TellReplicas {
         for (_, here) in self.0.all() {
             // One that takes nothing now will find out by itself, by what is not answered.
             let _ = here.raft.tell(PeerLost { node });
+        }
+    }
+
+    fn reachable(&self, node: NodeId) {
+        for (_, here) in self.0.all() {
+            // One that takes nothing now is awake.
+            let _ = here.raft.tell(PeerFound { node });
         }
     }
 }

@@ -238,7 +238,6 @@ mod tests {
     use crate::cluster::TopicSettings;
     use crate::model::{GroupId, NodeId, ReplicaId, TopicId};
     use crate::observe::metrics::Value;
-    use crate::raft::Birth;
 
     fn absent(partition: u32) -> (TopicName, u32, Arc<Local>) {
         let topic = TopicName::new("orders").unwrap();
@@ -246,7 +245,7 @@ mod tests {
             group: GroupId::partition_of(TopicId(2), partition),
             place: Some((topic.clone(), partition)),
             me: ReplicaId::new(NodeId(1), partition + 2),
-            birth: Birth::Joining,
+            founders: Vec::new(),
             settings: TopicSettings::default(),
         };
         let growth = Growth::Absent("node/partitions".into(), "gone".into());

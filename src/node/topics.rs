@@ -117,6 +117,7 @@ pub(super) fn status_of(local: &Local) -> PartitionStatus {
             role: ReplicaRole::Starting,
             leader: None,
             replicas: Vec::new(),
+            source_end: None,
         },
     }
 }

@@ -1,7 +1,7 @@
 //! Clients whose requests make no sense: who, how often, and why the last time. Bounded.
 
-use crate::model::Clock;
 use crate::model::escape::one_line;
+use crate::model::{Clock, Seldom};
 use slog::{Logger, debug, warn};
 use std::collections::HashMap;
 use std::fmt;
@@ -37,7 +37,7 @@ pub struct Complaint {
 struct Known {
     complaint: Complaint,
     /// When the log last told of it.
-    told: Option<Duration>,
+    told: Seldom,
     untold: u64,
 }
 
@@ -45,7 +45,7 @@ struct Known {
 struct Notes {
     known: HashMap<IpAddr, Known>,
     /// When the log last told of anybody.
-    told: Option<Duration>,
+    told: Seldom,
     /// Mistakes since then, of anybody.
     untold: u64,
 }
@@ -86,7 +86,7 @@ impl Complaints {
                 last: now,
                 reason: String::new(),
             },
-            told: None,
+            told: Seldom::default(),
             untold: 0,
         });
         entry.complaint.peer = peer;
@@ -94,15 +94,12 @@ impl Complaints {
         entry.complaint.last = now;
         entry.untold += 1;
         *untold += 1;
-        let passed = |told: Option<Duration>, interval| {
-            told.is_none_or(|told| now.saturating_sub(told) >= interval)
-        };
-        if passed(entry.told, TELL_AGAIN) && passed(*told, TELL_INTERVAL) {
+        if entry.told.is_due(now, TELL_AGAIN) && told.take(now, TELL_INTERVAL) {
             warn!(self.logger, "a client sends requests that make no sense"; "peer" => %peer,
                 "requests" => entry.untold, "reason" => &reason,
                 "untold_of_others" => untold.saturating_sub(entry.untold));
-            (entry.told, entry.untold) = (Some(now), 0);
-            (*told, *untold) = (Some(now), 0);
+            entry.told.tell(now);
+            (entry.untold, *untold) = (0, 0);
         }
         entry.complaint.reason = reason;
     }

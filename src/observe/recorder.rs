@@ -263,9 +263,10 @@ pub struct Recorder {
 impl Recorder {
     /// A recorder that keeps the last `entries_max` messages of the actor at `path`.
     pub fn new(path: &str, clock: Arc<dyn Clock>, hub: Arc<Hub>, entries_max: usize) -> Arc<Self> {
+        let path = PathId::of(path);
         Arc::new(Self {
-            path: PathId::of(path),
-            text: path.into(),
+            path,
+            text: path.path(),
             clock,
             hub,
             entries_max: entries_max.max(1),

@@ -140,10 +140,10 @@ impl Drop for Tap {
     }
 }
 
-/// Messages that all recorders of a node keep together: 256 each of 192 (about 6 MiB) ...
-const ENTRIES_IN_ALL: usize = 48 << 10;
+/// Messages that all recorders of a node keep together: 256 each of 64 (about 2 MiB) ...
+const ENTRIES_IN_ALL: usize = 16 << 10;
 /// ... and so many each of any more.
-const ENTRIES_EACH_MIN: usize = 16;
+const ENTRIES_EACH_MIN: usize = 8;
 
 /// What a hub is bounded by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,7 +279,7 @@ impl Hub {
         recorders.retain(|_, recorder| recorder.strong_count() > 0);
         let recorder =
             Recorder::new(path, Arc::clone(clock), Arc::clone(self), self.limits.entries_max);
-        recorders.insert(path.into(), Arc::downgrade(&recorder));
+        recorders.insert(Arc::clone(recorder.path_text()), Arc::downgrade(&recorder));
         let each = (ENTRIES_IN_ALL / recorders.len()).max(ENTRIES_EACH_MIN);
         self.entries_each.store(each, Ordering::Relaxed);
         recorder

@@ -100,6 +100,13 @@ pub struct GossipSettings {
     pub multicast: Option<SocketAddr>,
 }
 
+impl GossipSettings {
+    /// Whether the node looks for a cluster to join; without, an empty directory founds one.
+    pub fn joins(&self) -> bool {
+        !self.join.is_empty() || self.multicast.is_some()
+    }
+}
+
 /// The group of nodes that a node is part of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSettings {

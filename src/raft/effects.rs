@@ -43,15 +43,6 @@ pub struct Recovered {
     pub terms: TermRuns,
 }
 
-/// How a replica without a vote file begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Birth {
-    /// It founds a group of one.
-    Alone,
-    /// It waits for a leader that tells it who the members are.
-    Joining,
-}
-
 /// What the engine carries in place of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Handle {

@@ -72,7 +72,12 @@ pub enum ChangeError {
 impl Membership {
     /// A group of one.
     pub fn lone(voter: ReplicaId) -> Self {
-        Self { voters: BTreeSet::from([voter]), ..Self::default() }
+        Self::of([voter])
+    }
+
+    /// A group of these voters.
+    pub fn of(voters: impl IntoIterator<Item = ReplicaId>) -> Self {
+        Self { voters: voters.into_iter().collect(), ..Self::default() }
     }
 
     /// Whether a replica votes.

@@ -14,13 +14,14 @@ mod partition;
 mod reconcile;
 mod standing;
 mod storage;
+mod suspicion;
 mod term_runs;
 #[cfg(test)]
 mod tests;
 
 pub use effects::{
-    Birth, Content, Effects, EntrySizes, Handle, LogStart, NewEntry, RaftConfig, RaftError,
-    ReadReady, Recovered, ReplicaProgress, Role,
+    Content, Effects, EntrySizes, Handle, LogStart, NewEntry, RaftConfig, RaftError, ReadReady,
+    Recovered, ReplicaProgress, Role,
 };
 pub use hard_state::{
     HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, HardStateError, PendingChange,

@@ -48,6 +48,9 @@ impl Outbox {
         while let Some((_, message)) = self.held.pop_front_if(|(step, _)| *step <= self.durable) {
             self.free.push(message);
         }
+        if self.held.is_empty() {
+            self.held = VecDeque::new(); // idle groups hold no memory for it
+        }
     }
 
     /// Sends a message once what it stands on is durable.
@@ -87,8 +90,8 @@ impl Outbox {
         self.durable
     }
 
-    pub fn dropped(&self) -> u64 {
-        self.dropped
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     pub fn last_step(&self) -> u64 {

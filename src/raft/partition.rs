@@ -12,16 +12,17 @@
 //! - A change of the members is in the hard state before its entry is in the log.
 
 use super::effects::{
-    Birth, Content, Effects, EntrySizes, Handle, LogStart, NewEntry, RaftConfig, RaftError,
-    ReadReady, Recovered, Role,
+    Content, Effects, EntrySizes, Handle, LogStart, NewEntry, RaftConfig, RaftError, ReadReady,
+    Recovered, Role,
 };
 use super::hard_state::{HardState, PendingChange};
 use super::membership::{ChangeError, MemberStep, Membership, MembershipChange};
 use super::messages::{self, PeerFault, View};
 use super::outbox::Outbox;
 use super::storage::{State, Storage};
+use super::suspicion::Suspicion;
 use super::term_runs::TermRuns;
-use crate::model::{Chance, PeerKind, PeerMessage, RaftIndex, ReplicaId, Term};
+use crate::model::{PeerKind, PeerMessage, RaftIndex, ReplicaId, Term};
 use bytes::Bytes;
 use raft::Ready;
 use raft::prelude::{Entry, EntryType, Message};
@@ -52,7 +53,8 @@ pub struct PartitionRaft {
     /// The step that begins the log anew, until it is durable, and where.
     installing: Option<(u64, RaftIndex)>,
     /// Elections tried: each waits for another time.
-    attempts: u64,
+    pub(super) attempts: u64,
+    pub(super) suspicion: Option<Suspicion>,
     /// Ticks since a replica was told where the log begins, while it has not answered.
     snapshot_waits: BTreeMap<u64, usize>,
 }
@@ -68,6 +70,10 @@ impl std::fmt::Debug for PartitionRaft {
 impl PartitionRaft {
     /// Brings a replica back from what its disk holds.
     ///
+    /// `founders` are the voters that the group begins with: nothing in its log tells of them, so they
+    /// are the same at each of its replicas, those that join later too. None at a replica that a
+    /// founder's log will tell. They count as long as there is no vote file.
+    ///
     /// A group whose only voter is this replica takes all that its log holds as committed: recovery
     /// has made it durable, and one replica is the majority.
     ///
@@ -75,17 +81,14 @@ impl PartitionRaft {
     /// [`RaftError::Engine`] when the state found cannot be a Raft state.
     pub fn start(
         config: RaftConfig,
-        birth: Birth,
+        founders: &[ReplicaId],
         recovered: Recovered,
         sizes: Rc<dyn EntrySizes>,
         logger: &Logger,
     ) -> Result<Self, RaftError> {
         let Recovered { hard_state, terms } = recovered;
-        let born = || match birth {
-            Birth::Alone => Membership::lone(config.me),
-            Birth::Joining => Membership::default(),
-        };
-        let mut hard = hard_state.unwrap_or_else(|| HardState::bootstrap(born()));
+        let mut hard = hard_state
+            .unwrap_or_else(|| HardState::bootstrap(Membership::of(founders.iter().copied())));
         let (before, last) = (terms.first().0 - 1, terms.last());
         let told = hard.pending.len();
         hard.pending.retain(|pending| {
@@ -124,6 +127,9 @@ impl PartitionRaft {
             applied,
             max_size_per_msg: config.message_bytes_max,
             max_inflight_msgs: config.inflight_max,
+            // The next entry tells followers what is committed, or the next heartbeat: under load that
+            // is half of the messages.
+            skip_bcast_commit: true,
             pre_vote: true,
             check_quorum: true,
             ..Config::default()
@@ -140,6 +146,7 @@ impl PartitionRaft {
             reported: 0,
             installing: None,
             attempts: 0,
+            suspicion: None,
             snapshot_waits: BTreeMap::new(),
         };
         started.draw_timeout();
@@ -160,6 +167,7 @@ impl PartitionRaft {
         } else if !self.may_win_now() {
             return;
         }
+        self.hurry();
         if self.engine.tick() && !leads {
             self.attempts += 1;
         }
@@ -187,6 +195,7 @@ impl PartitionRaft {
                 }
                 return Ok(());
             }
+            PeerKind::PreVote if self.stands_instead_of(message) => return Ok(()),
             PeerKind::ReadIndex if !leads || !self.may_read() => return Ok(()),
             PeerKind::TimeoutNow if self.is_installing() || !self.may_win_now() => return Ok(()),
             PeerKind::VoteAnswer | PeerKind::PreVoteAnswer
@@ -319,6 +328,11 @@ impl PartitionRaft {
         self.engine.campaign()?;
         self.draw_timeout();
         Ok(())
+    }
+
+    /// The next tick makes it stand for election.
+    pub fn stand_at_next_tick(&mut self) {
+        self.engine.raft.election_elapsed = self.engine.raft.randomized_election_timeout();
     }
 
     /// Asks up to where a read must see; answered in [`Effects::reads`], or not at all when the
@@ -580,15 +594,5 @@ impl PartitionRaft {
     /// The only voter wins when it asks, and must not before its log is durable.
     fn may_win_now(&self) -> bool {
         !self.membership().is_only_voter(self.config.me) || self.is_settled()
-    }
-
-    /// The engine draws from the thread's randomness; each try gets its own time from the seed.
-    fn draw_timeout(&mut self) {
-        let parts = [self.config.me.raw(), self.engine.raft.term, self.attempts];
-        let drawn =
-            parts.iter().fold(self.config.seed, |seed, part| Chance::new(seed ^ part).next_u64());
-        let ticks = self.config.election_ticks;
-        let extra = usize::try_from(drawn % ticks as u64).expect("less than a count of ticks");
-        self.engine.raft.set_randomized_election_timeout(ticks + extra);
     }
 }

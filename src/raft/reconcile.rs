@@ -8,6 +8,9 @@ use std::collections::BTreeSet;
 
 /// Entries that a replica may be behind and still be taken for caught up.
 const LAG_MAX: u64 = 64;
+/// Entries that the preferred leader may be behind when leadership goes back to it. The group takes no
+/// entries until it has them, and nobody is in a hurry.
+const HAND_BACK_LAG_MAX: u64 = 2;
 
 /// What a leader does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +85,8 @@ pub fn reconcile(
         replica != me && membership.voters.contains(&replica) && caught_up(replica)
     };
     let next = if goal.contains(&me) {
-        Some(wanted[0]).filter(|replica| may_lead(*replica))
+        let has_all = |p: &ReplicaProgress| p.matched.0.saturating_add(HAND_BACK_LAG_MAX) >= last.0;
+        Some(wanted[0]).filter(|replica| may_lead(*replica) && of(*replica).is_some_and(has_all))
     } else {
         wanted.iter().copied().find(|replica| may_lead(*replica))
     };

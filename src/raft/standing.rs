@@ -71,19 +71,33 @@ impl PartitionRaft {
         told
     }
 
-    /// Messages that were dropped since the start, because too many waited for the disk.
-    pub fn messages_dropped(&self) -> u64 {
-        self.outbox.dropped()
+    /// Whether the next tick makes it stand for election.
+    pub fn is_about_to_stand(&self) -> bool {
+        let raft = &self.engine.raft;
+        let is_due = raft.election_elapsed + 1 >= raft.randomized_election_timeout();
+        is_due && raft.state != StateRole::Leader && raft.promotable()
+    }
+
+    /// Messages that were dropped since the last look, because too many waited for the disk.
+    pub fn take_dropped(&mut self) -> u64 {
+        self.outbox.take_dropped()
     }
 
     /// Whether a leader has nothing left to tell anybody: all is committed, all members have it and
     /// know. Its group may sleep, once all have been heard of lately; the engine forgets at each election
     /// timeout who was, so that this is another question.
     pub fn is_idle(&self) -> bool {
+        self.is_idle_without(|_| false)
+    }
+
+    /// As [`PartitionRaft::is_idle`], whatever the replicas lack that are known to be away.
+    pub fn is_idle_without(&self, is_away: impl Fn(ReplicaId) -> bool) -> bool {
         let raft = &self.engine.raft;
         let last = raft.raft_log.last_index();
         let knows = |(id, progress): (&u64, &raft::Progress)| {
-            *id == raft.id || (progress.matched == last && progress.committed_index == last)
+            *id == raft.id
+                || (progress.matched == last && progress.committed_index == last)
+                || ReplicaId::from_raw(*id).is_some_and(&is_away)
         };
         self.role() == Role::Leader
             && raft.raft_log.committed == last

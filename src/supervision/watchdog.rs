@@ -17,6 +17,12 @@ use std::time::Duration;
 /// held up; time alone proves nothing.
 pub(super) const LOOKS: u32 = 4;
 
+/// A life that was not run since its last sign is asked at every so manieth look only, its neighbours
+/// at others: nothing can hold it up but its thread, which another one tells of.
+const IDLE_LOOKS: u64 = 8;
+/// How often a life is run to give a sign.
+const SIGN_POLLS: u64 = 2;
+
 /// What can be seen of a life at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reading {
@@ -73,17 +79,21 @@ pub(super) struct Watch {
     hang_after: Duration,
     asked: u64,
     polls_when_asked: u64,
+    /// Looks, up to the one at which it is asked even if it is idle.
+    idle_looks: u64,
     sign: Still<(u64, u64)>,
     call: Still<(bool, u64)>,
     thread: Still<u64>,
 }
 
 impl Watch {
-    pub(super) fn new(hang_after: Duration) -> Self {
+    /// `id` spreads the looks at which idle lives are asked.
+    pub(super) fn new(hang_after: Duration, id: u64) -> Self {
         Self {
             hang_after,
             asked: 0,
             polls_when_asked: 0,
+            idle_looks: id % IDLE_LOOKS,
             sign: Still::UNSEEN,
             call: Still::UNSEEN,
             thread: Still::UNSEEN,
@@ -101,6 +111,13 @@ impl Watch {
         let call = self.call.look((reading.in_poll, reading.polls), now);
         let thread = self.thread.look(reading.thread_polls, now);
         if reading.answered >= self.asked {
+            let polls = reading.polls.saturating_sub(self.polls_when_asked);
+            let is_idle = self.asked > 0 && !reading.in_poll && polls <= SIGN_POLLS;
+            self.idle_looks += 1;
+            if is_idle && self.idle_looks < IDLE_LOOKS {
+                return Verdict::Patience;
+            }
+            self.idle_looks %= IDLE_LOOKS;
             self.asked = reading.answered + 1;
             self.polls_when_asked = reading.polls;
             // The time to answer begins now, however long nothing was asked.
@@ -186,7 +203,7 @@ mod tests {
 
     /// Looks at the same reading until there is a verdict, at the watch's own interval.
     fn judge(reading: Reading) -> Verdict {
-        let mut watch = Watch::new(SILENT);
+        let mut watch = Watch::new(SILENT, 0);
         assert_eq!(watch.look(WELL, Duration::ZERO), Verdict::Ask(1));
         for look in 1..=LOOKS {
             let verdict = watch.look(reading, watch.interval() * look);
@@ -200,12 +217,30 @@ mod tests {
 
     #[test]
     fn a_life_that_gives_its_sign_is_asked_for_the_next() {
-        let mut watch = Watch::new(SILENT);
+        let mut watch = Watch::new(SILENT, 0);
         for sign in 0..20 {
-            let reading = Reading { answered: sign, ..WELL };
+            let reading = Reading { answered: sign, polls: 10 + 5 * sign, ..WELL };
             let now = watch.interval() * u32::try_from(sign).unwrap();
             assert_eq!(watch.look(reading, now), Verdict::Ask(sign + 1));
         }
+    }
+
+    #[test]
+    fn an_idle_life_is_asked_now_and_then_and_its_neighbours_at_other_looks() {
+        let mut asked = [0; IDLE_LOOKS as usize * 4];
+        for id in 0..IDLE_LOOKS {
+            let mut watch = Watch::new(SILENT, id);
+            let mut reading = WELL;
+            for (look, asked) in (1..).zip(&mut asked) {
+                if let Verdict::Ask(number) = watch.look(reading, watch.interval() * look) {
+                    (reading.answered, reading.polls) = (number, reading.polls + 1);
+                    *asked += 1;
+                }
+            }
+        }
+        assert_eq!(asked[0], IDLE_LOOKS, "each is asked as it begins");
+        let settled = &asked[IDLE_LOOKS as usize..];
+        assert!(settled.iter().all(|count| *count == 1), "{asked:?}");
     }
 
     #[test]
@@ -221,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_life_that_runs_but_cannot_answer_is_stuck_and_its_thread_is_not() {
-        let mut watch = Watch::new(SILENT);
+        let mut watch = Watch::new(SILENT, 0);
         watch.look(WELL, Duration::ZERO);
         let verdicts: Vec<_> = (1..=5)
             .map(|look| {
@@ -235,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_life_starved_by_its_neighbours_is_not_blamed() {
-        let mut watch = Watch::new(SILENT);
+        let mut watch = Watch::new(SILENT, 0);
         watch.look(WELL, Duration::ZERO);
         for look in 1..40 {
             let reading = Reading { thread_polls: 50 + u64::from(look), ..WELL };
@@ -245,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_flooded_life_that_finishes_requests_is_not_hung() {
-        let mut watch = Watch::new(SILENT);
+        let mut watch = Watch::new(SILENT, 0);
         watch.look(WELL, Duration::ZERO);
         for look in 1..40 {
             let finished = u64::from(look);
@@ -256,9 +291,10 @@ mod tests {
 
     #[test]
     fn a_judge_that_was_held_up_itself_condemns_nobody_at_once() {
-        let mut watch = Watch::new(SILENT);
+        let mut watch = Watch::new(SILENT, 0);
         watch.look(WELL, Duration::ZERO);
         assert_eq!(watch.look(WELL, SILENT * 100), Verdict::Patience);
-        assert_eq!(watch.look(Reading { answered: 1, ..WELL }, SILENT * 101), Verdict::Ask(2));
+        let well_again = Reading { answered: 1, polls: 20, ..WELL };
+        assert_eq!(watch.look(well_again, SILENT * 101), Verdict::Ask(2));
     }
 }

@@ -17,7 +17,7 @@ mod tests;
 pub use admin::Admin;
 pub use cluster::{
     ClusterChunks, ClusterClient, ClusterOptions, ClusterProducer, Delivered, Place,
-    ProducerOptions, Receipt, partition_of_key,
+    ProducerOptions, Receipt, WayTold, partition_of_key,
 };
 pub use error::{ClientError, LeaderHint, Refusal};
 pub use fetch::{Chunk, Chunks, Consistency, FetchOptions, Position};

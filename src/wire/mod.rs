@@ -21,6 +21,7 @@ pub mod pb {
         /// `duramen.v1`
         pub mod v1 {
             tonic::include_proto!("duramen.v1");
+            include!(concat!(env!("OUT_DIR"), "/peer/duramen.v1.rs"));
         }
     }
     /// All of `proto/` as an encoded `FileDescriptorSet`, for reflection.

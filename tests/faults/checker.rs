@@ -22,6 +22,50 @@ pub struct Ledger {
     pub errors: BTreeMap<String, u64>,
     /// The topic also holds records that the ledger knows nothing of.
     pub is_shared: bool,
+    /// What happened, in real time.
+    pub history: Vec<Event>,
+}
+
+/// What a client was told, or asked, and when: by its place in the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Everything below `end` is acknowledged.
+    Acked { partition: u32, end: u64 },
+    /// A linearizable read begins.
+    ReadBegan { read: u64, partition: u32 },
+    /// It is over, and saw everything below `end`.
+    ReadSaw { read: u64, end: u64, node: String },
+}
+
+/// Whether each read saw all that was known when it began: acknowledged, or seen by a read that was
+/// over. Reads without an end were refused, and say nothing.
+pub fn linearizable(history: &[Event]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut known: HashMap<u32, u64> = HashMap::new();
+    let mut open: HashMap<u64, (u32, u64)> = HashMap::new();
+    for event in history {
+        match event {
+            Event::Acked { partition, end } => {
+                let known = known.entry(*partition).or_default();
+                *known = (*known).max(*end);
+            }
+            Event::ReadBegan { read, partition } => {
+                open.insert(*read, (*partition, known.get(partition).copied().unwrap_or(0)));
+            }
+            Event::ReadSaw { read, end, node } => {
+                let Some((partition, due)) = open.remove(read) else { continue };
+                if *end < due {
+                    wrong.push(format!(
+                        "stale: a linearizable read of partition {partition} at {node} saw up to \
+                         {end}, {due} was known when it began"
+                    ));
+                }
+                let known = known.entry(partition).or_default();
+                *known = (*known).max(*end);
+            }
+        }
+    }
+    wrong
 }
 
 /// One partition as one replica holds it.
@@ -126,6 +170,7 @@ pub fn check(ledger: &Ledger, copies: &BTreeMap<u32, Vec<Copy>>) -> Vec<String> 
             Some(_) => {}
         }
     }
+    wrong.extend(linearizable(&ledger.history));
     wrong
 }
 
@@ -169,4 +214,32 @@ pub fn prove() {
     let mut other_bytes = sound.to_vec();
     other_bytes[1].digest += 1;
     assert!(judged(other_bytes).contains("hold other bytes"));
+    prove_linearizable();
+}
+
+/// What a committed read of a follower that lags would give is told from what may be.
+fn prove_linearizable() {
+    let acked = |end| Event::Acked { partition: 0, end };
+    let began = |read| Event::ReadBegan { read, partition: 0 };
+    let saw = |read, end| Event::ReadSaw { read, end, node: "n2".into() };
+    let sound = [
+        vec![acked(10), began(1), saw(1, 10)],
+        vec![began(1), acked(10), saw(1, 5)],
+        vec![acked(10), began(1), acked(20), began(2), saw(1, 20), saw(2, 20)],
+        vec![acked(10), began(1)],
+        vec![acked(10), Event::ReadBegan { read: 1, partition: 1 }, saw(1, 0)],
+    ];
+    for history in sound {
+        assert_eq!(linearizable(&history), Vec::<String>::new(), "{history:?}");
+    }
+    let stale = [
+        // A follower that was not told yet what is committed.
+        vec![acked(10), began(1), saw(1, 9)],
+        // Two reads, one after the other: the second knows less.
+        vec![began(1), saw(1, 10), began(2), saw(2, 9)],
+        vec![acked(10), acked(5), began(1), saw(1, 7)],
+    ];
+    for history in stale {
+        assert_eq!(linearizable(&history).len(), 1, "the check does not see it: {history:?}");
+    }
 }

@@ -1,9 +1,10 @@
 //! Real nodes in processes of their own: on loopback, or each in a network namespace of its own.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 const EXE: &str = env!("CARGO_BIN_EXE_duramen");
@@ -35,9 +36,20 @@ pub struct Cluster {
     is_founded: bool,
 }
 
+/// A port that nobody has, and that nobody was given before: below those that the system hands out
+/// by itself, as a node may be away for a while, and another connection must not take its port.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: &u16| {
+        let at = (Ipv4Addr::LOCALHOST, *port);
+        TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok()
+    };
+    let offset = std::process::id().wrapping_mul(61);
+    let next = || offset.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % COUNT + FIRST;
+    let ports = std::iter::repeat_with(|| u16::try_from(next()).expect("below 32,000"));
+    ports.take(COUNT as usize).find(is_free).expect("a free port")
 }
 
 fn run(command: &str) -> bool {
@@ -50,9 +62,40 @@ pub fn namespaces_missing() -> Option<String> {
     if !run("command -v ip >/dev/null && command -v iptables >/dev/null") {
         return Some("`ip` and `iptables` are not there: apt-get install iproute2 iptables".into());
     }
-    let works = run("ip netns add dur-probe && ip netns exec dur-probe ip link set lo up");
-    run("ip netns del dur-probe");
+    let probe = format!("{}probe", prefix());
+    let works = run(&format!("ip netns add {probe} && ip netns exec {probe} ip link set lo up"));
+    run(&format!("ip netns del {probe}"));
     (!works).then(|| "network namespaces cannot be made here (that takes root)".into())
+}
+
+/// What the names of this process' namespaces and links begin with: other runs have theirs. At most
+/// 11 characters, of 15 that a link's name may have.
+fn prefix() -> String {
+    format!("dur{}", std::process::id())
+}
+
+fn namespace(number: usize) -> String {
+    format!("{}n{number}", prefix())
+}
+
+/// An address in this process' own network: a node's, or with 254 the client's.
+fn address(number: usize) -> String {
+    let id = std::process::id();
+    format!("10.{}.{}.{number}", 100 + id / 256 % 100, id % 256)
+}
+
+/// Takes away what runs left that were killed.
+fn sweep() {
+    let listed = Command::new("ip").args(["netns", "list"]).output();
+    let listed = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    for name in listed.unwrap_or_default().lines().filter_map(|line| line.split(' ').next()) {
+        let numbers = name.strip_prefix("dur").and_then(|rest| rest.split_once('n'));
+        let Some((id, _)) = numbers.filter(|(id, _)| id.parse::<u32>().is_ok()) else { continue };
+        if !Path::new(&format!("/proc/{id}")).exists() {
+            println!("  takes away what a run that was killed left: {name}");
+            run(&format!("ip netns del {name}; ip link del dur{id}br"));
+        }
+    }
 }
 
 impl Cluster {
@@ -60,6 +103,7 @@ impl Cluster {
     pub fn new(directory: &Path, count: usize, net: Net, flags: &[&str]) -> Self {
         let mut nodes = Vec::new();
         if net == Net::Namespaces {
+            sweep();
             bridge_up();
         }
         for number in 1..=count {
@@ -67,7 +111,7 @@ impl Cluster {
                 Net::Loopback => "127.0.0.1".to_owned(),
                 Net::Namespaces => {
                     namespace_up(number);
-                    format!("10.79.0.{number}")
+                    address(number)
                 }
             };
             let port = |fixed: u16| if net == Net::Loopback { free_port() } else { fixed };
@@ -104,7 +148,7 @@ impl Cluster {
             Net::Loopback => Command::new(EXE),
             Net::Namespaces => {
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", &format!("dur-{}", node.name), EXE]);
+                command.args(["netns", "exec", &namespace(number + 1), EXE]);
                 command
             }
         };
@@ -188,23 +232,26 @@ impl Cluster {
     /// Cuts what goes from one node to another; numbers from 0.
     pub fn cut(&self, from: usize, to: usize) {
         let (from, to) = (from + 1, to + 1);
-        let rule = format!("iptables -A INPUT -s 10.79.0.{from} -j DROP");
-        assert!(run(&format!("ip netns exec dur-n{to} {rule}")), "the link is not cut");
+        self.rule(to, &format!("-s {}", address(from)));
     }
 
     /// As [`Cluster::cut`], for one port only.
     pub fn cut_port(&self, from: usize, to: usize, protocol: &str, port: u16) {
         let (from, to) = (from + 1, to + 1);
         for side in ["dport", "sport"] {
-            let rule = format!("iptables -A INPUT -s 10.79.0.{from} -p {protocol} --{side} {port}");
-            assert!(run(&format!("ip netns exec dur-n{to} {rule} -j DROP")), "the port is not cut");
+            self.rule(to, &format!("-s {} -p {protocol} --{side} {port}", address(from)));
         }
     }
 
     /// The client, in the root namespace, no longer hears a node, nor the node it.
     pub fn cut_from_client(&self, number: usize) {
-        let rule = "iptables -A INPUT -s 10.79.0.254 -j DROP";
-        assert!(run(&format!("ip netns exec dur-n{} {rule}", number + 1)), "the link is not cut");
+        self.rule(number + 1, &format!("-s {}", address(254)));
+    }
+
+    /// From now on node `at` (from 1) does not hear what is described.
+    fn rule(&self, at: usize, what: &str) {
+        let inside = format!("ip netns exec {} iptables", namespace(at));
+        assert!(run(&format!("{inside} -A INPUT {what} -j DROP")), "not cut: {what}");
     }
 
     pub fn cut_both(&self, one: usize, other: usize) {
@@ -215,7 +262,7 @@ impl Cluster {
     pub fn heal(&self) {
         if self.net == Net::Namespaces {
             for number in 1..=self.nodes.len() {
-                run(&format!("ip netns exec dur-n{number} iptables -F"));
+                run(&format!("ip netns exec {} iptables -F", namespace(number)));
             }
         }
     }
@@ -239,29 +286,32 @@ impl Drop for Cluster {
         }
         if self.net == Net::Namespaces {
             for number in 1..=self.nodes.len() {
-                run(&format!("ip netns del dur-n{number}"));
+                run(&format!("ip netns del {}", namespace(number)));
             }
-            run("ip link del dur-br0");
+            run(&format!("ip link del {}br", prefix()));
         }
     }
 }
 
 fn bridge_up() {
-    run("ip link del dur-br0");
+    let (bridge, client) = (format!("{}br", prefix()), address(254));
     assert!(
-        run("ip link add dur-br0 type bridge && ip link set dur-br0 up \
-             && ip addr add 10.79.0.254/24 dev dur-br0"),
+        run(&format!(
+            "ip link add {bridge} type bridge && ip link set {bridge} up \
+             && ip addr add {client}/24 dev {bridge}"
+        )),
         "no bridge can be made"
     );
 }
 
 fn namespace_up(number: usize) {
+    let (space, link) = (namespace(number), format!("{}v{number}", prefix()));
     let made = run(&format!(
-        "ip netns del dur-n{number}; ip link del dur-v{number}; ip netns add dur-n{number} \
-         && ip link add dur-v{number} type veth peer name e0 netns dur-n{number} \
-         && ip link set dur-v{number} master dur-br0 up \
-         && ip -n dur-n{number} addr add 10.79.0.{number}/24 dev e0 \
-         && ip -n dur-n{number} link set e0 up && ip -n dur-n{number} link set lo up"
+        "ip netns add {space} && ip link add {link} type veth peer name e0 netns {space} \
+         && ip link set {link} master {}br up && ip -n {space} addr add {}/24 dev e0 \
+         && ip -n {space} link set e0 up && ip -n {space} link set lo up",
+        prefix(),
+        address(number)
     ));
     assert!(made, "no namespace can be made");
 }

@@ -1,10 +1,13 @@
 //! Producers that go on whatever happens, and remember what they were told.
 
-use crate::checker::{Acked, Ledger, value};
+use crate::checker::{Acked, Event, Ledger, value};
+use crate::read::linearizable_end;
 use bytes::Bytes;
 use duramen::log::batch::BatchBuilder;
 use duramen::model::{Record, Timestamp};
-use duramen::wire::client::{ClusterClient, ClusterOptions, Place, ProducerOptions};
+use duramen::wire::client::{
+    Client, ClientOptions, ClusterClient, ClusterOptions, Place, ProducerOptions,
+};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +23,9 @@ const OUTSTANDING: usize = 4;
 const PAUSE: Duration = Duration::from_millis(20);
 /// A batch that is not stored by then has failed for good: longer than any fault lasts.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// The pause between two linearizable reads of a partition, and how long one may take.
+const READ_PAUSE: Duration = Duration::from_millis(100);
+const READ_MAX: Duration = Duration::from_secs(2);
 
 struct Shared {
     stop: AtomicBool,
@@ -34,7 +40,15 @@ struct Progress {
     next_offset: u64,
     last: Instant,
     /// The longest time between two acknowledgements since somebody asked.
-    longest: Duration,
+    longest: Gap,
+}
+
+/// A time in which a partition acknowledged nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Gap {
+    pub partition: u32,
+    pub from: Instant,
+    pub length: Duration,
 }
 
 pub struct Load {
@@ -43,19 +57,27 @@ pub struct Load {
 }
 
 impl Load {
-    /// Each producer sends to one partition, in turn over the partitions.
-    pub fn start(addresses: &[String], topic: &str, partitions: u32, producers: u32) -> Self {
+    /// Each producer sends to one partition, in turn over the partitions. `is_read`: each partition is
+    /// read as well, at one node after the other.
+    pub fn start(
+        addresses: &[String],
+        topic: &str,
+        partitions: u32,
+        producers: u32,
+        is_read: bool,
+    ) -> Self {
         let run = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64;
-        let progress = Progress {
+        let now = Instant::now();
+        let progress = |partition| Progress {
             acknowledged: 0,
             next_offset: 0,
-            last: Instant::now(),
-            longest: Duration::ZERO,
+            last: now,
+            longest: Gap { partition, from: now, length: Duration::ZERO },
         };
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             ledger: Mutex::new(Ledger { run, ..Ledger::default() }),
-            progress: Mutex::new(vec![progress; partitions as usize]),
+            progress: Mutex::new((0..partitions).map(progress).collect()),
         });
         let (addresses, topic) = (addresses.to_vec(), topic.to_owned());
         let for_thread = Arc::clone(&shared);
@@ -74,8 +96,15 @@ impl Load {
                         produce(&shared, &addresses, &topic, partition, producer).await;
                     }));
                 }
+                for partition in 0..if is_read { partitions } else { 0 } {
+                    let (addresses, topic) = (addresses.clone(), topic.clone());
+                    let shared = Arc::clone(&for_thread);
+                    all.push(tokio::spawn(async move {
+                        read(&shared, &addresses, &topic, partition).await;
+                    }));
+                }
                 for one in all {
-                    one.await.expect("a producer ends by itself");
+                    one.await.expect("a client ends by itself");
                 }
             });
         });
@@ -89,12 +118,16 @@ impl Load {
     }
 
     /// The longest time for which a partition acknowledged nothing, since this was asked last.
-    pub fn longest_gap(&self) -> Duration {
+    pub fn longest_gap(&self) -> Gap {
         let mut progress = self.shared.progress.lock().expect("nobody panics with it");
-        let gaps = progress
-            .iter_mut()
-            .map(|progress| std::mem::take(&mut progress.longest).max(progress.last.elapsed()));
-        gaps.max().unwrap_or_default()
+        let gaps = progress.iter_mut().map(|progress| {
+            let open =
+                Gap { from: progress.last, length: progress.last.elapsed(), ..progress.longest };
+            let longest = progress.longest;
+            progress.longest.length = Duration::ZERO;
+            if open.length > longest.length { open } else { longest }
+        });
+        gaps.max_by_key(|gap| gap.length).expect("there are partitions")
     }
 
     /// Where the next record of each partition goes, as far as was acknowledged.
@@ -184,13 +217,37 @@ fn note(
                 offset: base + at,
             });
             ledger.acked.extend(acked);
+            ledger.history.push(Event::Acked { partition, end: base + RECORDS });
             let mut progress = shared.progress.lock().expect("nobody panics with it");
             let progress = &mut progress[partition as usize];
             progress.acknowledged += RECORDS;
             progress.next_offset = progress.next_offset.max(base + RECORDS);
-            progress.longest = progress.longest.max(progress.last.elapsed());
+            let length = progress.last.elapsed();
+            if length > progress.longest.length {
+                progress.longest = Gap { partition, from: progress.last, length };
+            }
             progress.last = Instant::now();
         }
         Err(error) => *ledger.errors.entry(error.to_string()).or_default() += 1,
+    }
+}
+
+/// Asks one node after the other how far the partition is. Of a read that is refused nothing is known.
+async fn read(shared: &Shared, addresses: &[String], topic: &str, partition: u32) {
+    let note = |event| shared.ledger.lock().expect("nobody panics with it").history.push(event);
+    for (number, address) in (0u64..).zip(addresses.iter().cycle()) {
+        if shared.stop.load(Ordering::Acquire) {
+            return;
+        }
+        tokio::time::sleep(READ_PAUSE).await;
+        let read = number << 32 | u64::from(partition);
+        let seen = tokio::time::timeout(READ_MAX, async {
+            let mut client = Client::connect(address, ClientOptions::default()).await.ok()?;
+            note(Event::ReadBegan { read, partition });
+            linearizable_end(&mut client, topic, partition).await
+        });
+        if let Ok(Some(end)) = seen.await {
+            note(Event::ReadSaw { read, end, node: address.clone() });
+        }
     }
 }

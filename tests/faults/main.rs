@@ -20,10 +20,11 @@ mod stage;
 use checker::percentile;
 use cluster::{Cluster, Net, namespaces_missing};
 use duramen::testing::Chance;
-use load::Load;
+use load::{Gap, Load};
 use rungs::{RUNGS, Rung};
 use stage::{Stage, TOPIC};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
     };
     checker::prove();
     show::prove();
+    let begun = Instant::now();
     let seed = wishes.seed.unwrap_or_else(|| {
         let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         since.as_nanos() as u64
@@ -119,6 +121,7 @@ fn main() -> ExitCode {
             failed.push(rung.name);
         }
     }
+    println!("all of it in {:.0?}", begun.elapsed());
     if failed.is_empty() {
         return ExitCode::SUCCESS;
     }
@@ -126,12 +129,26 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// An empty one.
-fn directory_of(rung: &str) -> PathBuf {
+/// Whether episodes are told one by one.
+fn is_verbose() -> bool {
+    std::env::var_os("DURAMEN_FAULTS_VERBOSE").is_some()
+}
+
+/// An empty one, and the lock that keeps other runs of the rung out of it while this one lasts.
+fn directory_of(rung: &str) -> Option<(PathBuf, File)> {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{rung}"));
+    let lock = File::create(directory.with_extension("lock")).expect("a lock file");
+    if lock.try_lock().is_err() {
+        let path = directory.display();
+        println!(
+            "{rung}: another run of it is under way in {path}: wait for its end, or give this one a \
+             directory of its own with CARGO_TARGET_DIR"
+        );
+        return None;
+    }
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).expect("a directory for the nodes");
-    directory
+    Some((directory, lock))
 }
 
 /// Says what is wrong; whether nothing is. What is right leaves nothing behind.
@@ -140,8 +157,10 @@ fn verdict(wrong: &[String], directory: &Path) -> bool {
         println!("  WRONG: {text}");
     }
     if wrong.is_empty() {
-        println!("  lost 0, doubled 0, out of order 0, replicas alike");
-        let _ = std::fs::remove_dir_all(directory);
+        println!("  lost 0, doubled 0, out of order 0, stale reads 0, replicas alike");
+        if std::env::var_os("DURAMEN_FAULTS_KEEP").is_none() {
+            let _ = std::fs::remove_dir_all(directory);
+        }
     } else {
         println!("  {} violations; logs and directories: {}", wrong.len(), directory.display());
     }
@@ -150,7 +169,7 @@ fn verdict(wrong: &[String], directory: &Path) -> bool {
 
 fn show(kills: u32) -> bool {
     println!("{SHOW}: a real file through `duramen produce` under kill -9 ({kills} kills)");
-    let directory = directory_of(SHOW);
+    let Some((directory, _lock)) = directory_of(SHOW) else { return false };
     let wrong = show::play(&directory, kills, &[]).err().unwrap_or_default();
     verdict(&wrong, &directory)
 }
@@ -158,7 +177,7 @@ fn show(kills: u32) -> bool {
 /// Plays a rung's episodes; whether all that must hold holds.
 fn play(rung: &Rung, count: u32, seed: u64, is_gate: bool) -> bool {
     println!("{}: {} ({count} episodes, seed {seed})", rung.name, rung.about);
-    let directory = directory_of(rung.name);
+    let Some((directory, _lock)) = directory_of(rung.name) else { return false };
     let _small_disks = (rung.name == "C9").then(|| SmallDisks::mount(&directory));
     let retention = directory.join("retention.toml");
     let small = "[log]\nsegment_bytes_max = \"256KiB\"\nretention_bytes = \"1MiB\"\n\
@@ -171,44 +190,62 @@ fn play(rung: &Rung, count: u32, seed: u64, is_gate: bool) -> bool {
         .map(|f| if *f == "{retention}" { retention.as_str() } else { f })
         .collect();
     let net = if rung.needs_namespaces { Net::Namespaces } else { Net::Loopback };
-    let mut cluster = Cluster::new(&directory, 3, net, &flags);
+    let mut cluster = Cluster::new(&directory, rung.nodes, net, &flags);
     let begun = Instant::now();
     cluster.start();
     let mut stage = Stage { cluster, load: None, partitions: PARTITIONS, is_gate };
     stage.until_whole();
-    stage.admin(&["topic", "create", TOPIC, "--partitions", &PARTITIONS.to_string()]);
+    let (partitions, replicas) = (PARTITIONS.to_string(), rung.nodes.to_string());
+    let numbers = ["--partitions", &partitions, "--replication-factor", &replicas];
+    stage.admin(&[&["topic", "create", TOPIC][..], &numbers].concat());
     stage.until_whole();
-    println!("  formed, with a topic of {PARTITIONS} x 3 replicas, in {:?}", begun.elapsed());
-    stage.load = Some(Load::start(&stage.cluster.addresses(), TOPIC, PARTITIONS, PRODUCERS));
+    println!(
+        "  formed, with a topic of {partitions} x {replicas} replicas, in {:?}",
+        begun.elapsed()
+    );
+    stage.load = Some(Load::start(&stage.cluster.addresses(), TOPIC, PARTITIONS, PRODUCERS, true));
     stage.until_acknowledged("before the first fault");
     let mut chance = Chance::new(seed);
     let begun = Instant::now();
     let mut gaps: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     for number in 0..count {
         stage.load.as_ref().expect("under load").longest_gap();
+        let began = Instant::now();
         let what = (rung.episode)(&mut stage, &mut chance, number);
         let gap = stage.load.as_ref().expect("under load").longest_gap();
-        gaps.entry(what).or_default().push(gap.as_millis() as u64);
-        if std::env::var_os("DURAMEN_FAULTS_VERBOSE").is_some() {
-            println!("  episode {number}: {what}, longest gap {gap:.1?}");
-        }
+        gaps.entry(what).or_default().push(gap.length.as_millis() as u64);
+        tell_gap(&format!("episode {number}: {what}"), gap, began);
         // Calm in between: else one long fault is all there is.
         stage.wait(Duration::from_millis(100 + chance.below(300)));
     }
     let lasted = begun.elapsed();
     let (ledger, mut wrong) = stage.judge();
     let (acked, sent) = (ledger.acked.len(), ledger.sent.values().sum::<u64>());
-    println!("  {count} episodes in {lasted:.1?}: {acked} of {sent} records acknowledged");
+    let reads = |event: &&checker::Event| matches!(event, checker::Event::ReadSaw { .. });
+    let reads = ledger.history.iter().filter(reads).count();
+    println!(
+        "  {count} episodes in {lasted:.1?}: {acked} of {sent} records acknowledged, {reads} \
+         linearizable reads"
+    );
     tell_gaps(&mut gaps);
     for (error, times) in &ledger.errors {
         println!("  failed for good, {times} times: {error}");
     }
     // A load that was never there proves nothing.
-    if (acked as u64) < u64::from(count) * 10 {
-        wrong.push("no verdict: too few acknowledgements".into());
+    if (acked as u64) < u64::from(count) * 10 || reads == 0 {
+        wrong.push("no verdict: too few acknowledgements, or reads".into());
     }
     drop(stage);
     verdict(&wrong, &directory)
+}
+
+/// Where it was in an episode, to whoever wants to know.
+fn tell_gap(what: &str, gap: Gap, began: Instant) {
+    if is_verbose() {
+        let Gap { partition, from, length } = gap;
+        let from = from.saturating_duration_since(began);
+        println!("  {what}: longest gap {length:.2?}, partition {partition}, from {from:.2?} on");
+    }
 }
 
 /// Of each kind of episode, how long the slowest partition acknowledged nothing.

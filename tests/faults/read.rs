@@ -56,3 +56,22 @@ pub fn span_of(address: &str, topic: &str, partition: u32) -> Option<(u64, u64)>
         tokio::time::timeout(Duration::from_secs(5), asking).await.ok().flatten()
     })
 }
+
+/// Behind the last record that a read sees which is to see all that was acknowledged before; `None`:
+/// the node refuses.
+pub async fn linearizable_end(client: &mut Client, topic: &str, partition: u32) -> Option<u64> {
+    let target = Target { topic: topic.into(), partition };
+    let options = FetchOptions {
+        position: Position::BeforeEnd(1),
+        chunk_bytes_max: 0,
+        records_max: None,
+        follow: false,
+        consistency: Consistency::Linearizable,
+    };
+    let mut chunks = client.fetch(&target, options).await.ok()?;
+    let mut end = 0;
+    while let Some(chunk) = chunks.next().await.ok()? {
+        end = chunk.next.0;
+    }
+    Some(end)
+}

@@ -12,6 +12,8 @@ pub struct Rung {
     /// Episodes of a full run, and of the subset that gates each change.
     pub full: u32,
     pub gate: u32,
+    /// Nodes of the cluster; each holds all partitions.
+    pub nodes: usize,
     pub needs_namespaces: bool,
     /// Beyond the usual ones, for all nodes.
     pub flags: &'static [&'static str],
@@ -19,12 +21,23 @@ pub struct Rung {
     pub episode: fn(&mut Stage, &mut Chance, u32) -> &'static str,
 }
 
-pub const RUNGS: [Rung; 7] = [
+pub const RUNGS: [Rung; 8] = [
     Rung {
         name: "C1",
         about: "kill -9 of the leader, a follower, a minority, the majority, all",
         full: 200,
         gate: 10,
+        nodes: 3,
+        needs_namespaces: false,
+        flags: &[],
+        episode: kill,
+    },
+    Rung {
+        name: "C1x5",
+        about: "as C1, with five nodes",
+        full: 100,
+        gate: 5,
+        nodes: 5,
         needs_namespaces: false,
         flags: &[],
         episode: kill,
@@ -34,6 +47,7 @@ pub const RUNGS: [Rung; 7] = [
         about: "partitions: isolated, one-way, chain, flapping, client, raft and gossip plane",
         full: 50 * SHAPES.len() as u32,
         gate: SHAPES.len() as u32,
+        nodes: 3,
         needs_namespaces: true,
         flags: &[],
         episode: partition,
@@ -43,6 +57,7 @@ pub const RUNGS: [Rung; 7] = [
         about: "SIGSTOP of the leader, rolling, of all",
         full: 100,
         gate: 5,
+        nodes: 3,
         needs_namespaces: false,
         flags: &[],
         episode: pause,
@@ -52,6 +67,7 @@ pub const RUNGS: [Rung; 7] = [
         about: "members go and come, wiped nodes among them",
         full: 100,
         gate: 4,
+        nodes: 3,
         needs_namespaces: false,
         flags: &[],
         episode: churn,
@@ -61,6 +77,7 @@ pub const RUNGS: [Rung; 7] = [
         about: "the disk of a leader or follower is full, then has room again",
         full: 20,
         gate: 2,
+        nodes: 3,
         needs_namespaces: false,
         flags: &[],
         episode: full_disk,
@@ -70,6 +87,7 @@ pub const RUNGS: [Rung; 7] = [
         about: "a follower that lags behind what the leader has left, killed while it catches up",
         full: 100,
         gate: 3,
+        nodes: 3,
         needs_namespaces: false,
         flags: &["--config", "{retention}"],
         episode: catch_up,
@@ -79,6 +97,7 @@ pub const RUNGS: [Rung; 7] = [
         about: "rolling restart",
         full: 20,
         gate: 2,
+        nodes: 3,
         needs_namespaces: false,
         flags: &[],
         episode: rolling_restart,
@@ -86,14 +105,23 @@ pub const RUNGS: [Rung; 7] = [
 ];
 
 fn kill(stage: &mut Stage, chance: &mut Chance, number: u32) -> &'static str {
+    let count = stage.cluster.nodes.len();
     let leader = stage.leader();
-    let follower = (leader + 1 + chance.below(2) as usize) % 3;
+    let others = 1 + chance.below(count as u64 - 1) as usize;
+    let follower = (leader + others) % count;
+    // The leader, and others from a follower on.
+    let with_leader = |size: usize| {
+        let rest = (0..count).map(move |at| (follower + at) % count);
+        let rest = rest.filter(move |node| *node != leader);
+        std::iter::once(leader).chain(rest).take(size).collect::<Vec<_>>()
+    };
+    let any = chance.below(count as u64) as usize;
     let (what, victims) = match number % 5 {
         0 => ("leader of a partition", vec![leader]),
         1 => ("follower", vec![follower]),
-        2 => ("any", vec![chance.below(3) as usize]),
-        3 => ("majority", vec![leader, follower]),
-        _ => ("all", vec![0, 1, 2]),
+        2 => ("any minority", (0..(count - 1) / 2).map(|at| (any + at) % count).collect()),
+        3 => ("majority", with_leader(count / 2 + 1)),
+        _ => ("all", (0..count).collect()),
     };
     for victim in &victims {
         stage.cluster.kill(*victim);
@@ -168,7 +196,7 @@ fn partition(stage: &mut Stage, chance: &mut Chance, number: u32) -> &'static st
 }
 
 fn pause(stage: &mut Stage, chance: &mut Chance, number: u32) -> &'static str {
-    let seconds = [1, 5, 15][chance.below(if stage.is_gate { 2 } else { 3 }) as usize];
+    let seconds = [1, 5, 15, 60][chance.below(if stage.is_gate { 2 } else { 4 }) as usize];
     let what = match number % 3 {
         0 => {
             let leader = stage.leader();

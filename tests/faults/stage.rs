@@ -72,7 +72,7 @@ impl Stage {
             answer = stage.ask(arguments);
             if let Err(error) = &answer {
                 std::thread::sleep(Duration::from_millis(200));
-                if std::env::var_os("DURAMEN_FAULTS_VERBOSE").is_some() {
+                if crate::is_verbose() {
                     eprintln!("duramen {}: {error}", arguments.join(" "));
                 }
             }
@@ -151,15 +151,17 @@ impl Stage {
             let Some(status) = stage.status() else { return false };
             let count = stage.cluster.nodes.len();
             let is_member = |replica: &&Value| replica["state"] == "member";
-            let is_complete = |partition: &Value| {
+            let is_complete = |partition: &Value, wanted: usize| {
                 let replicas = partition["replicas"].as_array();
-                replicas.is_some_and(|all| all.iter().filter(is_member).count() == count.min(3))
+                replicas.is_some_and(|all| all.iter().filter(is_member).count() == wanted)
             };
             let topics = status["topics"].as_array();
             status["healthy"] == true
                 && stage.members(&status) == count
                 && topics.into_iter().flatten().all(|topic| {
                     let partitions = topic["partitions"].as_array();
+                    let wanted = if topic["name"] == TOPIC { count } else { count.min(3) };
+                    let is_complete = |partition: &Value| is_complete(partition, wanted);
                     partitions.is_some_and(|partitions| partitions.iter().all(is_complete))
                 })
         });

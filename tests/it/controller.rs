@@ -11,7 +11,7 @@ use duramen::actors::leadership::Leadership;
 use duramen::actors::partition::PartitionApi;
 use duramen::actors::presence::{Presence, PresenceBoard, Present, Seen};
 use duramen::cluster::{
-    Catalogue, Command, NodeState, Outcome, RejectionKind, ReplicaState, TopicSettings,
+    Catalogue, Command, NodeSelf, NodeState, Outcome, RejectionKind, ReplicaState, TopicSettings,
 };
 use duramen::model::{GroupId, NodeId, Record, ReplicaId, SystemClock, Term, Timestamp, TopicName};
 use duramen::node::controller::controller_below;
@@ -114,8 +114,8 @@ struct Member {
     tree: TreeHandle,
 }
 
-fn told(number: u32) -> JoinAsked {
-    JoinAsked {
+fn told(number: u32) -> NodeSelf {
+    NodeSelf {
         uuid: format!("uuid-{number}"),
         name: format!("name-{number}"),
         rpc_addr: format!("127.0.0.1:{number}"),
@@ -124,15 +124,18 @@ fn told(number: u32) -> JoinAsked {
         protocol_min: 1,
         protocol_max: 1,
         labels: BTreeMap::new(),
-        cluster_id: String::new(),
     }
+}
+
+fn asked(node: NodeSelf) -> JoinAsked {
+    JoinAsked { node, cluster_id: String::new() }
 }
 
 impl Member {
     fn start(
         node: &TestNode,
         network: &Arc<Network>,
-        me: JoinAsked,
+        me: NodeSelf,
         joins: bool,
         cluster: Option<(String, NodeId)>,
     ) -> Self {
@@ -179,7 +182,7 @@ impl Member {
         member
     }
 
-    fn joiner(node: &TestNode, network: &Arc<Network>, me: JoinAsked) -> Self {
+    fn joiner(node: &TestNode, network: &Arc<Network>, me: NodeSelf) -> Self {
         let member = Self::start(node, network, me, true, None);
         member.leadership.learn(GroupId::CONTROLLER, Term(1), Some(ReplicaId::FIRST));
         member
@@ -251,7 +254,7 @@ fn a_lone_node_founds_a_cluster_and_finds_it_again_after_a_restart() {
 
         let node = node.stop().start();
         let known = Some(("cluster-1".into(), NodeId(1)));
-        let moved = JoinAsked { rpc_addr: "127.0.0.1:77".into(), ..told(1) };
+        let moved = NodeSelf { rpc_addr: "127.0.0.1:77".into(), ..told(1) };
         let member = Member::start(&node, &network, moved, false, known);
         let after = member.until("read again", |c| c.topics.len() == 2).await;
         assert_eq!(after.topics, before.topics);
@@ -339,11 +342,11 @@ fn who_is_not_of_this_cluster_does_not_join() {
             assert_eq!(no.kind, RejectionKind::Foreign);
             no.message
         };
-        let other = refused(JoinAsked { cluster_id: "other".into(), ..told(2) }).await;
+        let other = refused(JoinAsked { cluster_id: "other".into(), ..asked(told(2)) }).await;
         assert!(other.contains("of another cluster (other)"), "{other}");
-        let wiped = refused(JoinAsked { uuid: "fresh".into(), ..told(1) }).await;
+        let wiped = refused(asked(NodeSelf { uuid: "fresh".into(), ..told(1) })).await;
         assert!(wiped.contains("duramen node replace name-1"), "{wiped}");
-        let newer = refused(JoinAsked { protocol_min: 2, protocol_max: 2, ..told(2) }).await;
+        let newer = refused(asked(NodeSelf { protocol_min: 2, protocol_max: 2, ..told(2) })).await;
         assert!(newer.contains("speaks protocols 2 to 2, the cluster 1"), "{newer}");
         assert_eq!(first.control.catalogue().nodes.len(), 1);
         first.end().await;
@@ -374,7 +377,7 @@ fn a_member_that_is_silent_gets_nothing_new() {
         let all: Presence = all.into_iter().map(|one| (one.uuid.clone(), one)).collect();
         first.presence.tell(all);
         for number in [2, 3] {
-            first.control.join_here(told(number)).await.unwrap();
+            first.control.join_here(asked(told(number))).await.unwrap();
         }
         first.change(create("orders", 6)).await.unwrap();
         let catalogue = first.control.catalogue();
@@ -398,7 +401,10 @@ fn a_record_of_a_newer_program_stops_the_catalogue_and_says_so() {
         node.log().propose_records(vec![newer]).unwrap().await.unwrap();
         let refused = member.change(create("orders", 1)).await.unwrap_err();
         let text = refused.to_string();
-        assert!(text.contains("speaks protocol 1, the cluster writes 9: upgrade"), "{text}");
+        assert!(
+            text.contains("reads form 1 of the catalogue, the cluster writes 9: upgrade"),
+            "{text}"
+        );
         assert!(member.control.catalogue().is_founded(), "what was known stays known");
         member.end().await;
     });

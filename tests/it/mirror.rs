@@ -145,6 +145,9 @@ fn a_mirror_copies_all_partitions_serves_them_and_takes_nothing() {
 
         // Nobody appends here.
         let mut client = Client::connect(&own, ClientOptions::default()).await.unwrap();
+        let told = client.describe("orders").await.unwrap().partitions;
+        let is_whole = told.iter().all(|known| known.source_end == Some(known.high_watermark));
+        assert!(told.len() == 3 && is_whole, "each says where its source ends: {told:?}");
         let target = Target { topic: "orders".into(), partition: 0 };
         let refused = client.produce_once(&target, sent).await.unwrap_err();
         let ClientError::Refused(refusal) = &refused else { panic!("{refused:?}") };

@@ -257,17 +257,22 @@ fn the_files_of_another_replica_are_not_taken_for_its_own() {
 fn a_directory_from_before_there_were_clusters_is_taken_over() {
     let node = TestNode::start();
     node.append("old").unwrap();
+    let is_member = |node: &TestNode| node.cluster().control.catalogue().is_founded();
+    node.until("it is a cluster of one", is_member);
     let stopped = node.stop();
     let data_dir = stopped.data_dir().to_owned();
-    for name in ["replicas.json", "partitions/log/0/replica"] {
+    for name in ["CLUSTER", "members.json", "replicas.json", "partitions/log/0/replica"] {
         fs::remove_file(data_dir.join(name)).unwrap();
     }
+    fs::remove_dir_all(data_dir.join("controller")).unwrap();
     fs::write(data_dir.join("VERSION"), "1\n").unwrap();
     let node = stopped.start();
     assert_eq!(node.values().unwrap(), [b"old"]);
     assert_eq!(node.partitions().list()[0].2, ReplicaId::FIRST);
-    assert_eq!(fs::read_to_string(data_dir.join("VERSION")).unwrap(), "1\n");
     assert!(data_dir.join("partitions/log/0/replica").exists());
+    node.until("it is a cluster of one again", is_member);
+    node.until("its directory says so", |_| data_dir.join("CLUSTER").exists());
+    assert_eq!(fs::read_to_string(data_dir.join("VERSION")).unwrap(), "2\n");
 }
 
 #[test]

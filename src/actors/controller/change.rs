@@ -1,18 +1,20 @@
 //! Asking for changes of the catalogue, wherever it is led: one way for everybody on a node.
 
 use super::seams::{GroupActs, PeerCalls};
-use crate::actors::control::{Answered, Answering, ControlApi, ControlError, JoinAsked, Joined};
+use crate::actors::control::{
+    Answered, Answering, ControlApi, ControlError, JoinAsked, Joined, Joining,
+};
 use crate::actors::handle::PartitionHandle;
 use crate::actors::leadership::Leadership;
-use crate::actors::partition::{PartitionApi, ProduceError, ReadError};
+use crate::actors::partition::{PartitionApi, PendingAck, ProduceError, ReadError};
 use crate::actors::presence::{PresenceBoard, Seen};
 use crate::cluster::{
-    Answer, Catalogue, CatalogueRecord, Command, NodeSelf, NodeState, Outcome, Rejection,
-    RejectionKind, Replay,
+    Answer, Catalogue, CatalogueRecord, Command, NodeState, Outcome, Rejection, RejectionKind,
+    Replay,
 };
 use crate::model::{Clock, GroupId, NodeId, Offset, Record, with_causes};
 use bytes::Bytes;
-use slog::{Logger, debug};
+use slog::{Logger, debug, warn};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -72,6 +74,7 @@ struct Desk {
     /// Why nothing is applied any more.
     halted: Mutex<Option<String>>,
     under_way: Semaphore,
+    joining: Mutex<Option<Joining>>,
 }
 
 impl fmt::Debug for Control {
@@ -102,6 +105,7 @@ impl Control {
             is_removed: AtomicBool::new(false),
             halted: Mutex::default(),
             under_way: Semaphore::new(UNDER_WAY_MAX),
+            joining: Mutex::default(),
         }))
     }
 
@@ -109,6 +113,11 @@ impl Control {
     pub fn open(&self, node: NodeId, group: PartitionHandle) {
         self.outdated();
         self.0.seat.send_replace(Some((node, group)));
+    }
+
+    /// How it waits to be let in from now on; `None`: it does not.
+    pub(super) fn joins(&self, joining: Option<Joining>) {
+        *locked(&self.0.joining) = joining;
     }
 
     /// There is a catalogue that this node does not know, or not all of.
@@ -205,17 +214,27 @@ impl Control {
         debug!(self.0.parts.logger, "the catalogue's log cannot be read"; "error" => %error);
     }
 
-    /// Proposes a record that nobody waits for.
-    pub(super) fn propose_aside(&self, record: Bytes) {
-        if let Err(error) = self.propose(vec![record]) {
-            debug!(self.0.parts.logger, "the catalogue was not written down"; "error" => %error);
+    /// Proposes the record that holds the whole catalogue. Nobody waits for it: one that is lost, or
+    /// does not come to lie in its place, is followed by another.
+    pub(super) fn write_down(&self, record: Bytes) {
+        let Some((_, handle)) = self.0.seat.borrow().clone() else { return };
+        let bytes = record.len();
+        let record = Record::of_value(record, self.0.parts.clock.wall());
+        match handle.propose_compressed(&record) {
+            Ok(_) => {}
+            Err(error @ ProduceError::TooLarge { .. }) => {
+                warn!(self.0.parts.logger, "the catalogue is too large to be written down, so the \
+                    controller's log is not shortened: raise log.record_bytes_max, and \
+                    log.batch_bytes_max with it, on all nodes"; "bytes" => bytes, "error" => %error);
+            }
+            Err(error) => {
+                debug!(self.0.parts.logger, "the catalogue was not written down";
+                    "error" => %error);
+            }
         }
     }
 
-    fn propose(
-        &self,
-        records: Vec<Bytes>,
-    ) -> Result<crate::actors::partition::PendingAck, ControlError> {
+    fn propose(&self, records: Vec<Bytes>) -> Result<PendingAck, ControlError> {
         let Some((_, handle)) = self.0.seat.borrow().clone() else {
             return Err(unavailable("this node has no replica of the controller's group yet"));
         };
@@ -337,6 +356,9 @@ impl Control {
         })?;
         let mut addr = self.leader_addr()?;
         let cluster_id = self.catalogue().cluster_id.clone();
+        if cluster_id.is_empty() {
+            return Err(unavailable("this node does not know its cluster's catalogue yet"));
+        }
         let record =
             CatalogueRecord::Command { command: command.clone(), absent: Vec::new() }.encode();
         for _ in 0..HOPS_MAX {
@@ -407,7 +429,7 @@ impl Control {
             }));
         }
         let _permit = self.admit()?;
-        let register = vec![Command::Register(node_self(asked))];
+        let register = vec![Command::Register(asked.node)];
         let answers = tokio::time::timeout(CHANGE_MAX, self.change_all(register)).await;
         let answers = answers.unwrap_or_else(|_| Err(unavailable("the controller is slow")))?;
         let outcome = answers.into_iter().next().map(|answer| answer.outcome);
@@ -424,21 +446,6 @@ impl Control {
             members.map(|(id, node)| (*id, node.uuid.clone(), node.rpc_addr.clone())).collect();
         Joined { cluster_id: catalogue.cluster_id.clone(), node, members }
     }
-}
-
-fn node_self(asked: JoinAsked) -> NodeSelf {
-    let JoinAsked {
-        uuid,
-        name,
-        rpc_addr,
-        gossip_addr,
-        version,
-        protocol_min,
-        protocol_max,
-        labels,
-        cluster_id: _,
-    } = asked;
-    NodeSelf { uuid, name, rpc_addr, gossip_addr, version, protocol_min, protocol_max, labels }
 }
 
 fn not_proposed(error: ProduceError) -> ControlError {
@@ -462,6 +469,10 @@ impl ControlApi for Control {
 
     fn node(&self) -> Option<NodeId> {
         self.0.seat.borrow().as_ref().map(|(node, _)| *node)
+    }
+
+    fn joining(&self) -> Option<Joining> {
+        locked(&self.0.joining).clone()
     }
 
     fn is_current(&self) -> bool {

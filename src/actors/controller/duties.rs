@@ -56,7 +56,8 @@ pub(super) async fn carry_out(
     let mut leaders = control.parts().leadership.changes();
     let mut presence = control.parts().presence.watch();
     let mut catalogue = control.watch();
-    let mut duties = Duties { control, logger, silent: BTreeMap::new(), desired: None };
+    let mut duties =
+        Duties { control, logger, silent: BTreeMap::new(), desired: None, settled: None };
     loop {
         leaders.mark_unchanged();
         presence.mark_unchanged();
@@ -79,6 +80,8 @@ struct Duties {
     silent: BTreeMap<NodeId, Duration>,
     /// What group 0 was told last that it is to consist of, and its term.
     desired: Option<(Term, Vec<ReplicaId>)>,
+    /// With these there was nothing to be done: nor is there as long as they are the same.
+    settled: Option<(Arc<Catalogue>, Sight)>,
 }
 
 impl Duties {
@@ -95,10 +98,17 @@ impl Duties {
         }
         let sight = self.sight(&catalogue, now, options);
         self.desire(&catalogue);
+        if let Some((known, seen)) = &self.settled
+            && Arc::ptr_eq(known, &catalogue)
+            && *seen == sight
+        {
+            return;
+        }
         let mut steps = plan(&catalogue, &sight, STEPS_MAX);
         let raised = catalogue.protocol_to_raise();
         steps.extend(raised.map(|protocol| Command::RaiseProtocol { protocol }));
         if steps.is_empty() {
+            self.settled = Some((catalogue, sight));
             return;
         }
         for step in &steps {

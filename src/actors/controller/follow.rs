@@ -38,6 +38,9 @@ pub(super) async fn follow(control: Control) -> ReplayError {
                 if let Err(error) = fold(&control, &mut replay, records) {
                     return error;
                 }
+                if let Some(written_at) = replay.written_at() {
+                    handle.release_before(written_at);
+                }
             }
             Err(ReadError::OutOfRange { start, .. }) if start > replay.next() => {
                 replay = Replay::from(start);
@@ -58,7 +61,7 @@ pub(super) async fn follow(control: Control) -> ReplayError {
             && let Some(record) = replay.snapshot_due()
         {
             snapshot_asked = replay.next();
-            control.propose_aside(record.encode());
+            control.write_down(record.encode());
         }
     }
 }

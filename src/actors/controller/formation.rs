@@ -2,11 +2,11 @@
 //! entry in the catalogue follows what it is at present.
 
 use super::change::Control;
-use crate::actors::control::{Answered, ControlApi, ControlError, JoinAsked, Joined};
+use crate::actors::control::{Answered, ControlApi, ControlError, JoinAsked, Joined, Joining};
 use crate::actors::handle::PartitionHandle;
 use crate::actors::presence::Seen;
 use crate::cluster::{Catalogue, Command, NodeSelf, NodeState};
-use crate::model::{Clock, Disposition, NodeId, ReplicaId};
+use crate::model::{Clock, Disposition, NodeId, ReplicaId, Seldom};
 use slog::{Logger, info, warn};
 use std::fmt;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub enum Formation {
 #[derive(Debug, Clone)]
 pub struct FormationOptions {
     /// What this node tells of itself.
-    pub me: JoinAsked,
+    pub me: NodeSelf,
     /// Whether it was told to join: it founds nothing then.
     pub joins: bool,
     /// Where members may be, besides those that gossip finds.
@@ -70,7 +70,7 @@ pub struct FormationOptions {
 
 impl FormationOptions {
     /// With the usual times.
-    pub fn new(me: JoinAsked, joins: bool, rpc_addrs: Vec<String>, cluster_id: String) -> Self {
+    pub fn new(me: NodeSelf, joins: bool, rpc_addrs: Vec<String>, cluster_id: String) -> Self {
         Self {
             me,
             joins,
@@ -120,7 +120,7 @@ pub async fn form(
     clock: Arc<dyn Clock>,
     logger: Logger,
 ) -> FormationError {
-    let mut form = Form { control, home, options, told: Told { clock, at: None }, logger };
+    let mut form = Form { control, home, options, clock, told: Seldom::default(), logger };
     match form.become_member().await {
         Ok(()) => form.keep_registered().await,
         Err(error) => error,
@@ -131,25 +131,10 @@ struct Form {
     control: Control,
     home: Arc<dyn Home>,
     options: FormationOptions,
-    told: Told,
-    logger: Logger,
-}
-
-/// When the log was last told what is waited for.
-struct Told {
     clock: Arc<dyn Clock>,
-    at: Option<Duration>,
-}
-
-impl Told {
-    fn is_due(&mut self, every: Duration) -> bool {
-        let now = self.clock.monotonic();
-        let is_due = self.at.is_none_or(|at| now.saturating_sub(at) >= every);
-        if is_due {
-            self.at = Some(now);
-        }
-        is_due
-    }
+    /// When the log was told what is waited for.
+    told: Seldom,
+    logger: Logger,
 }
 
 impl Form {
@@ -169,7 +154,7 @@ impl Form {
         let mut pause = self.options.pause_min;
         // A node that died between founding and writing it down finds its cluster in the catalogue.
         while !self.control.catalogue().is_founded() {
-            let (cluster_id, node) = (self.options.cluster_id.clone(), self.node_self());
+            let (cluster_id, node) = (self.options.cluster_id.clone(), self.options.me.clone());
             match self.control.change(Command::Found { cluster_id, node }).await {
                 Ok(_) | Err(ControlError::Rejected(_)) => {}
                 Err(error) => self.waits_for(&format!("its own first record ({error})")),
@@ -212,16 +197,27 @@ impl Form {
     async fn be_joined(&mut self) -> Joined {
         let mut pause = self.options.pause_min;
         let mut presence = self.control.parts().presence.watch();
+        let since = self.clock.monotonic();
+        let mut answer = "none yet".to_owned();
         loop {
             presence.mark_unchanged();
-            let candidates = self.candidates();
+            let asks = self.candidates();
+            let tell = |answer: &str| Joining { asks: asks.clone(), since, answer: answer.into() };
+            self.control.joins(Some(tell(&answer)));
             let mut waits_for = "a member of a cluster: gossip shows none yet".to_owned();
-            for addr in candidates {
+            for addr in &asks {
                 match self.ask(addr.clone()).await {
-                    Ok(joined) => return joined,
-                    Err(error) => waits_for = format!("{addr}: {error}"),
+                    Ok(joined) => {
+                        self.control.joins(None);
+                        return joined;
+                    }
+                    Err(error) => {
+                        answer = format!("{addr}: {error}");
+                        waits_for.clone_from(&answer);
+                    }
                 }
             }
+            self.control.joins(Some(tell(&answer)));
             self.waits_for(&waits_for);
             tokio::select! {
                 _ = presence.changed() => {}
@@ -233,8 +229,13 @@ impl Form {
         }
     }
 
+    /// Whether the log is to be told again what is waited for.
+    fn is_due(&mut self) -> bool {
+        self.told.take(self.clock.monotonic(), self.options.told_every)
+    }
+
     fn waits_for(&mut self, what: &str) {
-        if self.told.is_due(self.options.told_every) {
+        if self.is_due() {
             warn!(self.logger, "not a member of a cluster yet"; "waits_for" => what);
         }
     }
@@ -257,7 +258,9 @@ impl Form {
 
     async fn ask(&self, mut addr: String) -> Result<Joined, String> {
         for _ in 0..HOPS_MAX {
-            let asking = self.control.parts().calls.join(addr, self.options.me.clone());
+            // Only who belongs to none asks.
+            let asked = JoinAsked { node: self.options.me.clone(), cluster_id: String::new() };
+            let asking = self.control.parts().calls.join(addr, asked);
             match tokio::time::timeout(self.options.call_max, asking).await {
                 Err(_) => return Err("it does not answer".into()),
                 Ok(Err(error)) => return Err(error.to_string()),
@@ -268,28 +271,14 @@ impl Form {
         Err("the controller's leader changes at present".into())
     }
 
-    fn node_self(&self) -> NodeSelf {
-        let me = self.options.me.clone();
-        NodeSelf {
-            uuid: me.uuid,
-            name: me.name,
-            rpc_addr: me.rpc_addr,
-            gossip_addr: me.gossip_addr,
-            version: me.version,
-            protocol_min: me.protocol_min,
-            protocol_max: me.protocol_max,
-            labels: me.labels,
-        }
-    }
-
     async fn keep_registered(&mut self) -> FormationError {
         let mut catalogue = self.control.watch();
         let mut pause = self.options.pause_min;
         loop {
             let known = catalogue.borrow_and_update().clone();
-            match entry_is(&known, &self.node_self()) {
+            match entry_is(&known, &self.options.me) {
                 Entry::Removed => {
-                    if self.told.is_due(self.options.told_every) {
+                    if self.is_due() {
                         warn!(
                             self.logger,
                             "this node was removed from its cluster: stop it, or \
@@ -298,10 +287,10 @@ impl Form {
                     }
                 }
                 Entry::Differs => {
-                    match self.control.change(Command::Register(self.node_self())).await {
+                    match self.control.change(Command::Register(self.options.me.clone())).await {
                         Ok(_) => pause = self.options.pause_min,
                         Err(error) => {
-                            if self.told.is_due(self.options.told_every) {
+                            if self.is_due() {
                                 warn!(self.logger, "the cluster does not know this node's address yet";
                                 "error" => %error);
                             }

@@ -1,5 +1,6 @@
 //! What explanations are made of: values, gathered without asking an actor.
 
+use super::super::control::Joining;
 use super::super::partition::PartitionStatus;
 use super::super::readers::ReaderStatus;
 use crate::model::Timestamp;
@@ -20,6 +21,8 @@ pub struct Facts {
     pub readings: Vec<(String, Reading)>,
     /// The partitions.
     pub partitions: Vec<PartitionFacts>,
+    /// How it waits to be let into a cluster, where it does.
+    pub joining: Option<Joining>,
     /// Clients whose requests made no sense.
     pub complaints: Vec<Complaint>,
     /// After which time without progress an actor is replaced.

@@ -25,6 +25,8 @@ pub enum Reason {
     Recovering,
     /// It was not started yet.
     Starting,
+    /// It waits to be let into a cluster.
+    Joining,
     /// A reader's client does not take what it asked for.
     ConsumerStuck,
     /// A client sends what makes no sense.
@@ -45,7 +47,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Quarantined,
         Self::Hung,
         Self::Restarting,
@@ -57,6 +59,7 @@ impl Reason {
         Self::Fenced,
         Self::Recovering,
         Self::Starting,
+        Self::Joining,
         Self::ConsumerStuck,
         Self::BadClient,
         Self::Handling,
@@ -81,6 +84,7 @@ impl Reason {
             Self::Fenced => "fenced",
             Self::Recovering => "recovering",
             Self::Starting => "starting",
+            Self::Joining => "joining",
             Self::ConsumerStuck => "consumer_stuck",
             Self::BadClient => "bad_client",
             Self::Handling => "handling",

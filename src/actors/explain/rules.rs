@@ -1,12 +1,15 @@
 //! The rules: which reason holds, and what is said of it. For a partition the first rule that
 //! applies is the reason; for the node the worst of its parts.
 
+use super::super::control::Joining;
 use super::super::readers::ReaderWait;
 use super::{Explanation, Facts, PartitionFacts, Reason, Subject};
 use crate::observe::{Complaint, Wait};
 use crate::supervision::{ExitReason, Kind, Load, State, TreeStatus};
 use std::time::Duration;
 
+/// Who brings a node into its cluster, below the node.
+const FORMATION: &str = "/controller/formation";
 /// A flush that takes longer is a slow one.
 pub const SLOW_FLUSH: Duration = Duration::from_millis(100);
 /// What a flush thread does that takes as long as the disk takes.
@@ -52,6 +55,7 @@ fn node(facts: &Facts) -> Explanation {
             found.extend(of_state(place, facts));
         }
     });
+    found.extend(joining(facts));
     found
         .extend(facts.complaints.iter().filter_map(|known| complaint(known, facts)).take(ALSO_MAX));
     found.sort_by_key(|explanation| explanation.reason);
@@ -71,6 +75,30 @@ fn node(facts: &Facts) -> Explanation {
     Explanation { also: found, ..worst }
 }
 
+/// A node that is let into no cluster yet.
+fn joining(facts: &Facts) -> Option<Explanation> {
+    let Joining { asks, since, answer } = facts.joining.as_ref()?;
+    let (whom, advice) = match &asks[..] {
+        [] => (
+            "nobody is known whom it could ask".to_owned(),
+            "give --join the gossip addresses of members, and see that they can be reached from \
+             here by TCP and UDP"
+                .to_owned(),
+        ),
+        [first, ..] => (
+            format!("it asks {}", asks.join(", ")),
+            format!("see how the cluster is: duramen cluster status --addr {first}"),
+        ),
+    };
+    Some(Explanation {
+        sentence: format!("it waits to be let into a cluster: {whom}; the last answer: {answer}"),
+        since: Some(facts.now.saturating_sub(*since)),
+        next: "it asks again within a second, and when gossip has news".into(),
+        advice,
+        ..said(&format!("{}{FORMATION}", facts.tree.path), Reason::Joining)
+    })
+}
+
 fn partition(known: &PartitionFacts, facts: &Facts) -> Explanation {
     let path = known.path();
     // In the order of cause and effect: a crash explains a flush that does not end, and that a
@@ -86,7 +114,12 @@ fn partition(known: &PartitionFacts, facts: &Facts) -> Explanation {
     }
     found.extend(readers_stuck(known, facts));
     if found.is_empty() {
-        return working(known, facts);
+        let mut working = working(known, facts);
+        if let Some(lag) = known.status.lag() {
+            let lacks = plural(lag as usize, "record");
+            working.sentence += &format!("; it is a copy, and lacks {lacks} of its source");
+        }
+        return working;
     }
     let first = found.remove(0);
     Explanation { also: found, ..first }
@@ -375,6 +408,9 @@ fn actor(path: &str, facts: &Facts) -> Explanation {
         return supervisor(place, facts);
     }
     if let Some(found) = place.and_then(|place| of_state(place, facts)) {
+        return found;
+    }
+    if let Some(found) = joining(facts).filter(|found| found.subject == path) {
         return found;
     }
     if let Some(found) = long_handler(path, facts).filter(|_| place.is_some()) {

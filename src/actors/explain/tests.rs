@@ -63,6 +63,7 @@ fn calm() -> Facts {
                 role: ReplicaRole::Leader,
                 leader: None,
                 replicas: Vec::new(),
+                source_end: None,
             },
             is_full: false,
             flush: (Wait::Work, ago(3000)),
@@ -74,6 +75,7 @@ fn calm() -> Facts {
             in_flight_bytes_max: 1 << 20,
             overload: None,
         }],
+        joining: None,
         complaints: Vec::new(),
         hang_after: Duration::from_secs(10),
     }
@@ -282,6 +284,38 @@ fn a_start_says_what_is_read_and_a_fence_says_who_is_waited_for() {
     assert!(of_partition(&facts).sentence.ends_with("5 of 9 bytes read"));
     facts.partitions[0].flush = (Wait::Fence, ago(10));
     assert_eq!(of_partition(&facts).reason, Reason::Fenced);
+}
+
+#[test]
+fn a_node_that_is_not_let_in_says_whom_it_asks_since_when_and_what_it_was_told() {
+    use super::super::control::Joining;
+    let mut facts = calm();
+    let answer = "10.0.0.1:8400: the controller is slow".to_owned();
+    let asks = vec!["10.0.0.1:8400".to_owned(), "10.0.0.2:8400".to_owned()];
+    facts.joining = Some(Joining { asks, since: ago(90_000), answer });
+    let told = of_node(&facts);
+    assert_eq!((told.reason, told.since), (Reason::Joining, Some(Duration::from_secs(90))));
+    assert_eq!(told.subject, "node/controller/formation");
+    assert_eq!(
+        told.sentence,
+        "it waits to be let into a cluster: it asks 10.0.0.1:8400, 10.0.0.2:8400; the last \
+         answer: 10.0.0.1:8400: the controller is slow"
+    );
+    assert!(told.advice.ends_with("duramen cluster status --addr 10.0.0.1:8400"), "{told:?}");
+    facts.joining = Some(Joining { asks: Vec::new(), since: ago(0), answer: "none yet".into() });
+    let told = of_node(&facts);
+    assert!(told.sentence.contains("nobody is known whom it could ask"), "{told:?}");
+    assert!(told.advice.contains("--join"), "{told:?}");
+}
+
+#[test]
+fn a_copy_says_what_it_lacks_of_its_source() {
+    let mut facts = calm();
+    assert!(!of_partition(&facts).sentence.contains("copy"));
+    facts.partitions[0].status.source_end = Some(Offset(1041));
+    let told = of_partition(&facts);
+    assert_eq!(told.reason, Reason::Idle);
+    assert!(told.sentence.ends_with("; it is a copy, and lacks 41 records of its source"));
 }
 
 #[test]

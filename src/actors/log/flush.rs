@@ -9,7 +9,7 @@
 
 use super::jobs::{self, AppendJob, Job, Jobs, NoJob, Queue, Report, Sent, Tended};
 use super::measured::Measured;
-use super::plan::{LogPlan, OpenLog};
+use super::plan::{Counted, LogPlan};
 use super::{Install, LogActor};
 use crate::actors::explain::SLOW_FLUSH;
 use crate::actors::published::Phase;
@@ -17,7 +17,7 @@ use crate::actors::raft::{Flushed, Kept, LogReady, ProducersFound, Refusal};
 use crate::log::batch::producers_of;
 use crate::log::producers::{self, ProducerTable};
 use crate::log::{Entry, Log, LogError, LogView, Placed, Recovered, Synced, Written, stable};
-use crate::model::{Disposition, Durability, RaftIndex, with_causes};
+use crate::model::{Disposition, Durability, Offset, RaftIndex, Seldom, with_causes};
 use crate::observe::{self, Recorder, Scope, Wait};
 use crate::raft::{HARD_STATE_FILE, HARD_STATE_MAGIC, HARD_STATE_VERSION, HardState, TermRuns};
 use crate::supervision::{FenceError, FencePass, Line, Seat};
@@ -59,8 +59,10 @@ pub(super) fn resume(parked: Box<FlushThread>, jobs: Arc<Queue>) {
 }
 
 fn spawn(worker: Worker, jobs: Arc<Queue>, parked: Option<Box<FlushThread>>) {
-    let plan = Arc::clone(&worker.plan);
+    let at_work = worker.plan.thread();
     let body = move || {
+        let _at_work = at_work; // dropped after all that the thread has in hand
+        let (worker, jobs, parked) = (worker, jobs, parked);
         let Worker { seat, reports, .. } = worker.clone();
         let run = || FlushThread::run(worker, &jobs, parked);
         let ended = crate::supervision::contain(run).unwrap_or_else(|exit| {
@@ -73,12 +75,12 @@ fn spawn(worker: Worker, jobs: Arc<Queue>, parked: Option<Box<FlushThread>>) {
             reports.complete(Report::Failed { reason, disposition });
         }
     };
-    let spawned =
-        std::thread::Builder::new().name("duramen-flush".into()).stack_size(512 << 10).spawn(body);
-    match spawned {
-        Ok(thread) => plan.started(thread),
+    // Stacks of the default size: the C library keeps those of ended threads up to a sum of sizes, and
+    // what they touched with them. Of smaller ones it keeps more.
+    let spawned = std::thread::Builder::new().name("duramen-flush".into()).spawn(body);
+    if let Err(error) = spawned {
         // A handler that panics counts as a crash, with backoff: threads may be available later.
-        Err(error) => panic!("cannot start the flush thread: {error}"),
+        panic!("cannot start the flush thread: {error}");
     }
 }
 
@@ -125,8 +127,8 @@ pub(super) struct FlushThread {
     /// The disk was full at the last append: so many free bytes are waited for, since then.
     awaiting_space: Option<(u64, Duration)>,
     /// When the log was last told of a slow flush.
-    told_slow: Option<Duration>,
-    _open: OpenLog,
+    told_slow: Seldom,
+    _open: Counted,
 }
 
 /// How a thread's work ended.
@@ -147,10 +149,13 @@ impl FlushThread {
         loop {
             match thread.serve(jobs)? {
                 Served::Over => return thread.close(),
-                Served::Idle => match jobs.park(thread) {
-                    Ok(()) => return Ok(()),
-                    Err(busy) => thread = busy,
-                },
+                Served::Idle => {
+                    thread.log.rest();
+                    match jobs.park(thread) {
+                        Ok(()) => return Ok(()),
+                        Err(busy) => thread = busy,
+                    }
+                }
             }
         }
     }
@@ -219,7 +224,7 @@ impl FlushThread {
             log,
             dirty_since: None,
             awaiting_space: None,
-            told_slow: None,
+            told_slow: Seldom::default(),
             _open: open,
         })
     }
@@ -388,9 +393,7 @@ impl FlushThread {
     fn tell_if_slow(&mut self, begun: Duration, bytes: u64) {
         let now = self.plan.clock.monotonic();
         let took = now.saturating_sub(begun);
-        let told = self.told_slow.is_some_and(|told| now.saturating_sub(told) < TOLD_EVERY);
-        if took >= SLOW_FLUSH && !told {
-            self.told_slow = Some(now);
+        if took >= SLOW_FLUSH && self.told_slow.take(now, TOLD_EVERY) {
             warn!(self.plan.logger, "slow flush"; "elapsed_us" => took.as_micros() as u64,
                 "bytes" => bytes);
         }
@@ -433,8 +436,13 @@ impl FlushThread {
             let saved = producers::save(disk, &self.plan.directory, upto, &table);
             self.unless_fatal(saved, "the table of producers was not saved")?;
         }
-        let committed = self.plan.published.high_watermark();
-        let retained = self.log.retain(committed);
+        let published = &self.plan.published;
+        let committed = published.high_watermark();
+        let needed_from = published.needed_from().min(committed);
+        let retained = match needed_from {
+            Offset(0) => self.log.retain(committed),
+            needed_from => self.log.release(needed_from),
+        };
         let removed = self.unless_fatal(retained, "retention removed nothing")?;
         if let Some(unjudged) = removed.map(|removed| removed.unjudged).filter(|count| *count > 0) {
             warn!(self.plan.logger, "the age of segments cannot be read"; "segments" => unjudged);

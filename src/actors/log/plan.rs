@@ -11,8 +11,7 @@ use crate::supervision::Fence;
 use slog::Logger;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// See the module.
@@ -46,17 +45,24 @@ pub struct LogPlan {
     pub metrics: Arc<LogMetrics>,
     /// Of the flush thread, over all its lives.
     recorder: OnceLock<Arc<Recorder>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Arc<AtomicUsize>,
     /// Closes the log where no thread has it in hand.
     pub closers: Arc<Closers>,
     open: Arc<AtomicUsize>,
 }
 
-/// Held while a log is open.
+/// Counts until it is dropped: a log that is open, or a thread at work.
 #[derive(Debug)]
-pub(super) struct OpenLog(Arc<AtomicUsize>);
+pub(super) struct Counted(Arc<AtomicUsize>);
 
-impl Drop for OpenLog {
+impl Counted {
+    fn among(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -112,7 +118,7 @@ impl LogPlan {
             instruments,
             metrics,
             recorder: OnceLock::new(),
-            threads: Mutex::default(),
+            threads: Arc::default(),
             closers,
             open: Arc::default(),
         }
@@ -123,17 +129,15 @@ impl LogPlan {
         Arc::clone(self.recorder.get_or_init(|| above.below("flush")))
     }
 
-    /// Remembers a flush thread, so that a stop can wait for it; forgets those that ended.
-    pub(super) fn started(&self, thread: JoinHandle<()>) {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.retain(|thread| !thread.is_finished());
-        threads.push(thread);
+    /// A flush thread counts as at work until what is returned is dropped: the last thing that it does.
+    /// A thread that ended and is not joined keeps its stack, so no handle to it is kept.
+    pub(super) fn thread(&self) -> Counted {
+        Counted::among(&self.threads)
     }
 
     /// The log counts as open until what is returned is dropped.
-    pub(super) fn opened(&self) -> OpenLog {
-        self.open.fetch_add(1, Ordering::AcqRel);
-        OpenLog(Arc::clone(&self.open))
+    pub(super) fn opened(&self) -> Counted {
+        Counted::among(&self.open)
     }
 
     /// True when the log is open and no thread has it in hand: there is nothing to do.
@@ -142,8 +146,7 @@ impl LogPlan {
     }
 
     fn has_no_thread(&self) -> bool {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.iter().all(JoinHandle::is_finished)
+        self.threads.load(Ordering::Acquire) == 0
     }
 
     /// True when no flush thread is left, and the log is closed.

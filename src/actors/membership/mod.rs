@@ -117,6 +117,8 @@ pub struct Me {
     pub protocol_max: u32,
     /// As `rack`.
     pub labels: BTreeMap<String, String>,
+    /// Its cluster and number by its directory: of account until the catalogue is there.
+    pub known: Option<(String, NodeId)>,
 }
 
 /// Gossip, or the catalogue, has news. At most one is under way.
@@ -231,9 +233,12 @@ impl MembershipActor {
             .nodes
             .iter()
             .find(|(_, node)| node.uuid == self.me.uuid && node.state != NodeState::Removed);
+        let mine = mine.map(|(number, _)| (catalogue.cluster_id.clone(), *number));
+        // The others must find a member before it can hear the catalogue from them.
+        let known = self.me.known.clone().filter(|_| !catalogue.is_founded());
         let mut new = self.told.clone();
-        new.node = mine.map_or(0, |(number, _)| number.0);
-        new.cluster_id = mine.map_or_else(String::new, |_| catalogue.cluster_id.clone());
+        (new.cluster_id, new.node) =
+            mine.or(known).map_or_else(Default::default, |(cluster, number)| (cluster, number.0));
         if heard > new.generation {
             (new.generation, new.version) = (heard + 1, 0);
         }

@@ -55,6 +55,7 @@ impl Clock for SetBack {
 
 #[derive(Clone)]
 struct Plan {
+    known: Option<(String, NodeId)>,
     uuid: &'static str,
     options: MembershipOptions,
     clock: fn() -> Arc<dyn Clock>,
@@ -71,7 +72,7 @@ fn plan(uuid: &'static str, join: &[String]) -> Plan {
         pace: Pace { probe: ms(100), probe_timeout: ms(50), gossip: ms(20), look: ms(50) },
         panics: || 0,
     };
-    Plan { uuid, options, clock: || Arc::new(SystemClock::new()) }
+    Plan { known: None, uuid, options, clock: || Arc::new(SystemClock::new()) }
 }
 
 struct Running {
@@ -108,6 +109,7 @@ fn start(plan: Plan) -> Running {
             rpc_addr: "127.0.0.1:8400".into(),
             protocol_max: 1,
             labels: BTreeMap::from([("rack".into(), "a".into())]),
+            known: plan.known,
         };
         root.child(super::spec(), Place::Control, move |_, seat| {
             let options = Arc::clone(&options);
@@ -189,6 +191,21 @@ async fn six_nodes_learn_of_each_other_from_one_miss_two_and_see_them_come_back(
     }
     assert_ne!(view(&before), view(&after), "a restart shows in the view");
     nodes.into_iter().for_each(Running::kill);
+}
+
+#[tokio::test]
+async fn a_member_without_its_catalogue_is_found_by_what_its_directory_says_of_it() {
+    let other = start(plan("a", &[]));
+    let known = Some(("c0ffee".to_owned(), NodeId(7)));
+    let member = start(Plan { known, ..plan("b", &[other.addr().await]) });
+    let told = || other.board.now().get("b").map(|b| (b.cluster_id.clone(), b.node));
+    until("it is found", || told() == Some(("c0ffee".into(), Some(NodeId(7))))).await;
+    // The catalogue knows better: of a node that was removed it knows nothing.
+    let founded = Catalogue { cluster_id: "c0ffee".into(), ..Catalogue::default() };
+    member.catalogue.send_replace(Arc::new(founded));
+    until("it is no member", || told() == Some((String::new(), None))).await;
+    member.kill();
+    other.kill();
 }
 
 #[tokio::test]

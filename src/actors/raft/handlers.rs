@@ -6,8 +6,8 @@ use super::replica::Shown;
 use super::sequences::Sequences;
 use super::tail::Tail;
 use super::{
-    Carried, Desire, LogReady, PeerLost, Persisted, Propose, RaftActor, ReadIndex, SpaceReturned,
-    TendDue, Transfer, WaitOver,
+    Carried, Desire, LogReady, PeerFound, PeerLost, Persisted, Propose, RaftActor, ReadIndex,
+    SpaceReturned, TendDue, Transfer, WaitOver,
 };
 use crate::actors::log::{TendWith, Tended};
 use crate::actors::partition::ProduceError;
@@ -16,7 +16,7 @@ use crate::supervision::receives;
 use slog::info;
 
 receives!(
-    RaftActor: Propose, Carried, PeerLost, Desire, Transfer, ReadIndex, Pump, LogReady, Persisted,
+    RaftActor: Propose, Carried, PeerLost, PeerFound, Desire, Transfer, ReadIndex, Pump, LogReady, Persisted,
     WaitOver, SpaceReturned, TendDue, Tended,
 );
 

@@ -50,6 +50,14 @@ pub struct PeerLost {
     pub node: NodeId,
 }
 
+/// A node can be reached, again or for the first time.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct PeerFound {
+    /// Which.
+    pub node: NodeId,
+}
+
 /// The group is to consist of other replicas from now on; its leader sees to it.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -139,7 +147,18 @@ pub struct TendDue;
 #[rtype(result = "()")]
 pub(super) struct Pump;
 
-mail!(PeerLost, Desire, Transfer, ReadIndex, LogReady, WaitOver, SpaceReturned, TendDue, Pump);
+mail!(
+    PeerLost,
+    PeerFound,
+    Desire,
+    Transfer,
+    ReadIndex,
+    LogReady,
+    WaitOver,
+    SpaceReturned,
+    TendDue,
+    Pump
+);
 
 impl Mail for Propose {
     const NAME: &'static str = "Propose";

@@ -20,26 +20,29 @@ mod writes;
 
 use messages::Pump;
 pub use messages::{
-    Body, Carried, Desire, Flushed, Kept, LogReady, PeerLost, Persisted, Propose, ReadIndex,
-    Refusal, SpaceReturned, TendDue, Transfer, WaitOver,
+    Body, Carried, Desire, Flushed, Kept, LogReady, PeerFound, PeerLost, Persisted, Propose,
+    ReadIndex, Refusal, SpaceReturned, TendDue, Transfer, WaitOver,
 };
 pub use plan::{RaftOptions, RaftPlan};
 pub use sequences::ProducersFound;
 
 use super::gather::Verdict;
+use super::leadership::Standing;
 use super::log::{Append, Attach, AwaitSpace, Install, LogActor, WaitAwhile};
 use super::partition::ProduceError;
 use super::published::Phase;
 use crate::log::batch::{self};
 use crate::log::producers::read_snapshot_state;
 use crate::log::{Entry, EntryPayload, LogView, Placed, ResetTo};
-use crate::model::{Disposition, Durability, PeerKind, PeerMessage, PeerPayload, RaftIndex, Term};
+use crate::model::{
+    Disposition, Durability, PeerKind, PeerMessage, PeerPayload, RaftIndex, ReplicaId, Term,
+};
 use crate::observe::{Mail, Wait};
 use crate::raft::{
     Content, Effects, HardState, LogStart, NewEntry, PartitionRaft, RaftConfig, RaftError,
     Recovered, Role,
 };
-use crate::supervision::{ActorRef, Backoff, ChildSpec, Receives, Restart, Seat};
+use crate::supervision::{ActorRef, ChildSpec, Receives, Seat};
 use actix::prelude::*;
 use proposals::{Gathered, Proposals, Told};
 use reads::Reads;
@@ -50,22 +53,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 use tail::{Sizes, Tail};
+use tokio::time::Instant;
 use writes::Writes;
 
 /// Restart policy of the raft actor: always, and only together with its log (the partition's
 /// supervisor is one-for-all): a Raft core never comes back on storage that was not recovered.
 pub fn spec() -> ChildSpec {
-    ChildSpec {
-        restart: Restart::Permanent,
-        backoff: Backoff {
-            min: Duration::from_millis(10),
-            max: Duration::from_secs(5),
-            jitter: 0.2,
-        },
-        ..ChildSpec::new("raft")
-    }
+    super::log::spec().named("raft")
 }
 
 /// An entry that is persisted and waits to be committed.
@@ -113,14 +108,21 @@ pub struct RaftActor {
     /// What was told last of the part that this replica plays.
     shown: Shown,
     ticking: Option<SpawnHandle>,
+    /// When it ticked last.
+    ticked: Option<Instant>,
     ticks: u64,
-    /// The tick at which it began to lead.
-    led_from: u64,
+    /// As the leader: who is to lead instead, and the tick at which it was fit to for the first time.
+    heir: Option<(ReplicaId, u64)>,
     /// Ticks since something happened, and the newest entry then.
     idle_ticks: usize,
     idle_at: RaftIndex,
+    /// Held while it stands for election, and from which tick on.
+    standing: Option<(Standing, u64)>,
     /// Nothing is going on in the group: it does not tick.
     is_quiet: bool,
+    /// The newest commit that the followers were told of, and whether a look at that is due.
+    commit_told: RaftIndex,
+    telling: bool,
     pump_queued: bool,
     wait_asked: bool,
     waited: bool,
@@ -155,11 +157,15 @@ impl RaftActor {
             full: None,
             shown: Shown::default(),
             ticking: None,
+            ticked: None,
             ticks: 0,
-            led_from: 0,
+            heir: None,
             idle_ticks: 0,
             idle_at: RaftIndex(0),
+            standing: None,
             is_quiet: false,
+            commit_told: RaftIndex(0),
+            telling: false,
             pump_queued: false,
             wait_asked: false,
             waited: false,
@@ -229,6 +235,9 @@ impl RaftActor {
     fn drive(&mut self) {
         while let Some(effects) = self.raft.as_mut().and_then(PartitionRaft::step) {
             self.carry_out(effects);
+        }
+        if let Some(dropped) = self.raft.as_mut().map(PartitionRaft::take_dropped) {
+            self.plan.metrics.raft_dropped.add(dropped);
         }
         // What the state machine did not take by now it never will.
         self.staged.clear();
@@ -413,7 +422,7 @@ impl RaftActor {
     }
 
     fn start_raft(&mut self, recovered: Recovered) -> Result<(), RaftError> {
-        let RaftPlan { group, me, birth, options, .. } = &*self.plan;
+        let RaftPlan { group, me, founders, options, .. } = &*self.plan;
         let view = self.view.clone().expect("the log is recovered before its replica starts");
         let config = RaftConfig {
             group: *group,
@@ -426,9 +435,15 @@ impl RaftActor {
         };
         let sizes = Rc::new(Sizes::new(Rc::clone(&self.tail), view));
         let logger = quiet(self.seat.logger());
-        let mut raft = PartitionRaft::start(config, *birth, recovered, sizes, &logger)?;
+        // Of those that begin a group together one asks first: waiting would cost each new group
+        // an election timeout.
+        let is_new = recovered.hard_state.is_none() && recovered.terms.last() == RaftIndex(0);
+        let begins = is_new && founders.first() == Some(me);
+        let mut raft = PartitionRaft::start(config, founders, recovered, sizes, &logger)?;
         if raft.membership().is_alone(*me) {
             raft.campaign()?;
+        } else if begins {
+            raft.stand_at_next_tick();
         }
         self.raft = Some(raft);
         self.drive();
@@ -447,6 +462,7 @@ impl RaftActor {
 
     fn obey(&mut self, result: Result<(), RaftError>, context: &mut Context<Self>) {
         self.keep_time(context);
+        self.tell_commit_soon(context);
         if let Err(error) = result {
             let disposition = match error.disposition() {
                 Disposition::TellCaller => Disposition::RebuildActor,
@@ -462,7 +478,10 @@ impl RaftActor {
         if message.kind == PeerKind::Quiesce {
             return self.quiesce(&message);
         }
-        self.wake();
+        // An answer to the last heartbeat of a leader that has grown quiet since asks for nothing.
+        if message.kind != PeerKind::HeartbeatAnswer {
+            self.wake();
+        }
         if self.full.is_some() && !message.entries.is_empty() {
             return; // the leader tries again; there is no room for them now
         }

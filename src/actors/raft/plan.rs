@@ -9,7 +9,6 @@ use crate::log::batch::BatchLimits;
 use crate::model::{Durability, GroupId, ReplicaId};
 use crate::observe::Instruments;
 use crate::observe::metrics::LogMetrics;
-use crate::raft::Birth;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +47,7 @@ pub struct RaftPlan {
     /// Which replica it is.
     pub me: ReplicaId,
     /// What it is when its directory is new.
-    pub birth: Birth,
+    pub founders: Vec<ReplicaId>,
     /// What its node sees of it.
     pub published: Arc<Published>,
     /// Where it tells, and learns, who leads.

@@ -1,25 +1,32 @@
 //! The part that a replica plays in its group: telling it, ticking, talking to peers, and, as its
 //! leader, making the group what it is to be.
 
-use super::{Desire, PeerLost, RaftActor, ReadIndex, Told, Transfer};
+use super::{Desire, PeerFound, PeerLost, RaftActor, ReadIndex, Told, Transfer};
 use crate::actors::partition::{LeaderHint, ProduceError, ReplicaProgress, ReplicaRole};
 use crate::actors::peers::Outgoing;
 use crate::actors::published::{Phase, ReplicaView};
 use crate::log::producers::snapshot_state;
 use crate::model::{NodeId, Offset, PeerKind, PeerMessage, ReplicaId, Term};
-use crate::raft::{Membership, PartitionRaft, Role, Step, reconcile};
+use crate::raft::{
+    Membership, PartitionRaft, ReplicaProgress as ReplicaStanding, Role, Step, reconcile,
+};
 use actix::prelude::*;
 use slog::{debug, info, warn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Ticks between two looks at what the group is to be.
 const RECONCILE_TICKS: u64 = 4;
 /// Election timeouts without anything to do before a group grows quiet.
 const QUIET_AFTER_ELECTIONS: usize = 3;
-/// How long a leader leads before it hands over to the one that is preferred (unit: election
-/// timeouts); less than an idle group takes to grow quiet.
+/// How long the one that is preferred is fit to lead before leadership goes back to it (unit: election
+/// timeouts): one that has just come back reads its log, or is about to go again.
 const HAND_BACK_AFTER_ELECTIONS: u64 = 2;
+
+/// Followers learn from the next entry what is committed, or after so long from a heartbeat.
+const TELL_COMMIT_AFTER: Duration = Duration::from_millis(1);
 
 /// What was told of a replica's part.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -69,6 +76,9 @@ impl RaftActor {
     pub(super) fn tell_role(&mut self) {
         let Some(raft) = &self.raft else { return };
         let (role, term, leader) = (raft.role(), raft.term(), raft.leader());
+        if leader.is_some() {
+            self.standing = None;
+        }
         let is_same = self.shown.role == Some(role)
             && (self.shown.term, self.shown.leader) == (term, leader)
             && *self.shown.members == *raft.membership();
@@ -81,7 +91,7 @@ impl RaftActor {
         };
         let was_leader = self.shown.role == Some(Role::Leader);
         if role == Role::Leader && !was_leader {
-            self.led_from = self.ticks;
+            self.heir = None;
         }
         if role == Role::Leader && !(was_leader && self.shown.term == term) {
             self.sequences.lead(raft.last());
@@ -148,6 +158,9 @@ impl RaftActor {
         let mut by_node: BTreeMap<NodeId, Vec<Outgoing>> = BTreeMap::new();
         for message in messages {
             let to = message.to.node();
+            if message.kind == PeerKind::Append {
+                self.commit_told = self.commit_told.max(message.commit);
+            }
             if let Some(outgoing) = self.fill(message) {
                 by_node.entry(to).or_default().push(outgoing);
             }
@@ -177,6 +190,29 @@ impl RaftActor {
         }
         let log = if is_whole { None } else { self.view.clone() };
         Some(Outgoing { message, log })
+    }
+
+    /// Sees to it that followers know of what is committed though no entry follows. One that does is
+    /// as good, and costs no message of its own: under load that is half of them.
+    pub(super) fn tell_commit_soon(&mut self, context: &mut Context<Self>) {
+        let is_untold = self.commit_told < self.applied && self.shown.role == Some(Role::Leader);
+        if self.telling || !is_untold || self.is_alone() {
+            return;
+        }
+        self.telling = true;
+        context.run_later(TELL_COMMIT_AFTER, |actor, context| {
+            actor.telling = false;
+            if !actor.proposals.is_idle() {
+                return actor.tell_commit_soon(context); // an entry follows, or a heartbeat is due
+            }
+            if actor.commit_told < actor.applied
+                && let Some(raft) = &mut actor.raft
+            {
+                actor.commit_told = actor.applied;
+                raft.ping();
+                actor.drive();
+            }
+        });
     }
 
     /// What all peers have need not be kept for them.
@@ -212,10 +248,16 @@ impl RaftActor {
     }
 
     fn tick(&mut self, context: &mut Context<Self>) {
+        let now = Instant::now();
+        if is_made_up(self.ticked, now, self.plan.options.tick) {
+            return;
+        }
+        self.ticked = Some(now);
         self.ticks += 1;
-        let Some(raft) = &mut self.raft else { return };
         // Without room for entries it must not stand for election.
-        if self.full.is_none() {
+        let goes_on = self.full.is_none() && self.may_stand();
+        let Some(raft) = &mut self.raft else { return };
+        if goes_on {
             raft.tick();
         }
         if let Some(read) = self.reads.tick() {
@@ -235,14 +277,34 @@ impl RaftActor {
         }
     }
 
-    /// A leader with nothing to do, whose followers have everything, stops ticking and tells them
-    /// to: idle groups cost nothing. (CockroachDB's quiescence.) A connection that is lost wakes
-    /// those whose leader was behind it; every message wakes whom it reaches.
+    /// Whether time goes on for this replica: it stops before an election while too many others of
+    /// this node stand for one.
+    fn may_stand(&mut self) -> bool {
+        let patience = 2 * self.plan.options.election_ticks as u64;
+        self.standing.take_if(|(_, since)| self.ticks.saturating_sub(*since) > patience);
+        let is_about_to = self.standing.is_none()
+            && self.raft.as_ref().is_some_and(PartitionRaft::is_about_to_stand);
+        !is_about_to || self.takes_stand()
+    }
+
+    /// Takes the right to stand for election, unless too many of this node have it.
+    fn takes_stand(&mut self) -> bool {
+        let standing = self.plan.leadership.stand(self.plan.group);
+        self.standing = standing.map(|standing| (standing, self.ticks));
+        self.standing.is_some()
+    }
+
+    /// A leader with nothing to do, whose living followers have everything, stops ticking and tells
+    /// them to: idle groups cost nothing. (CockroachDB's quiescence.) A connection that is lost wakes
+    /// those whose leader was behind it, one that is there again the leaders of those behind it that
+    /// lack something; every message wakes whom it reaches.
     fn grow_quiet(&mut self) {
         let Some(raft) = &self.raft else { return };
-        let is_idle = raft.is_idle()
+        let is_away = |replica: ReplicaId| !self.plan.post.reaches(replica.node());
+        let is_idle = raft.is_idle_without(is_away)
             && self.proposals.is_idle()
             && self.reads.is_empty()
+            && self.heir.is_none()
             && self.appending.is_none()
             && self.full.is_none();
         let is_same = is_idle && std::mem::replace(&mut self.idle_at, raft.last()) == raft.last();
@@ -250,7 +312,8 @@ impl RaftActor {
         if self.idle_ticks < QUIET_AFTER_ELECTIONS * self.plan.options.election_ticks {
             return;
         }
-        let others = raft.progress().into_iter().filter(|p| p.replica != self.plan.me);
+        let others = raft.progress().into_iter();
+        let others = others.filter(|p| p.replica != self.plan.me && !is_away(p.replica));
         let others: Vec<_> = others.collect();
         if !others.iter().all(|other| other.is_active) {
             return; // whoever is not told goes on, and would wake the rest
@@ -290,12 +353,30 @@ impl RaftActor {
         }
     }
 
-    /// Whether this replica has led long enough to hand over to the one that is preferred: at once,
-    /// leadership would go back to a node that is about to stop.
-    fn may_hand_back(&self) -> bool {
+    /// Whether it is time to hand over to the one that is preferred, which is fit to lead.
+    fn may_hand_back(&mut self, to: ReplicaId) -> bool {
         let least = HAND_BACK_AFTER_ELECTIONS * self.plan.options.election_ticks as u64;
         let is_to_stay = self.plan.wanted.load().contains(&self.plan.me);
-        !is_to_stay || self.ticks.saturating_sub(self.led_from) >= least
+        let known = self.heir.filter(|(heir, _)| *heir == to);
+        let (_, since) = *self.heir.insert(known.unwrap_or((to, self.ticks)));
+        let is_time = !is_to_stay || self.ticks.saturating_sub(since) >= least;
+        if is_time {
+            self.heir = None; // should nothing come of it, there is as much time before the next try
+        }
+        is_time
+    }
+
+    /// Who is to stand for election, in turn, when the leader at `lost` is gone: the order is that in
+    /// which they are preferred. Without room for entries this replica must not.
+    fn candidates(&self, lost: NodeId) -> Vec<ReplicaId> {
+        let Some(raft) = &self.raft else { return Vec::new() };
+        let (members, wanted) = (raft.membership(), self.plan.wanted.load());
+        let rest = members.voters.iter().filter(|voter| !wanted.contains(voter));
+        let may_stand = |one: &&ReplicaId| {
+            let is_able = **one != self.plan.me || self.full.is_none();
+            one.node() != lost && members.is_voter(**one) && is_able
+        };
+        wanted.iter().chain(rest).filter(may_stand).copied().collect()
     }
 
     /// As the leader: takes the next step towards what the group is to be.
@@ -308,11 +389,14 @@ impl RaftActor {
         let (progress, last) = (raft.progress(), raft.last());
         let members = raft.membership().clone();
         let step = reconcile(self.plan.me, &members, &progress, last, &wanted);
-        let may_hand_back = self.may_hand_back();
+        if let Some(Step::Transfer(to)) = step
+            && !self.may_hand_back(to)
+        {
+            return;
+        }
         let Some(raft) = &mut self.raft else { return };
         match step {
             None => {}
-            Some(Step::Transfer(_)) if !may_hand_back => {}
             Some(Step::Change(change)) => match raft.change(&change) {
                 Ok(()) => info!(self.seat.logger(), "changes its members"; "change" => ?change),
                 // One change at a time: the next tick tries again.
@@ -334,6 +418,13 @@ impl RaftActor {
     }
 }
 
+/// Whether a tick only makes up for one that was missed. After a pause of this thread the timer fires
+/// for all of it at once, before anything is heard that came meanwhile: a leader would take its own
+/// silence for that of its followers, and a follower for its leader's.
+fn is_made_up(last: Option<Instant>, now: Instant, tick: Duration) -> bool {
+    last.is_some_and(|last| now.duration_since(last) < tick / 2)
+}
+
 fn role_of(role: Role) -> ReplicaRole {
     match role {
         Role::Leader => ReplicaRole::Leader,
@@ -347,10 +438,17 @@ impl actix::Handler<PeerLost> for RaftActor {
     type Result = ();
 
     fn handle(&mut self, PeerLost { node }: PeerLost, context: &mut Self::Context) {
+        self.heir = self.heir.filter(|(heir, _)| heir.node() != node);
+        let candidates = self.candidates(node);
+        // A node that held hundreds of leaders leaves hundreds of groups to stand here at once.
+        let at_once = candidates.first() == Some(&self.plan.me) && self.takes_stand();
         let Some(raft) = &mut self.raft else { return };
         if raft.leader().is_some_and(|leader| leader.node() == node) {
             // It may be dead: only who ticks notices.
             self.is_quiet = false;
+            debug!(self.seat.logger(), "the leader's node cannot be reached"; "node" => %node,
+                "candidates" => ?candidates);
+            raft.suspect_leader(candidates, at_once);
         }
         let members = raft.membership().clone();
         let all = members.voters.iter().chain(&members.outgoing).chain(&members.learners);
@@ -358,7 +456,22 @@ impl actix::Handler<PeerLost> for RaftActor {
         for replica in there {
             raft.unreachable(replica);
         }
+        self.drive();
         self.keep_time(context);
+    }
+}
+
+impl actix::Handler<PeerFound> for RaftActor {
+    type Result = ();
+
+    fn handle(&mut self, PeerFound { node }: PeerFound, context: &mut Self::Context) {
+        let Some(raft) = &self.raft else { return };
+        let lacks = |p: &ReplicaStanding| p.replica.node() == node && p.matched < raft.last();
+        if raft.progress().iter().any(lacks) {
+            self.wake();
+            self.drive();
+            self.keep_time(context);
+        }
     }
 }
 
@@ -366,6 +479,7 @@ impl actix::Handler<Desire> for RaftActor {
     type Result = ();
 
     fn handle(&mut self, Desire: Desire, context: &mut Self::Context) {
+        self.heir = None;
         self.wake();
         self.reconcile();
         self.drive();
@@ -384,7 +498,7 @@ impl actix::Handler<Transfer> for RaftActor {
             return;
         }
         let (me, last) = (self.plan.me, raft.last());
-        let able = |p: &&crate::raft::ReplicaProgress| p.is_active && !p.is_learner;
+        let able = |p: &&ReplicaStanding| p.is_active && !p.is_learner;
         let progress = raft.progress();
         let others = progress.iter().filter(able).filter(|p| p.replica != me);
         let nearest = || others.max_by_key(|p| p.matched).map(|p| p.replica);
@@ -416,5 +530,25 @@ impl actix::Handler<ReadIndex> for RaftActor {
         }
         self.drive();
         self.keep_time(context);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_of_the_thread_counts_as_one_tick_and_a_late_one_as_one() {
+        let (began, tick) = (Instant::now(), Duration::from_millis(50));
+        let fired = [0, 50, 100, 600, 600, 600, 601, 650, 720, 750].map(Duration::from_millis);
+        let mut last = None;
+        let mut counted = Vec::new();
+        for at in fired {
+            if !is_made_up(last, began + at, tick) {
+                last = Some(began + at);
+                counted.push(at.as_millis());
+            }
+        }
+        assert_eq!(counted, [0, 50, 100, 600, 650, 720, 750]);
     }
 }

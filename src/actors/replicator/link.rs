@@ -182,6 +182,7 @@ impl Link {
         };
         let notices = client.exchange(introduction, receiver).await?;
         self.outbox.counters.connections.one();
+        self.outbox.connected();
         self.line.complete(Connected { address: place.rpc_addr.clone() });
         self.exchange(place, filling, frames, notices, taken).await
     }

@@ -212,6 +212,7 @@ impl Handler<Connected> for ReplicatorActor {
         info!(self.seat.logger(), "connected to a peer"; "peer" => %self.parts.peer,
             "address" => message.address);
         self.lost = None;
+        self.parts.events.reachable(self.parts.peer);
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Outbox {
 struct Waiting {
     /// There is a connection, or one is being made. Else a message would be stale before it leaves.
     open: bool,
+    /// The peer has accepted the connection.
+    connected: bool,
     queue: VecDeque<Outgoing>,
     /// All that is not sent: on its way to the queue, in it, and in the connection's hands.
     load: Load,
@@ -180,14 +182,21 @@ impl Outbox {
     pub fn close(&self) {
         let mut waiting = self.waiting();
         let dropped = waiting.load.messages as u64;
-        let (open, era) = (false, waiting.era + 1);
-        let before = std::mem::replace(
-            &mut *waiting,
-            Waiting { open, era, queue: VecDeque::new(), load: Load::default() },
-        );
+        let era = waiting.era + 1;
+        let before = std::mem::replace(&mut *waiting, Waiting { era, ..Waiting::default() });
         drop(waiting);
         self.counters.dropped.add(dropped);
         drop(before);
+    }
+
+    /// The peer has accepted the connection.
+    pub fn connected(&self) {
+        self.waiting().connected = true;
+    }
+
+    /// Whether the peer has accepted a connection, and it is there still.
+    pub fn is_connected(&self) -> bool {
+        self.waiting().connected
     }
 
     /// Whether it takes messages.

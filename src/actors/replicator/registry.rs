@@ -17,6 +17,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub trait PeerEvents: Send + Sync {
     /// The connection to the node was lost, or none can be made. Told once, until there is one.
     fn unreachable(&self, node: NodeId);
+
+    /// There is a connection to the node, again or for the first time.
+    fn reachable(&self, node: NodeId);
 }
 
 /// What all replicators of a node share.
@@ -165,6 +168,10 @@ impl PeerPost for Peers {
             way.outbox.counters.dropped.add(count);
         }
         told.is_ok()
+    }
+
+    fn reaches(&self, node: NodeId) -> bool {
+        self.of(node).is_some_and(|way| way.outbox.is_connected())
     }
 }
 

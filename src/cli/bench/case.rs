@@ -13,6 +13,9 @@ pub enum Mode {
     CatchUp,
     /// From a producer's send to a follower's receipt
     Tail,
+    /// One producer of batches of 1, 10, 100 and 1000 records of 100 bytes: what a record costs the
+    /// node that leads. Runs only where it is named
+    LeaderCost,
 }
 
 /// A kind of load.
@@ -44,7 +47,9 @@ impl Case {
         let sizes = size.map_or_else(|| vec![100, 1024], |size| vec![size as usize]);
         let mut cases = Vec::new();
         for mode in modes {
-            for bytes in &sizes {
+            // What varies there is the size of the batch.
+            let sizes = if *mode == Mode::LeaderCost { &[100][..] } else { &sizes };
+            for bytes in sizes {
                 cases.extend(Self::of_mode(*mode, *bytes, unary, connections as usize));
             }
         }
@@ -78,6 +83,13 @@ impl Case {
                     case(name, Load::CatchUp { message_bytes })
                 })
                 .into(),
+            Mode::LeaderCost => [1, 10, 100, 1000]
+                .map(|batch_records: usize| {
+                    let outstanding = 8;
+                    let name = format!("leader-cost {batch_records} x {record_bytes} B");
+                    case(name, Load::Pipe { batch_records, outstanding })
+                })
+                .into(),
             Mode::Tail => vec![case(format!("tail {record_bytes} B"), Load::Tail)],
         }
     }
@@ -97,6 +109,14 @@ mod tests {
         {
             assert!(names.contains(&name), "{name} is among {names:?}");
         }
+    }
+
+    #[test]
+    fn the_cost_of_a_record_is_measured_once_for_each_size_of_batch() {
+        let cases = Case::of(&[Mode::LeaderCost], None, false, 64);
+        let names: Vec<_> = cases.iter().map(|case| case.name.as_str()).collect();
+        let batches = [1, 10, 100, 1000].map(|records| format!("leader-cost {records} x 100 B"));
+        assert_eq!(names, batches);
     }
 
     #[test]

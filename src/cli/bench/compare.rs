@@ -17,16 +17,31 @@ pub struct Plan {
     pub floor_dir: PathBuf,
 }
 
-/// What one run of one row showed.
+/// What one process spent on a run.
 #[derive(Debug)]
-pub struct Run {
-    pub node: Sample,
-    /// Processor seconds of the server per million records; `None` where it is not ours.
+pub struct Spent {
+    /// Processor seconds per million records; `None` where the process is not ours.
     pub cpu_per_million: Option<f64>,
     pub resident_bytes: Option<u64>,
     /// Stored bytes per record, for loads that write.
     pub bytes_per_record: Option<f64>,
     pub records_per_flush: Option<f64>,
+    bytes_per_flush: Option<f64>,
+}
+
+/// A load, and what it cost each node: the first is the one that was loaded.
+#[derive(Debug)]
+pub struct Measured {
+    pub sample: Sample,
+    pub spent: Vec<Spent>,
+}
+
+/// What one run of one row showed.
+#[derive(Debug)]
+pub struct Run {
+    pub node: Sample,
+    pub spent: Spent,
+    pub cluster: Option<Measured>,
     pub echo: Option<Sample>,
     pub disk: Vec<(Place, DiskFloor)>,
 }
@@ -38,37 +53,12 @@ pub async fn run(
     target: &Target,
     echo: Option<&Target>,
 ) -> Result<Run, BenchError> {
-    let stored = match case.load {
-        Load::CatchUp { .. } => Some(fill(case, plan, target).await?),
-        _ => None,
-    };
-    let before = target.describe().await?;
-    let cpu_before = target.cpu_seconds();
-    let node = match &stored {
-        Some(stored) => load::read(&target.rpc_addr, stored.request(case)).await?,
-        None => produce(case, plan, &target.rpc_addr).await?,
-    };
-    let cpu = target.cpu_seconds().zip(cpu_before).map(|(after, before)| after - before);
-    let after = target.describe().await?;
-    if let Some(stored) = &stored {
-        stored.check(&node)?;
-    }
-    let written = after.high_watermark.saturating_sub(before.high_watermark);
-    let flushes = after.flushes.saturating_sub(before.flushes);
-    let bytes = after.size_bytes.saturating_sub(before.size_bytes);
-    let ratio = |a: u64, b: u64| (a > 0 && b > 0).then(|| a as f64 / b as f64);
-    let mut run = Run {
-        cpu_per_million: cpu.map(|cpu| cpu * 1e6 / node.records_in_all.max(1) as f64),
-        resident_bytes: target.resident_bytes(),
-        bytes_per_record: ratio(bytes, written),
-        records_per_flush: ratio(written, flushes),
-        echo: None,
-        disk: Vec::new(),
-        node,
-    };
+    let Measured { sample: node, mut spent } = measure(case, plan, &[target]).await?;
+    let spent = spent.pop().expect("one node was loaded");
+    let mut run = Run { node, spent, cluster: None, echo: None, disk: Vec::new() };
     if let Some(echo) = echo {
         run.echo = echo_floor(case, plan, echo, &run.node).await?;
-        if let Some(bytes_per_flush) = ratio(bytes, flushes) {
+        if let Some(bytes_per_flush) = run.spent.bytes_per_flush {
             let time = plan.window.measured / 2;
             for place in Place::ALL {
                 let bytes = (bytes_per_flush as usize).max(1);
@@ -78,6 +68,54 @@ pub async fn run(
         }
     }
     Ok(run)
+}
+
+/// Loads the first of these nodes, and watches all of them.
+pub async fn measure(case: &Case, plan: &Plan, nodes: &[&Target]) -> Result<Measured, BenchError> {
+    let loaded = nodes[0];
+    let stored = match case.load {
+        Load::CatchUp { .. } => Some(fill(case, plan, loaded).await?),
+        _ => None,
+    };
+    let mut before = Vec::new();
+    for node in nodes {
+        before.push((node.describe().await?, node.cpu_seconds()));
+    }
+    let sample = match &stored {
+        Some(stored) => load::read(&loaded.rpc_addr, stored.request(case)).await?,
+        None => produce(case, plan, &loaded.rpc_addr).await?,
+    };
+    let mut spent = Vec::new();
+    for (node, (described, cpu)) in nodes.iter().zip(before) {
+        let cpu = node.cpu_seconds().zip(cpu).map(|(after, before)| after - before);
+        spent.push(Spent::between(&described, &node.describe().await?, cpu, &sample, node));
+    }
+    if let Some(stored) = &stored {
+        stored.check(&sample)?;
+    }
+    Ok(Measured { sample, spent })
+}
+
+impl Spent {
+    fn between(
+        before: &pb::Partition,
+        after: &pb::Partition,
+        cpu: Option<f64>,
+        sample: &Sample,
+        node: &Target,
+    ) -> Self {
+        let written = after.high_watermark.saturating_sub(before.high_watermark);
+        let flushes = after.flushes.saturating_sub(before.flushes);
+        let bytes = after.size_bytes.saturating_sub(before.size_bytes);
+        let ratio = |a: u64, b: u64| (a > 0 && b > 0).then(|| a as f64 / b as f64);
+        Self {
+            cpu_per_million: cpu.map(|cpu| cpu * 1e6 / sample.records_in_all.max(1) as f64),
+            resident_bytes: node.resident_bytes(),
+            bytes_per_record: ratio(bytes, written),
+            records_per_flush: ratio(written, flushes),
+            bytes_per_flush: ratio(bytes, flushes),
+        }
+    }
 }
 
 async fn produce(case: &Case, plan: &Plan, addr: &str) -> Result<Sample, BenchError> {

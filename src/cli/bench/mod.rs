@@ -2,9 +2,10 @@
 //!
 //! A client on one thread loads a node in another process; with `--baseline` the same load goes to
 //! a bare tonic server without a log, and the same bytes go to the disk without a server, row by
-//! row in the same run. On a machine that is shared only those ratios mean anything.
+//! row in the same run; with `--cluster 3` it goes to three more nodes that replicate. On a machine that is shared only those ratios mean anything.
 
 mod case;
+mod cluster;
 mod compare;
 mod disk_floor;
 mod echo;
@@ -15,6 +16,7 @@ mod report;
 mod startup;
 
 use case::{Case, Mode};
+use cluster::Cluster;
 use process::Target;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -78,6 +80,10 @@ struct Loads {
     /// Run the floors beside every row and print our ratio to each
     #[arg(long)]
     baseline: bool,
+    /// Give every row to a cluster of so many nodes, too, and print its ratio to the single node
+    #[arg(long, value_name = "NODES", conflicts_with = "rpc_addr")]
+    #[arg(value_parser = clap::value_parser!(u32).range(2..=7))]
+    cluster: Option<u32>,
     /// Runs of every row, interleaved; the median counts
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
@@ -177,6 +183,10 @@ async fn run_loads(loads: Loads) -> Result<(), BenchError> {
         true => Some(Target::start_echo().await?),
         false => None,
     };
+    let cluster = match loads.cluster {
+        Some(count) => Some(Cluster::start(&loads.dir, count, &loads.durability).await?),
+        None => None,
+    };
     let plan = compare::Plan {
         window: load::Window {
             warmup: Duration::from_secs_f64(loads.warmup),
@@ -191,7 +201,12 @@ async fn run_loads(loads: Loads) -> Result<(), BenchError> {
             if !loads.json {
                 eprintln!("run {run}/{}: {}", loads.runs, row.case.name);
             }
-            row.runs.push(compare::run(&row.case, &plan, &target, echo.as_ref()).await?);
+            let mut run = compare::run(&row.case, &plan, &target, echo.as_ref()).await?;
+            if let Some(cluster) = &cluster {
+                let nodes = cluster.leader_first().await?;
+                run.cluster = Some(compare::measure(&row.case, &plan, &nodes).await?);
+            }
+            row.runs.push(run);
         }
     }
     if loads.json {

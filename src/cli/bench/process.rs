@@ -14,9 +14,23 @@ use tonic::transport::{Channel, Endpoint};
 /// Largest message either way: a batch of the largest size and its frame.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// How long a process may take to come up.
-const READY_MAX: Duration = Duration::from_secs(120);
+pub const READY_MAX: Duration = Duration::from_secs(120);
 /// `/proc` counts processor time in hundredths of a second on every Linux (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Its node's name, where it gossips, and whom it joins: nobody where it founds a cluster.
+#[derive(Debug)]
+pub struct Gossip {
+    pub name: String,
+    pub addr: String,
+    pub join: Option<String>,
+}
+
+impl Gossip {
+    fn alone() -> Self {
+        Self { name: "bench".into(), addr: "127.0.0.1:0".into(), join: None }
+    }
+}
 
 /// A server under load. A process that was started for the benchmark dies with this value.
 #[derive(Debug)]
@@ -36,21 +50,38 @@ impl Target {
 
     /// A node of this very program on an empty directory below `parent`.
     pub async fn start(parent: &Path, durability: &str) -> Result<Self, BenchError> {
+        Self::start_member(parent, durability, &Gossip::alone()).await
+    }
+
+    /// A node of a cluster, on an empty directory below `parent`.
+    pub async fn start_member(
+        parent: &Path,
+        durability: &str,
+        gossip: &Gossip,
+    ) -> Result<Self, BenchError> {
         let home = tempfile::Builder::new().prefix(".duramen-bench-").tempdir_in(parent);
         let home = home.map_err(BenchError::io(format!(
             "cannot make a temporary directory in {}",
             parent.display()
         )))?;
-        Self::start_on(home, durability).await
+        Self::start_with(home, durability, gossip).await
     }
 
     /// A node on a directory that may hold data.
     pub async fn start_on(home: TempDir, durability: &str) -> Result<Self, BenchError> {
+        Self::start_with(home, durability, &Gossip::alone()).await
+    }
+
+    async fn start_with(
+        home: TempDir,
+        durability: &str,
+        gossip: &Gossip,
+    ) -> Result<Self, BenchError> {
         let data_dir = home.path().join("data");
         let ports = data_dir.join("ports.json");
         remove_stale(&ports);
         let diagnostics = home.path().join("node.log");
-        let child = serve(&data_dir, durability, &diagnostics)?;
+        let child = serve(&data_dir, durability, gossip, &diagnostics)?;
         let pid = Some(child.id());
         let mut target =
             Self { rpc_addr: String::new(), pid, child: Some(child), home: Some(home) };
@@ -174,7 +205,12 @@ fn own_program() -> Result<PathBuf, BenchError> {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a benchmark's own files, not the log's")]
-fn serve(data_dir: &Path, durability: &str, diagnostics: &Path) -> Result<Child, BenchError> {
+fn serve(
+    data_dir: &Path,
+    durability: &str,
+    gossip: &Gossip,
+    diagnostics: &Path,
+) -> Result<Child, BenchError> {
     let diagnostics = std::fs::File::create(diagnostics)
         .map_err(BenchError::io(format!("cannot create {}", diagnostics.display())))?;
     Command::new(own_program()?)
@@ -182,7 +218,8 @@ fn serve(data_dir: &Path, durability: &str, diagnostics: &Path) -> Result<Child,
         .arg("--data-dir")
         .arg(data_dir)
         .args(["--rpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"])
-        .args(["--gossip-addr", "127.0.0.1:0"])
+        .args(["--node-name", &gossip.name, "--gossip-addr", &gossip.addr])
+        .args(gossip.join.iter().flat_map(|seed| ["--join", seed]))
         .args(["--durability", durability])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

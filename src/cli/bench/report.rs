@@ -1,8 +1,9 @@
 //! Figures as people and programs read them: medians with their spread, ratios taken pairwise.
 
 use super::case::{Case, Load};
-use super::compare::Run;
+use super::compare::{Measured, Run, Spent};
 use super::disk_floor::Place;
+use super::load::Sample;
 use serde_json::{Value, json};
 
 /// All runs of one row.
@@ -54,10 +55,31 @@ impl Row {
     }
 
     fn latency_us(&self, quantile: f64) -> Option<Spread> {
-        self.figure(|run| {
-            let latency = &run.node.latency;
-            (!latency.is_empty()).then(|| latency.value_at_quantile(quantile) as f64 / 1e3)
-        })
+        self.figure(|run| latency_us(&run.node, quantile))
+    }
+
+    /// What the cluster did with the same load, and how that compares with the single node.
+    fn cluster_figures(&self) -> Vec<(&'static str, Option<Spread>)> {
+        let of = |figure: fn(&Run, &Measured) -> Option<f64>| {
+            self.figure(|run| figure(run, run.cluster.as_ref()?))
+        };
+        let cost =
+            |figure: fn(&Measured) -> Option<f64>| self.figure(|run| figure(run.cluster.as_ref()?));
+        vec![
+            ("cluster_records_per_second", of(|_, cluster| Some(cluster.sample.rate()))),
+            ("cluster_p50_us", of(|_, cluster| latency_us(&cluster.sample, 0.5))),
+            ("cluster_p99_us", of(|_, cluster| latency_us(&cluster.sample, 0.99))),
+            ("cluster_p999_us", of(|_, cluster| latency_us(&cluster.sample, 0.999))),
+            ("leader_cpu_seconds_per_million", cost(|c| c.spent[0].cpu_per_million)),
+            ("follower_cpu_seconds_per_million", cost(|c| of_followers(c, |s| s.cpu_per_million))),
+            ("leader_records_per_flush", cost(|c| c.spent[0].records_per_flush)),
+            ("follower_records_per_flush", cost(|c| of_followers(c, |s| s.records_per_flush))),
+            ("rate_ratio_to_single_node", of(|run, c| Some(c.sample.rate() / run.node.rate()))),
+            (
+                "p50_ratio_to_single_node",
+                of(|run, c| Some(latency_us(&c.sample, 0.5)? / latency_us(&run.node, 0.5)?)),
+            ),
+        ]
     }
 
     fn echo_ratio(&self) -> Option<Spread> {
@@ -68,7 +90,7 @@ impl Row {
     fn disk_ratio(&self, place: Place) -> Option<Spread> {
         self.figure(|run| {
             let floor = run.disk.iter().find(|(at, _)| *at == place)?.1;
-            Some(run.node.rate() / (floor.flushes_per_second * run.records_per_flush?))
+            Some(run.node.rate() / (floor.flushes_per_second * run.spent.records_per_flush?))
         })
     }
 
@@ -76,8 +98,7 @@ impl Row {
     fn over_floors_us(&self) -> Option<Spread> {
         let Load::LockStep { connections: 1, .. } = self.case.load else { return None };
         self.figure(|run| {
-            let median =
-                |sample: &super::load::Sample| sample.latency.value_at_quantile(0.5) as f64 / 1e3;
+            let median = |sample: &Sample| sample.latency.value_at_quantile(0.5) as f64 / 1e3;
             let flush = run.disk.iter().find(|(place, _)| *place == Place::Zeroed)?.1.p50_us;
             Some(median(&run.node) - median(run.echo.as_ref()?) - flush)
         })
@@ -91,10 +112,13 @@ impl Row {
             ("p50_us", self.latency_us(0.5)),
             ("p99_us", self.latency_us(0.99)),
             ("p999_us", self.latency_us(0.999)),
-            ("server_cpu_seconds_per_million", self.figure(|run| run.cpu_per_million)),
-            ("resident_mib", self.figure(|run| Some(run.resident_bytes? as f64 / 1_048_576.0))),
-            ("bytes_per_record", self.figure(|run| run.bytes_per_record)),
-            ("records_per_flush", self.figure(|run| run.records_per_flush)),
+            ("server_cpu_seconds_per_million", self.figure(|run| run.spent.cpu_per_million)),
+            (
+                "resident_mib",
+                self.figure(|run| Some(run.spent.resident_bytes? as f64 / 1_048_576.0)),
+            ),
+            ("bytes_per_record", self.figure(|run| run.spent.bytes_per_record)),
+            ("records_per_flush", self.figure(|run| run.spent.records_per_flush)),
             ("ratio_to_echo", self.echo_ratio()),
             ("ratio_to_disk_append", self.disk_ratio(Place::Append)),
             ("ratio_to_disk_zeroed", self.disk_ratio(Place::Zeroed)),
@@ -104,7 +128,7 @@ impl Row {
     }
 
     fn json(&self) -> Value {
-        let figures = self.figures().into_iter();
+        let figures = self.figures().into_iter().chain(self.cluster_figures());
         let figures = figures.filter_map(|(name, spread)| Some((name.to_owned(), spread?.json())));
         let mut row: serde_json::Map<String, Value> = figures.collect();
         row.insert("case".into(), json!(self.case.name));
@@ -131,13 +155,24 @@ impl Row {
     }
 }
 
+fn latency_us(sample: &Sample, quantile: f64) -> Option<f64> {
+    let latency = &sample.latency;
+    (!latency.is_empty()).then(|| latency.value_at_quantile(quantile) as f64 / 1e3)
+}
+
+/// The mean over the nodes that do not lead.
+fn of_followers(cluster: &Measured, figure: fn(&Spent) -> Option<f64>) -> Option<f64> {
+    let followers: Option<Vec<f64>> = cluster.spent.iter().skip(1).map(figure).collect();
+    followers.map(|all| all.iter().sum::<f64>() / all.len() as f64)
+}
+
 /// Prints all rows as one JSON array.
 pub fn print_json(rows: &[Row]) {
     let rows: Vec<Value> = rows.iter().map(Row::json).collect();
     println!("{:#}", Value::Array(rows));
 }
 
-/// Prints all rows as a table; the floors' columns only where they were measured.
+/// Prints all rows as a table, and a second one of the cluster; columns only where they were measured.
 pub fn print_table(rows: &[Row]) {
     let headings = [
         "rec/s",
@@ -155,7 +190,29 @@ pub fn print_table(rows: &[Row]) {
         "/written",
         "+floors us",
     ];
-    let table: Vec<(&Row, Vec<_>)> = rows.iter().map(|row| (row, row.figures())).collect();
+    print_columns(&headings, rows, Row::figures);
+    if rows.iter().any(|row| row.runs.iter().any(|run| run.cluster.is_some())) {
+        let headings = [
+            "rec/s",
+            "p50 us",
+            "p99 us",
+            "p99.9 us",
+            "leads s/M",
+            "follow s/M",
+            "leads r/f",
+            "follow r/f",
+            "rate/one",
+            "p50/one",
+        ];
+        println!("\nthe cluster");
+        print_columns(&headings, rows, Row::cluster_figures);
+    }
+}
+
+type Figures = Vec<(&'static str, Option<Spread>)>;
+
+fn print_columns(headings: &[&str], rows: &[Row], figures: fn(&Row) -> Figures) {
+    let table: Vec<(&Row, Figures)> = rows.iter().map(|row| (row, figures(row))).collect();
     let shown: Vec<usize> = (0..headings.len())
         .filter(|column| table.iter().any(|(_, figures)| figures[*column].1.is_some()))
         .collect();
@@ -165,9 +222,10 @@ pub fn print_table(rows: &[Row]) {
     for (row, figures) in table {
         let cells: String = shown.iter().map(|at| cell(figures[*at].1)).collect();
         println!("{:width$}{cells}", row.case.name);
-        if row.runs.len() > 1 {
-            let spread = row.rate().expect("every run has a rate");
-            println!("{:width$} [{} .. {}] rec/s", "", number(spread.min), number(spread.max));
+        if row.runs.len() > 1
+            && let Some(rate) = figures[0].1
+        {
+            println!("{:width$} [{} .. {}] rec/s", "", number(rate.min), number(rate.max));
         }
     }
 }

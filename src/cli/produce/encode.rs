@@ -1,12 +1,18 @@
 //! Lines to record batches, on threads of their own: one reads, one cuts and encodes, so that
 //! neither waits for the network nor the other way round.
+//!
+//! What goes out together holds a run of lines without a gap, also where its batches part them by key:
+//! so the number of lines acknowledged says with which to go on.
 
 use super::lines::LineSplitter;
 use crate::cli::{Class, Failure};
 use crate::log::batch::{BatchBuilder, BatchError, Compression};
 use crate::model::{Clock, SystemClock, Timestamp};
+use crate::wire::client::partition_of_key;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::num::NonZeroU32;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use tokio::sync::mpsc;
@@ -17,6 +23,8 @@ const PIECE_BYTES: usize = 256 << 10;
 const PIECES_WAITING_MAX: usize = 4;
 /// Batches that were encoded and not yet sent.
 const BATCHES_WAITING_MAX: usize = 2;
+/// What goes out together holds no more of the input, however many batches it is parted into.
+const RUN_BYTES_MAX: u64 = 16 << 20;
 
 /// How lines become batches.
 #[derive(Debug, Clone)]
@@ -27,15 +35,17 @@ pub struct EncodeOptions {
     pub bytes_max: usize,
     /// What stands before the first of these bytes is the key.
     pub key_separator: Option<Vec<u8>>,
+    /// Over how many partitions records are parted by their keys; `None`: they stay together.
+    pub partitions: Option<NonZeroU32>,
     /// How batches are compressed.
     pub compression: Compression,
 }
 
-/// A batch on its way.
+/// A run of lines on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
-    /// The batch as it is stored.
-    pub batch: Bytes,
+    /// Its batches as they are stored, each with its partition where keys decide on that.
+    pub batches: Vec<(Option<u32>, Bytes)>,
     /// How many records it holds.
     pub records: u64,
     /// How much of the input it holds, newlines included (unit: bytes).
@@ -130,17 +140,21 @@ struct Encoder {
 }
 
 struct Writer {
-    builder: BatchBuilder,
+    /// One for each partition that lines go to; only the first where they stay together.
+    builders: BTreeMap<u32, BatchBuilder>,
     options: EncodeOptions,
+    records: u64,
     input_bytes: u64,
+    /// Where records without a key go: to one partition for as long as a run lasts.
+    turn: u32,
 }
 
 type Emit<'s> = &'s mut dyn FnMut(Encoded) -> Result<(), Stop>;
 
 impl Encoder {
     fn new(options: &EncodeOptions) -> Self {
-        let builder = BatchBuilder::new().with_compression(options.compression);
-        let writer = Writer { builder, options: options.clone(), input_bytes: 0 };
+        let (builders, options) = (BTreeMap::new(), options.clone());
+        let writer = Writer { builders, options, records: 0, input_bytes: 0, turn: 0 };
         Self { splitter: LineSplitter::default(), writer, lines: 0 }
     }
 
@@ -192,13 +206,15 @@ impl Writer {
         send: Emit<'_>,
     ) -> Result<(), Stop> {
         let (key, value) = split_key(line, self.options.key_separator.as_deref());
-        let push = |builder: &mut BatchBuilder| {
-            builder.push_parts(key, Some(value), std::iter::empty(), now)
+        let place = match (self.options.partitions, key) {
+            (None, _) => 0,
+            (Some(count), Some(key)) => partition_of_key(key, count.get()),
+            (Some(count), None) => self.turn % count.get(),
         };
-        let pushed = match push(&mut self.builder) {
+        let pushed = match self.push_to(place, key, value, now) {
             Err(BatchError::Full) => {
                 self.flush(send)?;
-                push(&mut self.builder)
+                self.push_to(place, key, value, now)
             }
             pushed => pushed,
         };
@@ -212,16 +228,40 @@ impl Writer {
             ),
         })?;
         self.input_bytes += line.len() as u64 + newline_bytes;
-        let is_full = self.builder.len() >= self.options.records_max
-            || self.builder.estimated_bytes() >= self.options.bytes_max;
+        self.records += 1;
+        let builder = &self.builders[&place];
+        let is_full = builder.len() >= self.options.records_max
+            || builder.estimated_bytes() >= self.options.bytes_max
+            || self.input_bytes >= RUN_BYTES_MAX;
         if is_full { self.flush(send) } else { Ok(()) }
     }
 
+    fn push_to(
+        &mut self,
+        place: u32,
+        key: Option<&[u8]>,
+        value: &[u8],
+        now: Timestamp,
+    ) -> Result<(), BatchError> {
+        let compression = self.options.compression;
+        let new = || BatchBuilder::new().with_compression(compression);
+        let builder = self.builders.entry(place).or_insert_with(new);
+        builder.push_parts(key, Some(value), std::iter::empty(), now)
+    }
+
     fn flush(&mut self, send: Emit<'_>) -> Result<(), Stop> {
-        let records = self.builder.len() as u64;
-        let Some(batch) = self.builder.finish() else { return Ok(()) };
+        let records = std::mem::take(&mut self.records);
+        if records == 0 {
+            return Ok(());
+        }
         let input_bytes = std::mem::take(&mut self.input_bytes);
-        send(Encoded { batch: batch.into_bytes(), records, input_bytes })
+        self.turn = self.turn.wrapping_add(1);
+        let is_parted = self.options.partitions.is_some();
+        let finished = self.builders.iter_mut().filter_map(|(place, builder)| {
+            let batch = builder.finish()?.into_bytes();
+            Some((is_parted.then_some(*place), batch))
+        });
+        send(Encoded { batches: finished.collect(), records, input_bytes })
     }
 }
 
@@ -245,6 +285,7 @@ mod tests {
             records_max: 3,
             bytes_max: 1 << 20,
             key_separator: None,
+            partitions: None,
             compression: Compression::None,
         }
     }
@@ -255,11 +296,14 @@ mod tests {
     }
 
     fn values(encoded: &[Encoded]) -> Vec<Vec<u8>> {
-        let values = |encoded: &Encoded| {
-            let read = records(encoded.batch.clone(), BatchLimits::default());
-            read.map(|record| record.unwrap().1.value.unwrap().to_vec()).collect::<Vec<_>>()
-        };
-        encoded.iter().flat_map(values).collect()
+        let batches = encoded.iter().flat_map(|encoded| &encoded.batches);
+        batches.flat_map(|(_, batch)| lines_in(batch)).map(|(_, value)| value).collect()
+    }
+
+    fn lines_in(batch: &Bytes) -> Vec<(Option<Vec<u8>>, Vec<u8>)> {
+        let read = records(batch.clone(), BatchLimits::default()).map(|record| record.unwrap().1);
+        read.map(|record| (record.key.map(|key| key.to_vec()), record.value.unwrap().to_vec()))
+            .collect()
     }
 
     #[test]
@@ -280,6 +324,57 @@ mod tests {
         let encoded = all(Box::new(io::Cursor::new(text.repeat(20))), options);
         assert!(encoded.iter().all(|encoded| encoded.records <= 2), "{encoded:?}");
         assert_eq!(values(&encoded).len(), 20);
+    }
+
+    #[test]
+    fn records_are_parted_by_key_in_order_and_those_without_one_take_turns() {
+        let lines: Vec<String> = (0..600)
+            .map(|number| match number % 7 {
+                0 => format!("{number}"),
+                key => format!("key {key}:{number}"),
+            })
+            .collect();
+        let parted = EncodeOptions {
+            records_max: 20,
+            key_separator: Some(b":".to_vec()),
+            partitions: NonZeroU32::new(4),
+            ..options()
+        };
+        let encoded = all(Box::new(io::Cursor::new(lines.join("\n"))), parted);
+        assert!(encoded.len() > 4, "several runs: {}", encoded.len());
+        let (mut seen, mut by_key, mut keyless) = (0, BTreeMap::new(), Vec::new());
+        for run in &encoded {
+            let mut numbers = Vec::new();
+            let mut without = Vec::new();
+            for (place, batch) in &run.batches {
+                let place = place.expect("keys decide");
+                let lines = lines_in(batch);
+                assert!(lines.len() <= 20);
+                for (key, value) in lines {
+                    let number: u64 = String::from_utf8(value).unwrap().parse().unwrap();
+                    numbers.push(number);
+                    match key {
+                        None => without.push(place),
+                        Some(key) => {
+                            assert_eq!(place, partition_of_key(&key, 4));
+                            let before = by_key.insert(key, number);
+                            assert!(before.is_none_or(|before| before < number), "in order");
+                        }
+                    }
+                }
+            }
+            without.dedup();
+            assert!(without.len() <= 1, "they stay together within a run: {without:?}");
+            keyless.extend(without);
+            numbers.sort_unstable();
+            let expected: Vec<u64> = (seen..seen + run.records).collect();
+            assert_eq!(numbers, expected, "a run is without a gap");
+            seen += run.records;
+        }
+        assert_eq!((seen, by_key.len()), (600, 6));
+        keyless.sort_unstable();
+        keyless.dedup();
+        assert_eq!(keyless, [0, 1, 2, 3], "each partition has its turn");
     }
 
     /// Gives one piece and then waits until it is told to end.

@@ -71,40 +71,43 @@ impl Ledger {
         Sent { records: encoded.records, input_bytes: encoded.input_bytes }
     }
 
-    /// Notes what became of a batch; all before it are known. Returns its records and bytes where
-    /// it is acknowledged.
+    /// Notes what became of a run's batches; all before it are known. Returns its records and bytes
+    /// where all of it is acknowledged.
     pub fn settle(
         &mut self,
         sent: Sent,
-        fate: Result<Delivered, ClientError>,
+        fates: Vec<Result<Delivered, ClientError>>,
     ) -> Option<(u64, u64)> {
-        match fate {
-            Ok(_) if self.failure.is_some() => {
-                self.open_records -= sent.records;
-                self.overtaking_records += sent.records;
-                None
-            }
-            Ok(Delivered { ack, partition }) => {
-                self.open_records -= sent.records;
-                let totals = &mut self.totals;
-                totals.records += sent.records;
-                totals.input_bytes += sent.input_bytes;
-                totals.is_spread |= totals.partition.is_some_and(|known| known != partition);
-                totals.partition = Some(partition);
-                totals.first = totals.first.or(Some(ack.base_offset));
-                totals.last = Some(Offset(ack.base_offset.0 + sent.records.saturating_sub(1)));
-                let weakest = totals.durability.map_or(ack.durability, |w| w.min(ack.durability));
-                totals.durability = Some(weakest);
-                Some((sent.records, sent.input_bytes))
-            }
+        let is_stored = fates.iter().any(Result::is_ok);
+        let delivered: Result<Vec<Delivered>, ClientError> = fates.into_iter().collect();
+        let delivered = match delivered {
+            Ok(delivered) => delivered,
             Err(error) => {
-                if error.is_definite() {
+                // What is stored of it lies behind a gap, as everything behind it.
+                if error.is_definite() && !is_stored {
                     self.open_records -= sent.records;
                 }
                 self.failure.get_or_insert(error);
-                None
+                return None;
             }
+        };
+        self.open_records -= sent.records;
+        if self.failure.is_some() {
+            self.overtaking_records += sent.records;
+            return None;
         }
+        let totals = &mut self.totals;
+        totals.records += sent.records;
+        totals.input_bytes += sent.input_bytes;
+        for Delivered { ack, partition } in delivered {
+            totals.is_spread |= totals.partition.is_some_and(|known| known != partition);
+            totals.partition = Some(partition);
+            totals.first = totals.first.or(Some(ack.base_offset));
+            totals.last = Some(Offset(ack.base_offset.0 + sent.records.saturating_sub(1)));
+            let weakest = totals.durability.map_or(ack.durability, |w| w.min(ack.durability));
+            totals.durability = Some(weakest);
+        }
+        Some((sent.records, sent.input_bytes))
     }
 }
 
@@ -117,7 +120,8 @@ mod tests {
     use std::time::Duration;
 
     fn batch(records: u64) -> Encoded {
-        Encoded { batch: Bytes::from_static(b"batch"), records, input_bytes: records * 10 }
+        let batches = vec![(None, Bytes::from_static(b"batch"))];
+        Encoded { batches, records, input_bytes: records * 10 }
     }
 
     fn stored(base: u64, durability: Durability) -> Result<Delivered, ClientError> {
@@ -147,9 +151,9 @@ mod tests {
     fn acknowledged_batches_add_up_to_the_line_to_resume_behind() {
         let mut ledger = Ledger::default();
         let (first, second) = (ledger.sent(&batch(5)), ledger.sent(&batch(3)));
-        assert_eq!(ledger.settle(first, stored(100, Durability::Fsync)), Some((5, 50)));
+        assert_eq!(ledger.settle(first, vec![stored(100, Durability::Fsync)]), Some((5, 50)));
         assert_eq!((ledger.totals().records, ledger.unanswered_records()), (5, 3));
-        ledger.settle(second, stored(105, Durability::Os));
+        ledger.settle(second, vec![stored(105, Durability::Os)]);
         let totals = ledger.totals();
         assert_eq!((totals.records, totals.input_bytes), (8, 80));
         assert_eq!((totals.first, totals.last), (Some(Offset(100)), Some(Offset(107))));
@@ -161,10 +165,10 @@ mod tests {
     fn offsets_of_several_partitions_are_not_told_as_those_of_one() {
         let mut ledger = Ledger::default();
         let sent: Vec<Sent> = [1, 1, 1].map(|records| ledger.sent(&batch(records))).into();
-        ledger.settle(sent[0], stored_in(1, 0, Durability::Fsync));
-        ledger.settle(sent[1], stored_in(1, 1, Durability::Fsync));
+        ledger.settle(sent[0], vec![stored_in(1, 0, Durability::Fsync)]);
+        ledger.settle(sent[1], vec![stored_in(1, 1, Durability::Fsync)]);
         assert!(!ledger.totals().is_spread);
-        ledger.settle(sent[2], stored_in(2, 0, Durability::Fsync));
+        ledger.settle(sent[2], vec![stored_in(2, 0, Durability::Fsync)]);
         assert!(ledger.totals().is_spread);
     }
 
@@ -172,12 +176,23 @@ mod tests {
     fn behind_a_batch_that_failed_nothing_counts_and_what_may_be_stored_is_told() {
         let mut ledger = Ledger::default();
         let sent: Vec<Sent> = [1, 2, 4].map(|records| ledger.sent(&batch(records))).into();
-        ledger.settle(sent[0], failed(true));
-        ledger.settle(sent[1], failed(false));
+        ledger.settle(sent[0], vec![failed(true)]);
+        ledger.settle(sent[1], vec![failed(false)]);
         assert!(ledger.has_failed());
-        assert_eq!(ledger.settle(sent[2], stored(0, Durability::Fsync)), None);
+        assert_eq!(ledger.settle(sent[2], vec![stored(0, Durability::Fsync)]), None);
         assert_eq!((ledger.totals().records, ledger.unanswered_records()), (0, 6));
         let (error, is_overtaken) = ledger.failure().unwrap();
         assert!(error.is_definite() && is_overtaken, "the first one is why");
+    }
+
+    #[test]
+    fn a_run_counts_only_when_all_of_its_batches_are_stored() {
+        let mut ledger = Ledger::default();
+        let (first, second) = (ledger.sent(&batch(5)), ledger.sent(&batch(3)));
+        let stored = |partition| stored_in(partition, 0, Durability::Fsync);
+        assert_eq!(ledger.settle(first, vec![stored(0), stored(1)]), Some((5, 50)));
+        assert!(ledger.totals().is_spread);
+        assert_eq!(ledger.settle(second, vec![stored(0), failed(true)]), None);
+        assert_eq!((ledger.totals().records, ledger.unanswered_records()), (5, 3));
     }
 }

@@ -19,7 +19,7 @@ pub type Batches = mpsc::Receiver<Result<Encoded, Failure>>;
 /// One command's sending, from the first batch to the last answer.
 #[derive(Debug)]
 pub struct Sending {
-    /// Where to; `None`: each partition in turn.
+    /// Where to, unless keys decide; `None`: each partition in turn.
     pub partition: Option<u32>,
     /// What became of each batch.
     pub ledger: Ledger,
@@ -59,19 +59,27 @@ impl Sending {
             }
             tokio::select! {
                 biased;
-                Some((sent, fate)) = open.next() => self.settle(sent, fate),
+                Some((sent, fates)) = open.next() => self.settle(sent, fates),
                 next = batches.recv(), if goes_on && open.len() < UNSETTLED_MAX => match next {
                     None => input = Ok(false),
                     Some(Err(failure)) => input = Err(failure),
                     Some(Ok(encoded)) => {
                         let sent = self.ledger.sent(&encoded);
-                        let place = self.partition.map_or(Place::Any, Place::Partition);
-                        let receipt = producer.send(place, encoded.batch).await;
+                        let mut receipts = Vec::new();
+                        for (chosen, batch) in encoded.batches {
+                            let partition = chosen.or(self.partition);
+                            let place = partition.map_or(Place::Any, Place::Partition);
+                            receipts.push(producer.send(place, batch).await);
+                        }
                         open.push_back(async move {
-                            match receipt {
-                                Ok(receipt) => (sent, receipt.await),
-                                Err(error) => (sent, Err(error)),
+                            let mut fates = Vec::new();
+                            for receipt in receipts {
+                                fates.push(match receipt {
+                                    Ok(receipt) => receipt.await,
+                                    Err(error) => Err(error),
+                                });
                             }
+                            (sent, fates)
                         });
                     }
                 },
@@ -88,8 +96,8 @@ impl Sending {
         input.map(|_| ())
     }
 
-    fn settle(&mut self, sent: Sent, fate: Result<Delivered, ClientError>) {
-        if let Some((records, bytes)) = self.ledger.settle(sent, fate) {
+    fn settle(&mut self, sent: Sent, fates: Vec<Result<Delivered, ClientError>>) {
+        if let Some((records, bytes)) = self.ledger.settle(sent, fates) {
             self.progress.advance(records, bytes);
         }
     }

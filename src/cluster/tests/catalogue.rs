@@ -59,7 +59,7 @@ fn who_speaks_another_protocol_or_was_removed_stays_out() {
     let newer = NodeSelf { protocol_min: 7, protocol_max: 9, ..node_self(2, None) };
     let (kind, message) = rejected(&mut catalogue, &Command::Register(newer));
     assert_eq!(kind, RejectionKind::Foreign);
-    assert!(message.contains("speaks protocols 7 to 9, the cluster 1"), "{message}");
+    assert!(message.contains("speaks protocols 7 to 9, the cluster 2"), "{message}");
     catalogue.apply(&Command::Register(node_self(2, None))).unwrap();
     catalogue.apply(&Command::Remove { node: NodeId(2) }).unwrap();
     let (kind, message) = rejected(&mut catalogue, &Command::Register(node_self(2, None)));
@@ -132,6 +132,45 @@ fn a_topic_changes_as_told_and_never_shrinks() {
 }
 
 #[test]
+fn replicas_of_a_new_partition_begin_together_and_who_they_were_never_changes() {
+    let mut catalogue = founded();
+    for number in 2..=4 {
+        catalogue.apply(&Command::Register(node_self(number, None))).unwrap();
+    }
+    catalogue.apply(&create("orders", 1, 3)).unwrap();
+    let orders = |catalogue: &Catalogue| catalogue.topics[&topic("orders")].clone();
+    let group = GroupId::partition_of(orders(&catalogue).id, 0);
+    let first = orders(&catalogue).partitions[0].clone();
+    assert!(first.replicas.iter().all(|replica| replica.state == ReplicaState::Member));
+    assert_eq!((first.founders.len(), &first.founders), (3, &first.wanted()));
+    // One of them goes before its node has heard of it, another one comes.
+    let (gone, group) = (first.founders[2], group.raw());
+    let free = (1..=4).map(NodeId).find(|node| first.on(*node).is_none()).unwrap();
+    let added = catalogue.apply(&Command::AddReplica { group, node: free });
+    let Ok(Outcome::Replica(added)) = added else { panic!("{added:?}") };
+    catalogue.apply(&Command::DropReplica { group, replica: gone }).unwrap();
+    let voters = vec![first.founders[0], first.founders[1], added];
+    let news = GroupNews { group, term: Term(2), voters, learners: Vec::new() };
+    catalogue.apply(&Command::GroupsAre { groups: vec![news] }).unwrap();
+    let now = orders(&catalogue).partitions[0].clone();
+    assert!(!now.wanted().contains(&gone));
+    assert_eq!(now.founders, first.founders);
+}
+
+#[test]
+fn before_protocol_2_one_replica_begins_and_the_others_join() {
+    let old = NodeSelf { protocol_max: 1, ..node_self(1, None) };
+    let mut catalogue = Catalogue::default();
+    catalogue.apply(&Command::Found { cluster_id: "c1".into(), node: old }).unwrap();
+    catalogue.apply(&Command::Register(node_self(2, None))).unwrap();
+    catalogue.apply(&create("orders", 1, 2)).unwrap();
+    let placement = &catalogue.topics[&topic("orders")].partitions[0];
+    let states: Vec<_> = placement.replicas.iter().map(|replica| replica.state).collect();
+    assert_eq!(states, [ReplicaState::Member, ReplicaState::Joining]);
+    assert!(placement.founders.is_empty());
+}
+
+#[test]
 fn old_news_of_a_group_is_ignored() {
     let mut catalogue = founded();
     catalogue.apply(&Command::Register(node_self(2, None))).unwrap();
@@ -172,7 +211,9 @@ fn a_node_is_not_removed_with_the_last_copy_of_a_partition() {
 fn what_a_newer_program_wrote_stops_the_reader_and_is_never_skipped() {
     let newer = CatalogueRecord::decode(br#"{"v":2,"command":{"Paint":"red"}}"#).unwrap_err();
     assert_eq!(newer, RecordError::Newer { theirs: 2 });
-    assert!(newer.to_string().contains("speaks protocol 1, the cluster writes 2: upgrade"));
+    assert!(
+        newer.to_string().contains("reads form 1 of the catalogue, the cluster writes 2: upgrade")
+    );
     let secret: [&[u8]; 4] = [
         br#"{"v":1,"command":{"Paint":"a secret"}}"#,
         br#"{"v":1}"#,
@@ -279,6 +320,10 @@ proptest! {
                 other.fold(Offset(offset as u64), record).unwrap();
             }
             let knows = start == 0 || start <= written_at && written_at < records.len() - 1;
+            // What is told to be enough is: the log may begin at the snapshot itself.
+            let told = other.written_at();
+            prop_assert!(told.is_none_or(|told| told == Offset(written_at as u64)));
+            prop_assert_eq!(told.is_some(), start <= written_at && written_at < records.len() - 1);
             if knows {
                 prop_assert_eq!(other.catalogue(), first.catalogue(), "from {}", start);
             }

@@ -140,6 +140,7 @@ impl<T: TopicsApi> pb::log_server::Log for DuramenLog<T> {
 fn partition(id: u32, status: PartitionStatus, leader: Option<pb::Leader>) -> pb::Partition {
     pb::Partition {
         id,
+        source_end: status.source_end.map(|end| end.0),
         state: status.state.name().into(),
         reason: status.reason,
         start_offset: status.start.0,

@@ -5,29 +5,33 @@
 //! is read.
 
 use super::dispatch::Client;
+use super::refusal::Refusal;
 use crate::actors::addresses::{AddressChanges, Addresses, LocalIdentity, Standing};
 use crate::actors::control::{Answered, ControlApi, ControlError, JoinAsked, Joined};
 use crate::actors::leadership::Leadership;
 use crate::actors::replicator::Inbox;
-use crate::cluster::RejectionKind;
+use crate::cluster::{NodeSelf, Rejection, RejectionKind};
 use crate::frontends::drain::Drain;
 use crate::model::{Clock, GroupId, NodeId, ReplicaId, Term};
 use crate::wire::pb::duramen::v1 as pb;
 use crate::wire::peer::{FRAME_BYTES_MAX, PROTOCOL_MAX, PROTOCOL_MIN, message_from_pb};
 use pb::peer_server::{Peer, PeerServer};
 use slog::{Logger, debug, info, warn};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::Stream;
-use tonic::{Code, Request, Response, Status, Streaming};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic::{Request, Response, Status, Streaming};
 
 /// How long a caller may take to introduce itself.
 const INTRODUCTION_MAX: Duration = Duration::from_secs(10);
+/// A peer that sends frame after frame is told this often that they are taken: a notice of each would
+/// be as many messages again.
+const NOTICE_INTERVAL: Duration = Duration::from_millis(250);
 /// Of one stranger the log tells this often.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// Strangers remembered for it.
@@ -237,28 +241,35 @@ struct Exchange {
     from: NodeId,
     me: NodeId,
     taken: u64,
+    /// What the peer was told of that, and when it is told again.
+    told: u64,
+    due: Instant,
 }
 
 type NoticeStream = Pin<Box<dyn Stream<Item = Result<pb::PeerNotice, Status>> + Send>>;
 
 impl Exchange {
-    /// Takes the next frame; `None` when the peer ended the exchange.
+    /// Takes frames until the peer is to be told of them; `None` when it ended the exchange.
     async fn next(&mut self) -> Result<Option<pb::PeerNotice>, Status> {
-        let frame = loop {
+        loop {
             // Nobody sends the catalogue's records to one that was removed: this is how it hears.
             if self.service.addresses.standing(self.from) == Standing::Removed {
                 return Err(removed(self.from));
             }
-            tokio::select! {
-                frame = self.frames.message() => break frame?,
-                () = self.changes.next() => {}
+            let frame = tokio::select! {
+                frame = self.frames.message() => frame?,
+                () = sleep_until(self.due), if self.told < self.taken => {
+                    self.told = self.taken;
+                    self.due = Instant::now() + NOTICE_INTERVAL;
+                    return Ok(Some(pb::PeerNotice { frames: self.taken }));
+                }
+                () = self.changes.next() => continue,
                 () = self.drain.clone().begun() => return Err(stopping()),
-            }
-        };
-        let Some(frame) = frame else { return Ok(None) };
-        self.service.take(self.from, self.me, frame)?;
-        self.taken += 1;
-        Ok(Some(pb::PeerNotice { frames: self.taken }))
+            };
+            let Some(frame) = frame else { return Ok(None) };
+            self.service.take(self.from, self.me, frame)?;
+            self.taken += 1;
+        }
     }
 
     fn into_stream(self) -> NoticeStream {
@@ -300,7 +311,9 @@ impl Peer for Serving {
         let (service, me) = (self.service.clone(), me.node);
         let drain = self.drain.clone();
         let changes = service.addresses.changes();
-        let exchange = Exchange { service, drain, frames, changes, from, me, taken: 0 };
+        let due = Instant::now();
+        let exchange =
+            Exchange { service, drain, frames, changes, from, me, taken: 0, told: 0, due };
         Ok(Response::new(exchange.into_stream()))
     }
 
@@ -309,7 +322,7 @@ impl Peer for Serving {
         request: Request<pb::JoinRequest>,
     ) -> Result<Response<pb::JoinResponse>, Status> {
         let asked = join_asked(request.into_inner())?;
-        let answer = self.service.control.join_here(asked).await.map_err(refused)?;
+        let answer = self.service.control.join_here(asked).await.map_err(Refusal::from)?;
         Ok(Response::new(match answer {
             Answered::AskAt(ask_addr) => pb::JoinResponse { ask_addr, ..Default::default() },
             Answered::Here(Joined { cluster_id, node, members }) => pb::JoinResponse {
@@ -337,7 +350,8 @@ impl Peer for Serving {
                 shown(&cluster_id),
                 me.cluster_id
             );
-            return Err(status(Code::PermissionDenied, message, true, None));
+            let rejection = Rejection { kind: RejectionKind::Foreign, message };
+            return Err(Refusal::from(ControlError::from(rejection)).into());
         }
         if command.len() > COMMAND_BYTES_MAX {
             return Err(Status::invalid_argument(format!(
@@ -345,7 +359,7 @@ impl Peer for Serving {
                 command.len()
             )));
         }
-        let answer = self.service.control.change_here(command).await.map_err(refused)?;
+        let answer = self.service.control.change_here(command).await.map_err(Refusal::from)?;
         Ok(Response::new(match answer {
             Answered::AskAt(ask_addr) => pb::ChangeResponse { ask_addr, ..Default::default() },
             Answered::Here(outcome) => pb::ChangeResponse { ask_addr: String::new(), outcome },
@@ -365,7 +379,7 @@ fn join_asked(asked: pb::JoinRequest) -> Result<JoinAsked, Status> {
         let message = format!("a node's names and addresses have at most {TEXT_BYTES_MAX} bytes");
         return Err(Status::invalid_argument(message));
     }
-    Ok(JoinAsked {
+    let node = NodeSelf {
         uuid,
         name,
         rpc_addr,
@@ -374,39 +388,8 @@ fn join_asked(asked: pb::JoinRequest) -> Result<JoinAsked, Status> {
         protocol_min: asked.protocol_min,
         protocol_max: asked.protocol_max,
         labels: asked.labels.into_iter().collect(),
-        cluster_id: asked.cluster_id,
-    })
-}
-
-/// The controller's no, as the other node reads it back.
-fn refused(error: ControlError) -> Status {
-    let (code, definite, retry_after) = match &error {
-        ControlError::Rejected(rejection) => {
-            let code = match rejection.kind {
-                RejectionKind::Exists => Code::AlreadyExists,
-                RejectionKind::NotFound => Code::NotFound,
-                RejectionKind::Invalid => Code::InvalidArgument,
-                RejectionKind::NotNow => Code::FailedPrecondition,
-                RejectionKind::Foreign => Code::PermissionDenied,
-            };
-            (code, true, None)
-        }
-        ControlError::Unavailable { retry_after, .. } => {
-            (Code::Unavailable, true, Some(*retry_after))
-        }
-        ControlError::Unknown { .. } => (Code::Unknown, false, None),
-        ControlError::Invalid { .. } => (Code::InvalidArgument, true, None),
     };
-    status(code, error.to_string(), definite, retry_after)
-}
-
-fn status(code: Code, message: String, definite: bool, retry_after: Option<Duration>) -> Status {
-    let facts = HashMap::from([("definite".to_owned(), definite.to_string())]);
-    let mut details = ErrorDetails::with_error_info("CONTROL", "duramen", facts);
-    if retry_after.is_some() {
-        details.set_retry_info(retry_after);
-    }
-    Status::with_error_details(code, message, details)
+    Ok(JoinAsked { node, cluster_id: asked.cluster_id })
 }
 
 impl fmt::Debug for PeerService {

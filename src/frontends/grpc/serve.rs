@@ -45,7 +45,7 @@ const WRONG_PORT: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain
     this port speaks gRPC over HTTP/2; the HTTP port is another, see ports.json\n";
 
 /// How often the health service looks at how the node is.
-const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The pause between two probes of a silent connection.
 const KEEPALIVE_PROBE_INTERVAL: Duration = Duration::from_secs(5);

@@ -86,6 +86,10 @@ pub trait Map: Send + Sync + fmt::Debug + 'static {
     fn store(&self, at: usize, source: &[u8]);
     /// Makes the stores durable (msync).
     fn sync(&self) -> io::Result<()>;
+    /// Takes its pages out of the process's memory; the next use brings them back, with what was stored.
+    fn rest(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

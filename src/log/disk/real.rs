@@ -243,6 +243,12 @@ impl Map for RealMap {
     fn sync(&self) -> io::Result<()> {
         self.map.flush()
     }
+
+    fn rest(&self) -> io::Result<()> {
+        // SAFETY: the mapping is shared and of a file: what was stored is in the page cache, from where
+        // the next access of the same address takes it, also one of another thread at this moment.
+        unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) }
+    }
 }
 
 #[cfg(test)]
@@ -298,6 +304,29 @@ mod tests {
         let (result, device) = write_to(&parts, vec![Ok(1000), Ok(7)]);
         result.unwrap();
         assert_eq!(device, bytes);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "what the system says of this process")]
+    fn a_map_at_rest_holds_what_was_stored_and_no_page() {
+        let file = RealFile { file: tempfile::tempfile().unwrap() };
+        file.allocate(3 * 4096).unwrap();
+        let map = memmap2::MmapOptions::new().len(3 * 4096).map_raw(&file.file).unwrap();
+        let map = RealMap { map };
+        let resident_kib = || {
+            let from = format!("{:x}-", map.map.as_ptr() as usize);
+            let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let lines = maps.lines().skip_while(|line| !line.starts_with(&from));
+            let rss = lines.filter_map(|line| line.strip_prefix("Rss:")).next().unwrap();
+            rss.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        map.store(4090, b"kept by the file");
+        assert!(resident_kib() > 0, "what was just written is in memory");
+        map.rest().unwrap();
+        assert_eq!(resident_kib(), 0);
+        let mut found = [0; 16];
+        map.load(4090, &mut found);
+        assert_eq!(&found, b"kept by the file");
     }
 
     #[test]

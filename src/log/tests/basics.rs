@@ -222,6 +222,26 @@ fn the_start_moves_by_whole_segments_and_never_goes_back() {
 }
 
 #[test]
+fn what_nobody_needs_is_released_also_where_it_lies_in_the_active_segment() {
+    let (disk, mut log, mut model) = filled(3);
+    assert_eq!(log.view().segments(), 1, "all of it is in the active segment");
+    let end = log.next_offset();
+    let kept = log.release(Offset(end.0 - 1)).unwrap();
+    assert_eq!((kept.segments, kept.log_start), (0, Offset(0)), "one record of it is needed");
+    assert_eq!(log.view().segments(), 2, "it grows no further");
+    let again = log.release(Offset(end.0 - 1)).unwrap();
+    assert_eq!((again.segments, log.view().segments()), (0, 2), "once is enough");
+    let removed = log.release(end).unwrap();
+    assert_eq!((removed.segments, removed.log_start), (1, end));
+    model.start = (end.0, end.0);
+    model.check(&log).unwrap();
+    drop(log);
+    let (log, recovered) = open(&disk, &small()).unwrap();
+    assert_eq!(recovered.first_index, removed.first_index);
+    model.check_recovered(&log, &recovered).unwrap();
+}
+
+#[test]
 fn retention_by_bytes_keeps_what_is_not_committed_and_the_active_segment() {
     let options = LogOptions { retention_bytes_max: Some(1), ..small() };
     let disk = SimDisk::new();

@@ -82,6 +82,12 @@ struct Copy {
 }
 
 impl Copy {
+    /// Where the source ends, as heard last: of what a look found out, or a chunk.
+    fn source_end(&self) -> Option<Offset> {
+        let copies = self.mirror.copies.partitions();
+        copies.get(&self.target.partition).map(|known| known.end)
+    }
+
     fn copied(&self) -> Offset {
         let copies = self.mirror.copies.partitions();
         copies.get(&self.target.partition).map_or(Offset(0), |known| known.copied)
@@ -108,6 +114,9 @@ impl Copy {
     async fn follow(&mut self) -> Result<Infallible, Trouble> {
         let here = self.ready().await;
         let mut next = here.high_watermark();
+        if let Some(end) = self.source_end() {
+            here.published().source_ends(end);
+        }
         let partition = self.target.partition;
         self.mirror.copies.note(partition, Some(next), None);
         let batch_bytes_max = self.mirror.soil.settings.log.batch_bytes_max.len();
@@ -157,6 +166,7 @@ impl Copy {
                         ));
                     }
                     self.mirror.copies.note(partition, None, Some(chunk.high_watermark));
+                    here.published().source_ends(chunk.high_watermark);
                     let (base, bytes) = (chunk.base, chunk.batches.len());
                     let pending = match here.copy_batches(chunk.batches) {
                         Ok(pending) => pending,

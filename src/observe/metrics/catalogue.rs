@@ -95,6 +95,9 @@ catalogue! {
     PRODUCER_REFUSED = "duramen_producer_refused_total" Counter "{batch}" ["topic", "partition"]
         "Batches refused since they are not their idempotent producer's next ones.";
 
+    RAFT_DROPPED = "duramen_raft_dropped_messages_total" Counter "{message}" ["topic", "partition"]
+        "Messages to other replicas that were not sent, since too many waited for the disk.";
+
     FLUSH_DURATION = "duramen_flush_duration_seconds" Histogram "s" ["topic", "partition"]
         "How long a write of one or more requests took, its sync included.";
     FLUSH_BYTES = "duramen_flush_size_bytes" Histogram "By" ["topic", "partition"]

@@ -63,6 +63,7 @@ pub struct LogMetrics {
     pub retired_bytes: Counter,
     pub producer_duplicates: Counter,
     pub producer_refused: Counter,
+    pub raft_dropped: Counter,
     pub flush_duration: Histogram,
     pub flush_bytes: Histogram,
     pub flush_records: Histogram,
@@ -78,6 +79,7 @@ impl Default for LogMetrics {
             retired_bytes: Counter::default(),
             producer_duplicates: Counter::default(),
             producer_refused: Counter::default(),
+            raft_dropped: Counter::default(),
             flush_duration: Histogram::of_durations(),
             flush_bytes: Histogram::of_bytes(),
             flush_records: Histogram::of_counts(),
@@ -97,6 +99,7 @@ impl LogMetrics {
             (&of::RETIRED_BYTES, |log| &log.retired_bytes),
             (&of::PRODUCER_DUPLICATES, |log| &log.producer_duplicates),
             (&of::PRODUCER_REFUSED, |log| &log.producer_refused),
+            (&of::RAFT_DROPPED, |log| &log.raft_dropped),
             (&of::FLUSH_FAILURES, |log| &log.flush_failures),
         ] {
             let sum: u64 = logs.iter().map(|log| of(log).get()).sum();

@@ -65,6 +65,17 @@ methods! {
     Fetch Grpc "fetch" "duramen.v1.Log/Fetch";
     FetchOnce Grpc "fetch_once" "duramen.v1.Log/FetchOnce";
     Describe Grpc "describe" "duramen.v1.Log/Describe";
+    Metadata Grpc "metadata" "duramen.v1.Log/Metadata";
+    CreateTopic Grpc "create_topic" "duramen.v1.Admin/CreateTopic";
+    AlterTopic Grpc "alter_topic" "duramen.v1.Admin/AlterTopic";
+    DeleteTopic Grpc "delete_topic" "duramen.v1.Admin/DeleteTopic";
+    DescribeTopic Grpc "describe_topic" "duramen.v1.Admin/DescribeTopic";
+    ListTopics Grpc "list_topics" "duramen.v1.Admin/ListTopics";
+    ClusterStatus Grpc "cluster_status" "duramen.v1.Admin/ClusterStatus";
+    LeaveNode Grpc "leave_node" "duramen.v1.Admin/LeaveNode";
+    ReplaceNode Grpc "replace_node" "duramen.v1.Admin/ReplaceNode";
+    RemoveNode Grpc "remove_node" "duramen.v1.Admin/RemoveNode";
+    TransferLeader Grpc "transfer_leader" "duramen.v1.Admin/TransferLeader";
     BookProduce Grpc "book_produce" "log.v1.Log/Produce";
     BookProduceStream Grpc "book_produce_stream" "log.v1.Log/ProduceStream";
     BookConsume Grpc "book_consume" "log.v1.Log/Consume";
@@ -138,6 +149,20 @@ mod tests {
         for path in ["", "/", "/duramen.v1.Log/", "/duramen.v1.Log/Producer", "POST /v1", "/other"]
         {
             assert_eq!(Method::of_call(path), Method::OtherCall, "{path}");
+        }
+        // Whatever clients can call has a name here.
+        for (service, text) in [
+            ("duramen.v1.Log", include_str!("../../../proto/duramen/v1/log.proto")),
+            ("duramen.v1.Admin", include_str!("../../../proto/duramen/v1/admin.proto")),
+            ("log.v1.Log", include_str!("../../../proto/log/v1/log.proto")),
+        ] {
+            let calls = text.lines().filter_map(|line| line.trim().strip_prefix("rpc "));
+            let calls: Vec<&str> = calls.filter_map(|line| line.split('(').next()).collect();
+            assert!(calls.len() > 4, "{service}: {calls:?}");
+            for call in calls {
+                let path = format!("/{service}/{call}");
+                assert_ne!(Method::of_call(&path), Method::OtherCall, "{path}");
+            }
         }
         for (number, method) in Method::ALL.into_iter().enumerate() {
             assert_eq!(method as usize, number);

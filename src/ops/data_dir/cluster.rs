@@ -37,8 +37,9 @@ pub struct ReplicaRecord {
     pub partition: u32,
     /// Which replica.
     pub replica: ReplicaId,
-    /// Whether it founds its group, where it has not voted yet.
-    pub founds: bool,
+    /// The voters that its group begins with, where it has not voted yet.
+    #[serde(default)]
+    pub founders: Vec<ReplicaId>,
     /// What differs from the node's own settings.
     pub settings: BTreeMap<String, String>,
 }

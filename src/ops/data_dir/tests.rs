@@ -227,7 +227,7 @@ fn the_record_of_replicas_is_read_back_and_its_loss_in_a_cluster_is_told() {
             topic: TopicName::new("log").unwrap(),
             partition: 0,
             replica: ReplicaId::new(NodeId(2), 7),
-            founds: true,
+            founders: Vec::new(),
             settings: [("retention_age".to_owned(), "7d".to_owned())].into(),
         }],
     };

@@ -140,11 +140,11 @@ proptest! {
 
     #[test]
     fn nothing_that_a_peer_says_ends_a_replica(
-        joins: bool,
+        begun_with in 0..4u32,
         events in proptest::collection::vec(event(), 1..60),
     ) {
-        let birth = if joins { Birth::Joining } else { Birth::Alone };
-        let mut raft = start(1, birth, None, TermRuns::default());
+        let founders: Vec<ReplicaId> = (1..=begun_with).map(replica).collect();
+        let mut raft = start(1, &founders, None, TermRuns::default());
         let mut number = 0;
         for event in events {
             match event {

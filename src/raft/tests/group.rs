@@ -10,7 +10,7 @@ fn member_of(voters: std::ops::RangeInclusive<u32>, term: u64) -> Option<HardSta
 }
 
 fn follower() -> PartitionRaft {
-    start(1, Birth::Joining, member_of(1..=3, 1), TermRuns::default())
+    start(1, &[], member_of(1..=3, 1), TermRuns::default())
 }
 
 fn append(term: u64, after: (u64, u64), terms: &[u64], commit: u64) -> PeerMessage {
@@ -117,10 +117,34 @@ fn a_leader_sends_while_it_writes_and_commits_by_the_disks_of_others() {
 }
 
 #[test]
+fn followers_learn_what_is_committed_from_the_next_entry_or_a_heartbeat() {
+    let told = |raft: &mut PartitionRaft| -> Vec<_> {
+        let messages = steps(raft).into_iter().flat_map(|effects| effects.messages);
+        messages.map(|message| (message.kind, message.commit.0)).collect()
+    };
+    let (mut raft, effects) = leader();
+    let no_op = effects.last().expect("a step").number;
+    raft.persisted(no_op);
+    raft.receive(&yes(2, 2, 1)).expect("fine");
+    raft.receive(&yes(3, 2, 1)).expect("fine");
+    told(&mut raft); // to one that it had to find out about
+    for index in 2..4 {
+        raft.propose(Handle { records: 1, bytes: 6 }).expect("it leads");
+        let next = told(&mut raft);
+        assert_eq!(next, [(PeerKind::Append, index - 1); 2], "with what was committed before");
+        raft.receive(&yes(2, 2, index)).expect("fine");
+        raft.receive(&yes(3, 2, index)).expect("fine");
+        assert_eq!((told(&mut raft), raft.commit().0), (vec![], index), "no message of its own");
+    }
+    raft.ping();
+    assert_eq!(told(&mut raft), [(PeerKind::Heartbeat, 3); 2]);
+}
+
+#[test]
 fn a_lone_voter_with_learners_tells_them_nothing_in_a_term_that_it_may_forget() {
     let mut hard = member_of(1..=1, 1);
     hard.as_mut().expect("some").membership.learners.insert(replica(2));
-    let mut raft = start(1, Birth::Alone, hard, TermRuns::default());
+    let mut raft = start(1, &[replica(1)], hard, TermRuns::default());
     raft.campaign().expect("campaigns");
     let effects = steps(&mut raft);
     assert_eq!(raft.role(), Role::Leader);
@@ -148,7 +172,7 @@ fn a_change_is_in_the_hard_state_before_it_is_in_the_log_and_survives_a_restart(
     assert!(!raft.membership().contains(replica(4)), "not before it is committed");
 
     // The log has the entry: another leader says that it is committed.
-    let mut again = start(1, Birth::Joining, Some(hard.clone()), raft.terms());
+    let mut again = start(1, &[], Some(hard.clone()), raft.terms());
     let mut says = append(3, (2, 2), &[], 2);
     says.from = replica(3);
     again.receive(&says).expect("fine");
@@ -161,7 +185,7 @@ fn a_change_is_in_the_hard_state_before_it_is_in_the_log_and_survives_a_restart(
     // The log lost the entry, as it may: it was not flushed.
     let mut terms = raft.terms();
     terms.truncate_after(RaftIndex(1));
-    let mut again = start(1, Birth::Joining, Some(hard), terms);
+    let mut again = start(1, &[], Some(hard), terms);
     let mut says = append(3, (1, 2), &[3], 2);
     says.from = replica(3);
     again.receive(&says).expect("fine");
@@ -171,7 +195,7 @@ fn a_change_is_in_the_hard_state_before_it_is_in_the_log_and_survives_a_restart(
 
 #[test]
 fn a_follower_behind_the_log_begins_anew_where_the_log_begins() {
-    let mut raft = start(4, Birth::Joining, None, TermRuns::default());
+    let mut raft = start(4, &[], None, TermRuns::default());
     assert_eq!(raft.role(), Role::Learner);
     let mut membership =
         Membership { voters: (1..4).map(replica).collect(), ..Membership::default() };
@@ -204,7 +228,7 @@ fn a_follower_behind_the_log_begins_anew_where_the_log_begins() {
 #[test]
 fn a_snapshot_that_got_lost_is_sent_again() {
     let terms = TermRuns::recovered(vec![(RaftIndex(50), Term(1))], RaftIndex(60)).after(Term(1));
-    let mut raft = start(1, Birth::Joining, member_of(1..=3, 1), terms);
+    let mut raft = start(1, &[], member_of(1..=3, 1), terms);
     raft.campaign().expect("campaigns");
     settle(&mut raft);
     raft.receive(&message(PeerKind::PreVoteAnswer, 2, 1, 2)).expect("fine");

@@ -5,7 +5,7 @@ use super::*;
 const HANDLE: Handle = Handle { records: 3, bytes: 300 };
 
 fn alone(hard_state: Option<HardState>, terms: TermRuns) -> PartitionRaft {
-    start(1, Birth::Alone, hard_state, terms)
+    start(1, &[replica(1)], hard_state, terms)
 }
 
 fn voted(term: u64) -> Option<HardState> {

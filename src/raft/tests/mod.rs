@@ -3,6 +3,7 @@ mod group;
 mod lone;
 mod reconciling;
 mod simulation;
+mod suspicion;
 mod world;
 
 use super::*;
@@ -41,12 +42,13 @@ pub fn config(node: u32) -> RaftConfig {
 
 pub fn start(
     node: u32,
-    birth: Birth,
+    founders: &[ReplicaId],
     hard_state: Option<HardState>,
     terms: TermRuns,
 ) -> PartitionRaft {
     let recovered = Recovered { hard_state, terms };
-    PartitionRaft::start(config(node), birth, recovered, Rc::new(Three), &silent()).expect("starts")
+    PartitionRaft::start(config(node), founders, recovered, Rc::new(Three), &silent())
+        .expect("starts")
 }
 
 pub fn steps(raft: &mut PartitionRaft) -> Vec<Effects> {

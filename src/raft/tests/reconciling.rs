@@ -88,3 +88,25 @@ fn a_replica_is_replaced_in_one_change_once_the_new_one_has_caught_up() {
     let steps = vec![MemberStep::AddVoter(replica(4)), MemberStep::Remove(replica(3))];
     assert_eq!(next(990), Some(Step::Change(MembershipChange { steps })));
 }
+
+#[test]
+fn leadership_goes_back_only_to_one_that_has_everything_and_away_from_one_that_leaves_before() {
+    let (me, other) = (replica(1), replica(2));
+    let voters = [me, other, replica(3)].into();
+    let membership = Membership { voters, ..Membership::default() };
+    let step = |lag: u64, wanted: &[u32]| {
+        let last = RaftIndex(1000);
+        let progress = [me, other, replica(3)].map(|replica| ReplicaProgress {
+            replica,
+            is_learner: false,
+            matched: RaftIndex(if replica == other { 1000 - lag } else { 1000 }),
+            is_active: true,
+            needs_snapshot: false,
+        });
+        let wanted: Vec<ReplicaId> = wanted.iter().copied().map(replica).collect();
+        reconcile(me, &membership, &progress, last, &wanted)
+    };
+    assert_eq!(step(2, &[2, 1, 3]), Some(Step::Transfer(other)));
+    assert_eq!(step(3, &[2, 1, 3]), None, "it would be waited for");
+    assert_eq!(step(50, &[2, 3]), Some(Step::Transfer(other)), "it is not to stay");
+}

@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 fn live(seed: u64, sabotage: Sabotage) -> Counts {
     let nodes = if seed.is_multiple_of(2) { 3 } else { 5 };
-    let mut world = World::new(seed, nodes, sabotage);
+    let founders = 1 + (seed / 2 % u64::from(nodes)) as u32;
+    let mut world = World::new(seed, nodes, founders, sabotage);
     world.loss_percent = seed % 7;
     for _ in 0..3000 {
         world.act();
@@ -54,6 +55,11 @@ fn is_caught(sabotage: Sabotage) -> bool {
 #[test]
 fn the_checker_notices_answers_that_leave_before_they_are_durable() {
     assert!(is_caught(Sabotage::EarlyReports));
+}
+
+#[test]
+fn the_checker_notices_replicas_that_begin_with_other_voters() {
+    assert!(is_caught(Sabotage::OwnFounders));
 }
 
 #[test]

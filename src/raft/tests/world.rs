@@ -14,6 +14,8 @@ pub enum Sabotage {
     EarlyReports,
     /// The vote is left out of the vote file.
     ForgottenVotes,
+    /// Each replica begins with other voters.
+    OwnFounders,
 }
 
 #[derive(Clone)]
@@ -98,6 +100,8 @@ pub struct World {
     pub loss_percent: u64,
     values: u64,
     wanted: Vec<ReplicaId>,
+    /// The voters that the group begins with.
+    founders: Vec<ReplicaId>,
     /// What the checker knows.
     leaders: BTreeMap<u64, ReplicaId>,
     votes: BTreeMap<(ReplicaId, u64), ReplicaId>,
@@ -126,7 +130,8 @@ fn shown(payload: &PeerPayload) -> Vec<u8> {
 }
 
 impl World {
-    pub fn new(seed: u64, nodes: u32, sabotage: Sabotage) -> Self {
+    /// A group that begins with the first `founders` of `nodes`; not all of them start at once.
+    pub fn new(seed: u64, nodes: u32, founders: u32, sabotage: Sabotage) -> Self {
         let wanted: Vec<ReplicaId> = (1..=nodes).map(replica).collect();
         let node = || Node {
             raft: None,
@@ -148,12 +153,17 @@ impl World {
             loss_percent: 2,
             values: 0,
             wanted: wanted.clone(),
+            founders: (1..=founders).map(replica).collect(),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             committed: BTreeMap::new(),
             counts: Counts::default(),
         };
-        wanted.iter().for_each(|id| world.start(*id));
+        for id in wanted {
+            if world.below(4) > 0 {
+                world.start(id);
+            }
+        }
         world
     }
 
@@ -171,16 +181,22 @@ impl World {
     }
 
     fn start(&mut self, id: ReplicaId) {
+        let founders = self.founders.clone();
+        let sabotage = self.sabotage;
         let node = self.node(id);
         if node.raft.is_some() {
             return;
         }
         node.starts += 1;
-        let birth = if id == replica(1) { Birth::Alone } else { Birth::Joining };
+        let founders = match sabotage {
+            Sabotage::OwnFounders if node.disk.hard.is_none() => vec![id],
+            _ if founders.len() == 1 && id != founders[0] => Vec::new(), // its log tells
+            _ => founders,
+        };
         let terms = node.disk.terms();
         let recovered = Recovered { hard_state: node.disk.hard.clone(), terms };
         let config = RaftConfig { seed: id.raw() ^ node.starts << 17, me: id, ..config(1) };
-        let raft = PartitionRaft::start(config, birth, recovered, Rc::new(Three), &silent());
+        let raft = PartitionRaft::start(config, &founders, recovered, Rc::new(Three), &silent());
         let raft = raft.expect("what was written can be started from");
         assert!(raft.term().0 >= node.spoke, "{id} forgot term {}: {raft:?}", node.spoke);
         node.payloads.clear();
@@ -465,12 +481,48 @@ impl World {
                 self.wanted = if some.is_empty() { ids } else { some };
             }
             _ => {
-                if let Some(raft) = &mut self.node(id).raft {
-                    raft.campaign().expect("the engine takes it");
+                let ahead = self.below(4) as usize;
+                let at_once = self.below(2) == 0;
+                let mut order: Vec<ReplicaId> = self.nodes.keys().copied().collect();
+                order.rotate_left(ahead);
+                match &mut self.node(id).raft {
+                    Some(raft) if ahead == 3 => raft.campaign().expect("the engine takes it"),
+                    Some(raft) => raft.suspect_leader(order, at_once),
+                    None => {}
                 }
                 self.carry_out(id);
             }
         }
+    }
+
+    /// The leader dies. Each of the others notices, if `is_noticed`, after so many messages that it
+    /// had sent; then all goes its way, a tick at a time. How many until somebody leads again.
+    pub fn bereave(&mut self, is_noticed: bool, late: usize) -> usize {
+        let leads = |node: &&ReplicaId| {
+            self.nodes[*node].raft.as_ref().is_some_and(|raft| raft.role() == Role::Leader)
+        };
+        let dead = *self.nodes.keys().find(leads).expect("a group at rest has a leader");
+        (0..late).for_each(|_| self.propose(dead));
+        self.crash(dead);
+        let left: Vec<ReplicaId> = self.nodes.keys().copied().filter(|id| *id != dead).collect();
+        for id in left.iter().filter(|_| is_noticed) {
+            self.node(*id).raft.as_mut().expect("runs").suspect_leader(left.clone(), true);
+            self.carry_out(*id);
+        }
+        for ticks in 0..100 {
+            for _ in 0..4 {
+                (0..self.net.len()).for_each(|_| self.deliver(0, false));
+                left.iter().for_each(|id| self.flush(*id, usize::MAX));
+            }
+            let leads = |id: &ReplicaId| {
+                self.nodes[id].raft.as_ref().is_some_and(|raft| raft.role() == Role::Leader)
+            };
+            if left.iter().any(leads) {
+                return ticks;
+            }
+            left.iter().for_each(|id| self.tick(*id));
+        }
+        panic!("nobody leads after 100 ticks");
     }
 
     /// All faults end: the group comes to rest as it is wanted, with everything that was committed.

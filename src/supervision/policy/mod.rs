@@ -53,7 +53,8 @@ pub struct Policy {
     order: Order,
     intensity: Intensity,
     exhausted: Exhausted,
-    children: BTreeMap<ChildId, Record>,
+    /// Boxed: most supervisors have two or three, and a node of the tree has room for eleven.
+    children: BTreeMap<ChildId, Box<Record>>,
     goal: Goal,
     group: Option<Group>,
     quarantine: Option<String>,
@@ -90,7 +91,7 @@ impl Policy {
         generation: u64,
         now: Duration,
     ) -> Vec<Decision> {
-        self.children.insert(child, Record::new(restart, backoff, generation));
+        self.children.insert(child, Box::new(Record::new(restart, backoff, generation)));
         self.step(now)
     }
 
@@ -265,7 +266,7 @@ impl Policy {
         self.group = None;
         self.up_said = false;
         self.crashes.clear();
-        self.children.values_mut().for_each(Record::forgive);
+        self.children.values_mut().for_each(|record| record.forgive());
     }
 
     fn crashed(&mut self, child: ChildId, reason: &ExitReason, chance: f64, now: Duration) {

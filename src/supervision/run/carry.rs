@@ -50,7 +50,7 @@ impl Tree {
                 let inbox = &self.shared.inbox;
                 match contain(|| runner.start(id, generation, inbox, &logger)) {
                     Ok(hold) => {
-                        let watch = Watch::new(spec.hang_after);
+                        let watch = Watch::new(spec.hang_after, id);
                         let interval = watch.interval();
                         *life = Some((hold, watch));
                         let look = Timer::Look { id, generation };
@@ -75,7 +75,7 @@ impl Tree {
             let generation = hold.generation;
             hold.notes.account.close();
             // An actor that is gone has sent its notice.
-            drop(hold.orders.send(Order::Stop));
+            drop(hold.orders.unbounded_send(Order::Stop));
             self.arm(grace, Timer::Overdue { id, generation, aborted: false });
         }
     }
@@ -125,7 +125,7 @@ impl Tree {
         let interval = watch.interval();
         match watch.look(reading, now) {
             Verdict::Patience => {}
-            Verdict::Ask(number) => drop(hold.orders.send(Order::GiveSign(number))),
+            Verdict::Ask(number) => drop(hold.orders.unbounded_send(Order::GiveSign(number))),
             Verdict::Hung(silent_for) if hold.thread.is_some() => {
                 let thread = hold.thread.clone().expect("just seen");
                 return self.abandon(thread, id, ExitReason::Hung { silent_for });

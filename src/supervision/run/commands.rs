@@ -114,7 +114,7 @@ impl Tree {
         else {
             return Err(refusal);
         };
-        hold.orders.send(Order::Suffer(fault)).map_err(|_| refusal)
+        hold.orders.unbounded_send(Order::Suffer(fault)).map_err(|_| refusal)
     }
 
     fn restart(&mut self, id: u64) -> Result<(), TreeError> {

@@ -17,11 +17,12 @@ pub use key::partition_of_key;
 pub use producer::{ClusterProducer, Delivered, Place, ProducerOptions, Receipt};
 
 use super::{Admin, Client, ClientError, ClientOptions, LeaderHint, Target};
-use crate::guards::{Breaker, BreakerOptions, RetryPolicy};
+use crate::guards::{Breaker, BreakerOptions, BreakerState, RetryPolicy};
 use crate::model::{Clock, SystemClock};
 use crate::wire::pb::duramen::v1::DescribeResponse;
 use routes::Routes;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,6 +42,27 @@ pub struct ClusterOptions {
     pub breaker: BreakerOptions,
     /// The pauses between tries. How often is a matter of deadlines: `retries_max` is not looked at.
     pub pauses: RetryPolicy,
+    /// Who is told when the way to a node opens or closes. Default: nobody.
+    pub told: Option<WayTold>,
+}
+
+/// Is told of the breaker of the way to a node: its address, from which state to which.
+#[derive(Clone)]
+pub struct WayTold(Arc<TellWay>);
+
+type TellWay = dyn Fn(&str, BreakerState, BreakerState) + Send + Sync;
+
+impl WayTold {
+    /// Calls this.
+    pub fn by(tell: impl Fn(&str, BreakerState, BreakerState) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl fmt::Debug for WayTold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WayTold")
+    }
 }
 
 impl Default for ClusterOptions {
@@ -51,9 +73,12 @@ impl Default for ClusterOptions {
             breaker: BreakerOptions { open_for: millis(500), ..BreakerOptions::default() },
             pauses: RetryPolicy {
                 initial: millis(25),
+                // A new leader is found late by a part of the time that it took, not by twice that.
+                factor: 1.5,
                 pause_max: millis(250),
                 ..RetryPolicy::default()
             },
+            told: None,
         }
     }
 }
@@ -282,10 +307,9 @@ impl ClusterClient {
             if nodes.len() >= CONNECTIONS_MAX {
                 nodes.retain(|known, _| known == address);
             }
-            let node = nodes.entry(address.into()).or_insert_with(|| Node {
-                breaker: Breaker::new(self.0.options.breaker, self.0.clock.clone()),
-                client: None,
-            });
+            let node = nodes
+                .entry(address.into())
+                .or_insert_with(|| Node { breaker: self.breaker(address), client: None });
             (node.breaker.clone(), node.client.clone())
         };
         if let Some(client) = client {
@@ -312,6 +336,15 @@ impl ClusterClient {
                 Err(error)
             }
         }
+    }
+
+    fn breaker(&self, address: &str) -> Breaker {
+        let (options, clock) = (self.0.options.breaker, self.0.clock.clone());
+        let Some(WayTold(tell)) = self.0.options.told.clone() else {
+            return Breaker::new(options, clock);
+        };
+        let address = address.to_owned();
+        Breaker::on_change(options, clock, move |from, to| tell(&address, from, to))
     }
 
     /// Notes that a connection broke, or that a node does not answer on it.

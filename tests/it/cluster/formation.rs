@@ -125,3 +125,24 @@ fn a_node_comes_back_under_another_address_with_what_it_had() {
         .node(3)
         .until("it has what was written meanwhile", |node| node.values().unwrap() == whole);
 }
+
+#[test]
+fn a_node_that_nobody_lets_in_explains_what_it_waits_for() {
+    use duramen::actors::explain::{Reason, Subject};
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = crate::harness::settings(directory.path());
+    let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    settings.gossip.join = vec![nobody.into()];
+    actix_rt::System::new().block_on(async {
+        let node = duramen::node::Node::start(&settings, crate::harness::silent()).unwrap();
+        let told = |subject| node.observer().explain(subject).unwrap();
+        let waits = || told(Subject::Node).reason == Reason::Joining;
+        crate::harness::until("it says that it waits to be let in", waits).await;
+        let whole = told(Subject::Node);
+        assert!(whole.sentence.contains("nobody is known whom it could ask"), "{whole:?}");
+        assert!(whole.since.is_some() && whole.advice.contains("--join"), "{whole:?}");
+        let part = told(Subject::Actor("formation".into()));
+        assert_eq!((part.reason, part.subject), (Reason::Joining, whole.subject));
+        node.shutdown(std::time::Duration::ZERO).await;
+    });
+}

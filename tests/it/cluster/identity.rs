@@ -128,7 +128,9 @@ fn a_node_of_another_cluster_does_not_join() {
         let wanted =
             format!("is a node of another cluster ({theirs}), this one is of {own}: start");
         crate::harness::until("the log tells why", || lines.text().contains(&wanted)).await;
-        assert_eq!(node.cluster().control.catalogue().nodes.len(), 1);
+        let known = || node.cluster().control.catalogue().nodes.len();
+        crate::harness::until("it reads its own catalogue", || known() > 0).await;
+        assert_eq!(known(), 1);
         node.shutdown(std::time::Duration::ZERO).await;
     });
     assert_eq!(cluster.node(1).cluster().control.catalogue().nodes.len(), 1);
@@ -188,24 +190,25 @@ fn a_directory_in_use_is_not_taken_over() {
 #[test]
 fn a_node_of_a_later_protocol_is_told_so_and_stays_out() {
     use duramen::actors::control::{ControlError, JoinAsked};
+    use duramen::cluster::NodeSelf;
     let cluster = Cluster::start(1);
-    let asked = JoinAsked {
+    let node = NodeSelf {
         uuid: "later".into(),
         name: "later".into(),
         rpc_addr: "127.0.0.1:1".into(),
         gossip_addr: "127.0.0.1:2".into(),
         version: "9.9.9".into(),
-        protocol_min: 2,
-        protocol_max: 3,
+        protocol_min: 3,
+        protocol_max: 4,
         labels: Default::default(),
-        cluster_id: String::new(),
     };
+    let asked = JoinAsked { node, cluster_id: String::new() };
     let control = Arc::clone(&cluster.node(1).cluster().control);
     let refused = block_on(control.join_here(asked)).unwrap_err();
     let ControlError::Rejected(refused) = refused else { panic!("{refused:?}") };
     assert_eq!(
         refused.message,
-        "the node later (version 9.9.9) speaks protocols 2 to 3, the cluster 1: upgrade the \
+        "the node later (version 9.9.9) speaks protocols 3 to 4, the cluster 2: upgrade the \
          cluster's nodes first"
     );
 }

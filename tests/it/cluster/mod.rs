@@ -5,6 +5,7 @@ mod formation;
 mod identity;
 mod order;
 mod routing;
+mod shortened;
 
 use duramen::actors::partition::PartitionApi;
 use duramen::model::{Offset, Record, Timestamp};

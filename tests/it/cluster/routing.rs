@@ -1,9 +1,11 @@
 // Which node takes what: appends at followers, reads at followers.
 
 use super::{append, other_than};
+use crate::harness::binary::run;
 use duramen::actors::partition::PartitionApi;
 use duramen::model::{FIRST_TOPIC, Offset};
 use duramen::testing::{Cluster, block_on};
+use duramen::wire::client::partition_of_key;
 use duramen::wire::pb::duramen::v1 as pb;
 use duramen::wire::pb::log::v1 as book;
 use tonic::Code;
@@ -73,4 +75,52 @@ fn a_follower_shows_only_what_is_committed() {
         assert_eq!(node.values().unwrap(), [b"committed"]);
     }
     drop(pending);
+}
+
+#[test]
+fn the_command_parts_lines_by_key_as_kafkas_clients_do_and_keeps_their_order() {
+    const PARTITIONS: u32 = 4;
+    let cluster = Cluster::start(3);
+    cluster.create_topic("keyed", PARTITIONS, 3);
+    let line = |number: usize| match number % 10 {
+        0 => format!("{number}\n"),
+        _ => format!("key {}:{number}\n", number % 23),
+    };
+    let lines: String = (0..2000).map(line).collect();
+    let addresses: Vec<_> = cluster.nodes().map(|(_, n)| n.rpc_addr().to_string()).collect();
+    let arguments = ["produce", "keyed", "--partition", "key", "--key-separator", ":"];
+    let more = ["--batch", "40", "--addr", &addresses.join(",")];
+    let output = run(&[&arguments[..], &more[..]].concat(), lines.as_bytes());
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    assert!(told.starts_with("acknowledged 2000 records"), "{told}");
+
+    let mut without_key = Vec::new();
+    let mut numbers = Vec::new();
+    for partition in 0..PARTITIONS {
+        let leader = cluster.leader_of("keyed", partition);
+        let handle = cluster.node(leader).partition("keyed", partition);
+        let mut newest = std::collections::BTreeMap::new();
+        let mut next = Offset(0);
+        while next < handle.high_watermark() {
+            let records = block_on(handle.read_records(next, 1000, 1 << 20)).unwrap();
+            next = records.last().unwrap().0.next();
+            for (_, record) in records {
+                let text = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+                let number: usize = text.parse().unwrap();
+                numbers.push(number);
+                let Some(key) = record.key else {
+                    without_key.push(partition);
+                    continue;
+                };
+                assert_eq!(partition_of_key(&key, PARTITIONS), partition, "line {number}");
+                let before = newest.insert(key.to_vec(), number);
+                assert!(before.is_none_or(|before| before < number), "{before:?} and {number}");
+            }
+        }
+    }
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..2000), "each line once");
+    without_key.dedup();
+    assert_eq!(without_key, [0, 1, 2, 3], "those without a key take turns");
 }

@@ -277,6 +277,7 @@ impl PartitionApi for MemoryPartition {
             role: ReplicaRole::Leader,
             leader: Some(ReplicaId::FIRST),
             replicas: Vec::new(),
+            source_end: None,
         }
     }
 }

@@ -107,7 +107,8 @@ impl ControlApi for Controller {
     }
 
     fn join_here(&self, asked: JoinAsked) -> Answering<Answered<Joined>> {
-        let members = vec![(N1, uuid(N1), format!("{} of {}", asked.name, asked.labels["rack"]))];
+        let members =
+            vec![(N1, uuid(N1), format!("{} of {}", asked.node.name, asked.node.labels["rack"]))];
         let joined = Joined { cluster_id: "birch".into(), node: N3, members };
         Box::pin(async { Ok(Answered::Here(joined)) })
     }
@@ -150,6 +151,8 @@ impl PeerEvents for Unreachable {
     fn unreachable(&self, node: NodeId) {
         self.0.lock().unwrap().push(node);
     }
+
+    fn reachable(&self, _: NodeId) {}
 }
 
 impl Unreachable {

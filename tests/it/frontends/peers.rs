@@ -185,9 +185,9 @@ fn strangers_are_turned_away_and_told_why() {
                 "with the directory old, and this is n2",
             ),
             (
-                |i| (i.protocol_min, i.protocol_max) = (2, 3),
+                |i| (i.protocol_min, i.protocol_max) = (3, 4),
                 Denial::NotNow,
-                "speaks protocols 2 to 3",
+                "speaks protocols 3 to 4",
             ),
             (|i| i.node = 7, Denial::Unavailable, "does not know a node n7 yet"),
         ];

@@ -192,3 +192,23 @@ async fn what_is_no_batch_is_refused_before_it_is_sent() {
     let error = producer.send(Place::Any, bytes::Bytes::from_static(b"text")).await.unwrap_err();
     assert!(error.is_definite() && world.lock().asked.is_empty(), "{error}");
 }
+
+#[tokio::test]
+async fn whoever_wants_to_know_is_told_of_a_way_that_is_given_up_for_a_while() {
+    use crate::guards::BreakerState::{self, Closed, Open};
+    // Bound and closed again: nobody listens there.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let told = Arc::<Mutex<Vec<(String, BreakerState, BreakerState)>>>::default();
+    let heard = Arc::clone(&told);
+    let breaker =
+        BreakerOptions { failures_max: 1, open_for: Duration::ZERO, successes_to_close: 1 };
+    let tell = move |address: &str, from, to| {
+        heard.lock().unwrap().push((address.to_owned(), from, to));
+    };
+    let options =
+        ClusterOptions { breaker, told: Some(WayTold::by(tell)), ..ClusterOptions::default() };
+    let addresses = [address.to_string()];
+    ClusterClient::connect(&addresses, options, None).await.unwrap_err();
+    let expected = (addresses[0].clone(), Closed, Open);
+    assert_eq!(*told.lock().unwrap(), [expected]);
+}
