@@ -12,7 +12,7 @@ const FILES: [&str; 5] = [
 ];
 
 /// Messages that are also shown as JSON, by their field names.
-const SHOWN_AS_JSON: [&str; 17] = [
+const SHOWN_AS_JSON: [&str; 19] = [
     "TreeResponse",
     "Place",
     "SlowestMessage",
@@ -30,6 +30,8 @@ const SHOWN_AS_JSON: [&str; 17] = [
     "ReplicaPlacement",
     "ListTopicsResponse",
     "NodeActionResponse",
+    "AccessState",
+    "TestAccessResponse",
 ];
 
 #[allow(clippy::disallowed_methods, reason = "a build script writes where Cargo tells it")]

@@ -7,6 +7,7 @@
 //! - [`observe`]: stamps on messages, flight recorders, taps, reasons to wait.
 //! - [`log`]: the commit log library: batch, store, index, segment, recovery, retention, disks.
 //! - [`raft`]: one partition's Raft state machine: events in, effects out.
+//! - [`access`]: who may do what: policies, decisions, tokens, the chain of the audit log.
 //! - [`cluster`]: what a cluster knows of itself: nodes, topics, placement; a pure state machine.
 //! - [`guards`]: limiters, breaker, retry: what keeps callers from making trouble worse.
 //! - [`wire`]: generated protobuf, conversions, the client library.
@@ -18,6 +19,7 @@
 //! - [`testing`]: nodes in the process of a test: faults, waits, and what must hold.
 //! - [`cli`]: the subcommands of the one binary.
 
+pub mod access;
 pub mod actors;
 pub mod cli;
 pub mod cluster;

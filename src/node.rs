@@ -5,12 +5,15 @@
 //! node                         one-for-one; gives up → the process ends with its own exit code
 //! ├─ partitions                one-for-one
 //! │  └─ log/0 …                one-for-all, then quarantine: log ─ raft      (shard thread)
+//! ├─ access                    keeps the door what the catalogue says      (control thread)
 //! ├─ planter                   makes the partitions those of the catalogue  (control thread)
 //! ├─ housekeeping                                                           (control thread)
 //! ├─ membership                 one-for-one: gossip                         (control thread)
 //! └─ frontends                 one-for-one: grpc (shard thread), http (control thread)
 //! ```
 
+mod access;
+mod certificates;
 mod cluster;
 pub mod controller;
 mod files;
@@ -43,10 +46,12 @@ use crate::actors::presence::PresenceBoard;
 use crate::actors::readiness::NodeInfo;
 use crate::actors::replicator::Peers;
 use crate::frontends::grpc::{AdminService, PeerParts, PeerService};
+use crate::guards::tls::{ExpectedServer, TlsError};
 use crate::log::disk::{Disk, RealDisk};
 use crate::model::{Clock, FIRST_TOPIC, SystemClock};
 use crate::observe::metrics::Measure;
 use crate::observe::{Complaints, CrashSink, Hub, HubLimits, MessageFilter};
+use crate::ops::audit::AuditLog;
 use crate::ops::crash::CrashStore;
 use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::ops::logger::LogControl;
@@ -56,6 +61,8 @@ use crate::supervision::{
     Environment, Exhausted, Intensity, Order, Place, Shard, ShardThreads, Strategy, Supervisor,
     SupervisorSpec, TreeHandle,
 };
+use access::Access;
+use certificates::Certificates;
 use cluster::{Cluster, ClusterHome};
 use front::Seams;
 use handover::HandOver;
@@ -95,6 +102,9 @@ pub enum NodeError {
     /// The log's settings contradict each other.
     #[error(transparent)]
     Options(#[from] crate::log::LogError),
+    /// Certificates or keys cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Metrics and traces cannot be exported.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
@@ -146,7 +156,9 @@ pub struct Node {
     view: ClusterView,
     peers: Arc<Peers>,
     home: Option<Arc<ClusterHome>>,
+    certificates: Option<Arc<Certificates>>,
     hand_over: HandOver,
+    audit: AuditLog,
 }
 
 impl Node {
@@ -173,6 +185,9 @@ impl Node {
         if data_dir.cluster().is_some() && !disk.exists(&controller).unwrap_or(true) {
             return Err(data_dir.wiped("controller").into());
         }
+        let told_by = logger.new(o!("actor" => "node"));
+        let certificates = Certificates::open(settings, &clock, told_by)?;
+        let tls = certificates.as_ref().map(|certificates| Arc::clone(&certificates.tls));
         let rpc = listen(settings.rpc.addr, "gRPC")?;
         let http = listen(settings.http.addr, "HTTP")?;
         let (instruments, telemetry) = instruments::make(settings, &data_dir, &clock, &logger)?;
@@ -209,12 +224,17 @@ impl Node {
             groups: Arc::clone(&groups),
             leadership: Arc::clone(&leadership),
             post: Arc::clone(&peers) as Arc<dyn PeerPost>,
+            tls: tls.as_ref().map(|tls| tls.client().expecting(ExpectedServer::Node)),
             seed: seed.unwrap_or_else(|| clock.wall().0.unsigned_abs()),
         };
         let partitions = Partitions::plant_recorded(&root, soil.clone(), Arc::clone(&data_dir))?;
         if data_dir.cluster().is_none() && !settings.gossip.joins() && mirrored.is_none() {
             partitions.found()?;
         }
+        let audit =
+            AuditLog::new(data_dir.path(), Arc::clone(&clock), logger.new(o!("actor" => "node")));
+        let told_by = logger.new(o!("actor" => "node/access"));
+        let access = Access::new(settings, &data_dir, &clock, &audit, told_by);
         let rpc_addr = local_addr(&rpc, settings.rpc.addr);
         let http_addr = local_addr(&http, settings.http.addr);
         let read_only = mirrored.as_ref().map(MirrorPlan::read_only);
@@ -242,6 +262,7 @@ impl Node {
         });
         let control = Arc::clone(&cluster.control);
         let told_by = logger.new(o!("actor" => "node/planter"));
+        access.clone().below(&root, Arc::clone(&control));
         planter::below(&root, partitions.clone(), Arc::clone(&control), told_by);
         let hand_over = HandOver {
             groups: Arc::clone(&groups),
@@ -254,6 +275,7 @@ impl Node {
             leadership: Arc::clone(&leadership),
             addresses: Arc::clone(&cluster.addresses),
             control: Arc::clone(&control),
+            asks_for_role: tls.is_some(),
             clock: Arc::clone(&clock),
             logger: logger.new(o!("actor" => "node/frontends/grpc")),
         });
@@ -315,6 +337,9 @@ impl Node {
         if let Some(telemetry) = &telemetry {
             telemetry.measure(Arc::clone(&readings) as Arc<dyn Measure>);
         }
+        if let Some(tls) = &tls {
+            readings.secured(tls);
+        }
         let readings_of_tree = Arc::clone(&readings);
         let seams = Seams {
             topics,
@@ -325,14 +350,20 @@ impl Node {
             complaints,
             observer: Arc::clone(&observer),
             settings,
+            door: access.door,
             instruments,
             readings,
+            tls,
         };
         seams.grpc_below(&front, shard, rpc, logger.new(o!("actor" => "node/frontends/grpc")));
         seams.http_below(&front, http, logger.new(o!("actor" => "node/frontends/http")));
         let tree = root.start();
         readings_of_tree.started(&tree);
-        info!(logger, "listening"; "rpc" => %rpc_addr, "http" => %http_addr);
+        info!(logger, "listening"; "rpc" => %rpc_addr, "http" => %http_addr,
+            "tls" => certificates.is_some());
+        if let Some(certificates) = certificates.clone() {
+            actix_rt::spawn(certificates.watch(tree.clone()));
+        }
         Ok(Self {
             tree,
             partitions,
@@ -349,7 +380,17 @@ impl Node {
             peers,
             home: cluster.home,
             hand_over,
+            certificates,
+            audit,
         })
+    }
+
+    /// Reads the certificates again, whether they have changed or not; faulty ones change nothing.
+    /// Blocks shortly.
+    pub fn reload_certificates(&self) {
+        if let Some(certificates) = &self.certificates {
+            certificates.reload(true);
+        }
     }
 
     /// Who is there, as gossip sees it.
@@ -503,6 +544,14 @@ impl Node {
         };
         if tokio::time::timeout(FAREWELL, reported).await.is_err() {
             warn!(self.logger, "the last crash report was not written in time");
+        }
+        let noted = async {
+            while !self.audit.is_idle() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        if tokio::time::timeout(FAREWELL, noted).await.is_err() {
+            warn!(self.logger, "the last lines of the audit log were not written in time");
         }
         if let Some(telemetry) = self.telemetry {
             telemetry.shutdown(grace.max(FAREWELL)).await;

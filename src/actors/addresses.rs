@@ -31,6 +31,16 @@ pub struct Whereabouts {
     pub uuid: String,
     /// Where it is reached.
     pub rpc_addr: String,
+    /// What people call it; empty where nobody has told.
+    #[serde(default)]
+    pub name: String,
+}
+
+impl Whereabouts {
+    /// Whether a connection to the one is a connection to the other.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        (&self.uuid, &self.rpc_addr) == (&other.uuid, &other.rpc_addr)
+    }
 }
 
 /// What is known of a node's membership.
@@ -86,6 +96,17 @@ impl Addresses {
         }
     }
 
+    /// What people call a member; `None` while nothing says so.
+    pub fn name_of(&self, node: NodeId) -> Option<String> {
+        match self.control.catalogue().nodes.get(&node) {
+            Some(known) => Some(known.name.clone()),
+            None => {
+                let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                told.get(&node).map(|place| place.name.clone()).filter(|name| !name.is_empty())
+            }
+        }
+    }
+
     /// All members, this node among them, and where they are.
     pub fn members(&self) -> BTreeMap<NodeId, Whereabouts> {
         let mut members = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -94,7 +115,7 @@ impl Addresses {
                 members.remove(node);
             } else {
                 let (uuid, rpc_addr) = (known.uuid.clone(), known.rpc_addr.clone());
-                members.insert(*node, Whereabouts { uuid, rpc_addr });
+                members.insert(*node, Whereabouts { uuid, rpc_addr, name: known.name.clone() });
             }
         }
         let presence = self.presence.now();

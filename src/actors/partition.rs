@@ -336,6 +336,12 @@ pub enum ProduceError {
         /// Where to append.
         message: String,
     },
+    /// The caller may not append to it; nothing was stored.
+    #[error("{message}")]
+    Denied {
+        /// Who may not do what.
+        message: String,
+    },
     /// A batch of an idempotent producer is not its next one; nothing was stored by this request.
     #[error("{message}")]
     Sequence {

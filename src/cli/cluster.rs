@@ -4,6 +4,7 @@
 //! On a terminal they print tables, elsewhere JSON whose field names are those of
 //! `proto/duramen/v1/admin.proto`.
 
+pub mod acl;
 pub mod getservers;
 pub mod node;
 pub mod status;

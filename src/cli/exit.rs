@@ -2,6 +2,7 @@
 //! scripts can tell apart.
 
 use super::bench::BenchError;
+use crate::guards::tls::TlsError;
 use crate::model::escape;
 use crate::node::NodeError;
 use crate::ops::data_dir::DataDirError;
@@ -162,6 +163,19 @@ impl From<DataDirError> for Failure {
     }
 }
 
+impl From<TlsError> for Failure {
+    fn from(error: TlsError) -> Self {
+        let class = match &error {
+            TlsError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Class::Permission
+            }
+            TlsError::Read { .. } | TlsError::Content { .. } => Class::Config,
+        };
+        Self::new(class, format!("certificates cannot be used: {error}"))
+            .advice("look at them with: duramen tls verify DIR; make some with: duramen tls init")
+    }
+}
+
 impl From<NodeError> for Failure {
     fn from(error: NodeError) -> Self {
         match error {
@@ -190,6 +204,7 @@ impl From<NodeError> for Failure {
                 ..Self::new(Class::Config, error.to_string())
                     .advice("change the settings of section [log]")
             },
+            NodeError::Tls(error) => error.into(),
             NodeError::Telemetry(error) => Self {
                 cause: causes(&error),
                 ..Self::new(Class::Config, error.to_string())
@@ -208,9 +223,10 @@ impl From<ClientError> for Failure {
             }
             ClientError::Unavailable { .. } => failure(Class::Unavailable)
                 .advice("start a node with `duramen`, or name another with --rpc-addr HOST:PORT"),
-            ClientError::Lost { .. } => {
-                failure(Class::Unavailable).advice("look whether the node still runs")
-            }
+            ClientError::Lost { .. } => failure(Class::Unavailable).advice(
+                "look whether the node still runs, and whether it takes this client's certificate: \
+                 its log tells whom it does not let in",
+            ),
             ClientError::Deadline { definite: true, .. } => failure(Class::Temporary)
                 .advice("`duramen cluster health` tells what is not well; then the same again"),
             ClientError::Deadline { .. } => failure(Class::Unavailable)
@@ -236,6 +252,14 @@ impl From<ClientError> for Failure {
                     return failure.advice(format!("the same with --addr {address}, which leads"));
                 }
                 match refusal.code {
+                    Code::Unauthenticated => failure.advice(
+                        "say who asks, with --token-file FILE; `duramen token new` makes a token",
+                    ),
+                    Code::PermissionDenied if refusal.message.contains(" not permitted to ") => failure.advice(
+                        "`duramen acl explain` tells why not; `duramen acl add` gives the right",
+                    ),
+                    // What else is denied says itself what is missing.
+                    Code::PermissionDenied => failure,
                     Code::OutOfRange => {
                         failure.advice("`duramen describe` tells which offsets there are")
                     }

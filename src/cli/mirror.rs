@@ -1,6 +1,7 @@
 //! `duramen mirror`: a node that copies a topic of another cluster and serves it for reading.
 
 use super::Failure;
+use super::secure::TokenArgs;
 use super::serve::{self, ServeArgs};
 use crate::model::TopicName;
 use crate::node::MirrorPlan;
@@ -40,6 +41,13 @@ pub struct MirrorArgs {
     /// What a log line looks like: auto, text, json or logfmt [default: auto].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// Encrypt everything, also towards the source, and ask everybody for a certificate: where
+    /// ca.pem, node.pem and node-key.pem are. The source wants a client's certificate: give one by
+    /// the setting tls.peer_cert_file, or make the node's with `duramen tls node NAME --client`.
+    #[arg(long, value_name = "DIR")]
+    tls_dir: Option<String>,
+    #[command(flatten)]
+    token: TokenArgs,
     /// Allow addresses that other machines can reach, without encryption or authentication.
     #[arg(long)]
     insecure_listen: bool,
@@ -60,8 +68,10 @@ pub fn run(args: MirrorArgs) -> Result<(), Failure> {
         config,
         log,
         log_format,
+        tls_dir: args.tls_dir,
         insecure_listen: args.insecure_listen,
         ..ServeArgs::default()
     };
-    serve::run_as(served, Some(MirrorPlan { from, topic }))
+    let token = args.token.bearer()?;
+    serve::run_as(served, Some(MirrorPlan { from, topic, token }))
 }

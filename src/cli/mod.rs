@@ -3,6 +3,7 @@
 //! Standard output carries what was asked for, standard error everything else. A reader that goes
 //! away (`| head`) ends a command without a word. Failures are [`exit::Failure`]s.
 
+mod audit;
 pub mod bench;
 mod cluster;
 mod config;
@@ -14,10 +15,13 @@ mod mirror;
 mod observe;
 mod produce;
 mod progress;
+mod secure;
 mod segment;
 mod serve;
 mod shape;
 mod stdout;
+mod tls;
+mod token;
 mod traced;
 mod version;
 
@@ -50,9 +54,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node (what `duramen` alone does).
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Copy a topic of another cluster, and serve it for reading.
-    Mirror(mirror::MirrorArgs),
+    Mirror(Box<mirror::MirrorArgs>),
     /// Append lines of a file or of standard input; a line is a record.
     Produce(produce::ProduceArgs),
     /// Print records.
@@ -63,6 +67,12 @@ enum Command {
     Topic(cluster::topic::TopicArgs),
     /// Show the state of a cluster.
     Cluster(cluster::status::ClusterArgs),
+    /// Say who may do what, and see what that comes to.
+    Acl(cluster::acl::AclArgs),
+    /// Make tokens, and the keys that they are checked with.
+    Token(token::TokenCommands),
+    /// Read and check what a node noted of denied requests and administrative acts.
+    Audit(audit::AuditArgs),
     /// List the nodes of a cluster, take one out, or replace one that died.
     Node(cluster::node::NodeArgs),
     /// Print the servers of a cluster.
@@ -83,6 +93,8 @@ enum Command {
     Crash(crash::CrashArgs),
     /// Look at a log's files without a node.
     Segment(segment::SegmentArgs),
+    /// Make, show, check and take back certificates.
+    Tls(tls::TlsArgs),
     /// Show or check settings.
     Config(config::ConfigArgs),
     /// Measure a node.
@@ -108,6 +120,8 @@ struct NodeAddress {
         default_value = RPC_ADDR_DEFAULT
     )]
     rpc_addr: String,
+    #[command(flatten)]
+    secure: secure::ClientArgs,
 }
 
 /// The cluster that a client command speaks to.
@@ -127,6 +141,8 @@ struct ClusterAddress {
     /// when it is tried again.
     #[arg(long)]
     verbose: bool,
+    #[command(flatten)]
+    secure: secure::ClientArgs,
 }
 
 impl ClusterAddress {
@@ -142,7 +158,8 @@ impl ClusterAddress {
                 eprintln!("the circuit breaker of the way to {address} was {from} and is {to}");
             })
         });
-        let options = ClusterOptions { told, ..ClusterOptions::default() };
+        let client = self.secure.options()?;
+        let options = ClusterOptions { told, client, ..ClusterOptions::default() };
         Ok(ClusterClient::connect(&addresses, options, traceparent).await?)
     }
 }
@@ -152,13 +169,16 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         None => serve::run(cli.serve),
-        Some(Command::Serve(args)) => serve::run(args),
-        Some(Command::Mirror(args)) => mirror::run(args),
+        Some(Command::Serve(args)) => serve::run(*args),
+        Some(Command::Mirror(args)) => mirror::run(*args),
         Some(Command::Produce(args)) => produce::run(args),
         Some(Command::Consume(args)) => consume::run(args),
         Some(Command::Describe(args)) => describe::run(&args),
         Some(Command::Topic(args)) => cluster::topic::run(args),
         Some(Command::Cluster(args)) => cluster::status::run(args),
+        Some(Command::Acl(args)) => cluster::acl::run(args),
+        Some(Command::Token(args)) => token::run(args),
+        Some(Command::Audit(args)) => audit::run(&args),
         Some(Command::Node(args)) => cluster::node::run(args),
         Some(Command::Getservers(args)) => cluster::getservers::run(&args),
         Some(Command::Ps(args)) => observe::ps::run(&args),
@@ -169,6 +189,7 @@ pub fn run() -> ExitCode {
         Some(Command::Log(args)) => observe::levels::run(args),
         Some(Command::Crash(args)) => crash::run(&args),
         Some(Command::Segment(args)) => segment::run(args),
+        Some(Command::Tls(args)) => tls::run(args),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Bench(args)) => bench::run(args).map_err(Failure::from),
         Some(Command::Completions { shell }) => completions(shell),

@@ -16,7 +16,7 @@ pub mod top;
 
 use super::shape::{Shape, json_line};
 use super::{Class, Failure, NodeAddress, block_on, stdout};
-use crate::wire::client::{Client, ClientError, ClientOptions, Observer};
+use crate::wire::client::{Client, ClientError, Observer};
 use clap::Args;
 use std::time::Duration;
 use tonic::Code;
@@ -35,7 +35,12 @@ struct Common {
 }
 
 async fn connect(node: &NodeAddress) -> Result<Observer, Failure> {
-    Ok(Client::connect(&node.rpc_addr, ClientOptions::default()).await?.observer())
+    Ok(Client::connect(&node.rpc_addr, node.secure.options()?).await?.observer())
+}
+
+/// Whether rights are what is missing, and not the place that was asked from.
+fn is_by_policy(failure: &Failure) -> bool {
+    failure.cause.as_ref().is_some_and(|cause| cause.contains(" not permitted to "))
 }
 
 /// Waits for one answer, and not for ever: what serves gRPC may be what hangs.
@@ -79,7 +84,9 @@ fn failed(error: ClientError) -> Failure {
         Some(Code::FailedPrecondition) => {
             failure.advice("`duramen ps` shows the state that every place is in")
         }
-        Some(Code::PermissionDenied) => failure.advice("the same on the machine of the node"),
+        Some(Code::PermissionDenied) if !is_by_policy(&failure) => {
+            failure.advice("the same on the machine of the node")
+        }
         Some(Code::ResourceExhausted) => failure.advice("end another `duramen tap`"),
         Some(Code::Unimplemented) => Failure { class: Class::Unavailable, ..failure }
             .advice("compare `duramen version` here and on the node"),
@@ -96,7 +103,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_that_does_not_answer_is_given_up_and_its_other_port_is_named() {
-        let node = NodeAddress { rpc_addr: "192.0.2.1:8400".into() };
+        let node = NodeAddress { rpc_addr: "192.0.2.1:8400".into(), secure: Default::default() };
         let failure =
             within::<()>(Duration::ZERO, &node, std::future::pending()).await.unwrap_err();
         assert_eq!(failure.class, Class::Temporary);

@@ -60,6 +60,15 @@ pub struct ServeArgs {
     /// What else is to be known of this node, as in rack=a; may be given more than once.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) label: Vec<String>,
+    /// Take and check tokens with the keys in this file, a set of JSON Web Keys.
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_keys_file: Option<String>,
+    /// A model of casbin that decides who may do what on this node, with --acl-policy-file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) acl_model_file: Option<String>,
+    /// The policy of --acl-model-file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) acl_policy_file: Option<String>,
     /// Configuration file, TOML or YAML [default: what DURAMEN_CONFIG names].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
@@ -76,6 +85,10 @@ pub struct ServeArgs {
     /// [default: true].
     #[arg(long, value_name = "BOOL")]
     pub(super) forward: Option<String>,
+    /// Encrypt everything, and ask everybody for a certificate: where ca.pem, node.pem and
+    /// node-key.pem are (duramen tls init).
+    #[arg(long, value_name = "DIR")]
+    pub(super) tls_dir: Option<String>,
     /// Allow addresses that other machines can reach, without encryption or authentication.
     #[arg(long)]
     pub(super) insecure_listen: bool,
@@ -108,11 +121,15 @@ impl ServeArgs {
             ("--peer-addr", "cluster.advertise_rpc", &self.peer_addr),
             ("--label", "node.labels", &list(&self.label)),
             ("--forward", "rpc.forward", &self.forward),
+            ("--token-keys-file", "access.token_keys_file", &self.token_keys_file),
+            ("--acl-model-file", "access.model_file", &self.acl_model_file),
+            ("--acl-policy-file", "access.policy_file", &self.acl_policy_file),
             ("--durability", "log.durability", &self.durability),
             ("--log", "logger.spec", &self.log),
             ("--log-format", "logger.format", &self.log_format),
             ("--debug", "telemetry.debug_dir", &debug_dir),
             ("--debug", "telemetry.traces_ratio", &debug_ratio),
+            ("--tls-dir", "tls.dir", &self.tls_dir),
             ("--insecure-listen", "insecure_listen", &insecure),
         ];
         let given = flags.into_iter();
@@ -167,7 +184,7 @@ fn dry_run(loaded: &Loaded) -> Result<(), Failure> {
 }
 
 fn first_lines(logger: &Logger, loaded: &Loaded) {
-    let Settings { data_dir, rpc, http, gossip, log, .. } = &loaded.settings;
+    let Settings { data_dir, rpc, http, gossip, log, tls, .. } = &loaded.settings;
     let config = loaded.file.as_ref().map_or("none".into(), |file| file.display().to_string());
     info!(logger, "duramen starts"; "version" => env!("CARGO_PKG_VERSION"),
         "commit" => version::COMMIT, "config" => config, "data_dir" => %data_dir.display(),
@@ -177,7 +194,7 @@ fn first_lines(logger: &Logger, loaded: &Loaded) {
         warn!(logger, "{warning}");
     }
     for (key, address) in [("rpc.addr", rpc.addr), ("http.addr", http.addr)] {
-        if !address.ip().is_loopback() {
+        if !address.ip().is_loopback() && !tls.is_on() {
             warn!(logger, "other machines can reach an address that nothing protects";
                 "key" => key, "address" => %address);
         }
@@ -285,6 +302,7 @@ impl Life<'_> {
 
     fn reload(&mut self, is_announced: bool) {
         self.notifier.reloading();
+        self.node.reload_certificates();
         self.reloader.reload(self.handle, self.logger);
         // The notice that ends a reload also says "ready": not before it is true.
         if is_announced {

@@ -77,6 +77,7 @@ impl Catalogue {
             Command::Leave { node } => self.leave(*node),
             Command::Remove { node } => self.remove(*node),
             Command::RaiseProtocol { protocol } => self.raise_protocol(*protocol),
+            Command::Access(change) => self.access.apply(change).map(|()| Outcome::Done),
         }
     }
 
@@ -453,6 +454,9 @@ impl Catalogue {
     pub fn fault(&self) -> Option<String> {
         if self.nodes.keys().any(|id| id.0 == 0) || self.nodes.len() > NODES_MAX {
             return Some("the nodes' numbers are not possible".into());
+        }
+        if let Err(error) = self.access.policy.check() {
+            return Some(error.to_string());
         }
         let mut topics = BTreeSet::new();
         let mut replicas = BTreeSet::new();

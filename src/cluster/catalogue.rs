@@ -1,5 +1,6 @@
 //! The catalogue: the state that the controller's group agrees on. Every node holds it whole.
 
+use super::access::Access;
 use crate::model::{GroupId, NodeId, ReplicaId, Term, TopicId, TopicName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,6 +23,9 @@ pub struct Catalogue {
     /// What the leader of the controller's own group said last of its members.
     #[serde(default)]
     pub controller: GroupMembers,
+    /// Who may do what.
+    #[serde(default)]
+    pub access: Access,
 }
 
 /// The members of a group, as its leader told them.

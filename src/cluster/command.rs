@@ -1,5 +1,6 @@
 //! Commands to the catalogue: what is proposed to the controller's group, one per record, as JSON.
 
+use super::access::AccessChange;
 use super::catalogue::TopicSettings;
 use crate::model::{Disposition, GroupId, NodeId, ReplicaId, Term, TopicName};
 use serde::{Deserialize, Serialize};
@@ -98,6 +99,8 @@ pub enum Command {
         /// Which.
         protocol: u32,
     },
+    /// Changes who may do what.
+    Access(AccessChange),
 }
 
 /// What a group's leader says of its members; see [`Command::GroupIs`].

@@ -1,6 +1,7 @@
 //! What a cluster knows of itself: its nodes, its topics, where their replicas are. A pure state
 //! machine over commands, and the policies that make commands (placement). No I/O, no clock.
 
+mod access;
 mod apply;
 mod catalogue;
 mod check;
@@ -9,6 +10,7 @@ mod placement;
 mod record;
 mod replay;
 
+pub use access::{Access, AccessChange};
 pub use catalogue::{
     Catalogue, GroupMembers, Hosted, Node, NodeState, Placement, Replica, ReplicaState, Topic,
     TopicSettings,

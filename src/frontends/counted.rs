@@ -1,24 +1,24 @@
 //! A connection whose bytes are counted, both ways.
 
+use super::stream::Stream;
 use crate::observe::metrics::{Metrics, Protocol};
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Counted {
-    stream: TcpStream,
+    stream: Stream,
     metrics: Arc<Metrics>,
     protocol: Protocol,
 }
 
 impl Counted {
     /// Counts what passes through `stream` from now on.
-    pub fn new(stream: TcpStream, metrics: Arc<Metrics>, protocol: Protocol) -> Self {
+    pub fn new(stream: Stream, metrics: Arc<Metrics>, protocol: Protocol) -> Self {
         Self { stream, metrics, protocol }
     }
 

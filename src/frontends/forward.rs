@@ -2,9 +2,12 @@
 //! not passed on again. One stream to each node carries those of all clients in order.
 
 use crate::actors::partition::{Ack, AckSender, LeaderHint, PendingAck, ProduceError};
+use crate::guards::tls::ClientTls;
 use crate::model::{NodeId, Offset, Timestamp};
 use crate::wire::convert::durability_from_wire;
+use crate::wire::dial;
 use crate::wire::pb::duramen::v1 as pb;
+use crate::wire::peer::PeerProof;
 use pb::log_client::LogClient;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +39,11 @@ pub fn is_forwarded(metadata: &MetadataMap) -> bool {
     metadata.contains_key(FORWARDED)
 }
 
+/// The same, of a call that was not looked at yet.
+pub fn is_forwarded_call(headers: &http::HeaderMap) -> bool {
+    headers.contains_key(FORWARDED)
+}
+
 /// See the module. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Forwarder(Arc<Inner>);
@@ -45,6 +53,8 @@ struct Inner {
     links: Mutex<BTreeMap<NodeId, Link>>,
     room: Arc<Semaphore>,
     request_bytes_max: usize,
+    tls: Option<ClientTls>,
+    proof: PeerProof,
 }
 
 /// The way to a node.
@@ -64,10 +74,11 @@ struct Job {
 }
 
 impl Forwarder {
-    /// Of requests of at most so many bytes.
-    pub fn new(request_bytes_max: usize) -> Self {
+    /// Of requests of at most so many bytes; within TLS where that is given. Whoever they are passed on
+    /// to believes on whose behalf they are by this node's certificate, or by `proof`.
+    pub fn new(request_bytes_max: usize, tls: Option<ClientTls>, proof: PeerProof) -> Self {
         let room = Arc::new(Semaphore::new(ROOM_KIB));
-        Self(Arc::new(Inner { links: Mutex::default(), room, request_bytes_max }))
+        Self(Arc::new(Inner { links: Mutex::default(), room, request_bytes_max, tls, proof }))
     }
 
     /// Passes a request on to a leader; `place` names its partition for people. Never waits. Must be
@@ -108,7 +119,7 @@ impl Forwarder {
         let address = leader.rpc_addr.clone();
         // Its own receiver is not dropped before it runs.
         let _ = jobs.send(job);
-        tokio::spawn(carry(leader.node, address.clone(), queue, self.0.request_bytes_max));
+        tokio::spawn(carry(leader.node, address.clone(), queue, Arc::clone(&self.0)));
         links.insert(leader.node, Link { address, jobs });
         Ok(pending)
     }
@@ -119,10 +130,10 @@ async fn carry(
     node: NodeId,
     address: String,
     mut jobs: mpsc::UnboundedReceiver<Job>,
-    bytes_max: usize,
+    inner: Arc<Inner>,
 ) {
     let mut ended = "the connection is closed".to_owned();
-    let opened = tokio::time::timeout(CONNECT_MAX, open(&address, bytes_max)).await;
+    let opened = tokio::time::timeout(CONNECT_MAX, open(&address, &inner)).await;
     match opened.unwrap_or_else(|_| Err("it does not answer".into())) {
         Err(reason) => ended = reason,
         Ok((outgoing, mut responses)) => {
@@ -166,16 +177,18 @@ async fn carry(
 
 type Opened = (mpsc::Sender<pb::ProduceRequest>, Streaming<pb::ProduceResponse>);
 
-async fn open(address: &str, bytes_max: usize) -> Result<Opened, String> {
+async fn open(address: &str, inner: &Inner) -> Result<Opened, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"));
     let endpoint = endpoint.map_err(|error| error.to_string())?.tcp_nodelay(true);
-    let channel = endpoint.connect().await.map_err(|error| crate::model::with_causes(&error))?;
+    let channel = dial::connect(endpoint, address, inner.tls.as_ref()).await;
+    let channel = channel.map_err(|error| crate::model::with_causes(&*error))?;
     let mut client = LogClient::new(channel)
-        .max_encoding_message_size(bytes_max)
+        .max_encoding_message_size(inner.request_bytes_max)
         .max_decoding_message_size(ANSWER_BYTES_MAX);
     let (outgoing, requests) = mpsc::channel(OUTSTANDING_MAX);
     let mut call = Request::new(ReceiverStream::new(requests));
     call.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
+    inner.proof.show(&mut call);
     let opened = client.produce(call).await;
     let responses = opened.map_err(|status| status.message().to_owned())?.into_inner();
     Ok((outgoing, responses))
@@ -217,6 +230,7 @@ fn refusal(error: pb::Error) -> ProduceError {
     }
     match code {
         Code::InvalidArgument => ProduceError::Invalid { message },
+        Code::PermissionDenied | Code::Unauthenticated => ProduceError::Denied { message },
         Code::FailedPrecondition => ProduceError::Sequence { message },
         Code::ResourceExhausted if retry_after_ms == 0 => ProduceError::DiskFull { message },
         Code::ResourceExhausted => ProduceError::Overloaded { message, retry_after },

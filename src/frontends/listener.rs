@@ -1,6 +1,11 @@
 //! Accepts connections for a front end: so many at most, and a bounded farewell at the end.
 
 use super::drain::Drain;
+use super::handshake::{Handshakes, LetIn, Secured};
+use super::stream::Stream;
+use super::tenure::Tenure;
+use crate::model::Caller;
+use crate::observe::metrics::Counter;
 use slog::{Logger, debug, info, warn};
 use std::future::Future;
 use std::io;
@@ -9,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 /// How long accepting rests after an error such as "too many open files".
@@ -20,6 +26,13 @@ pub struct ConnectionCounters {
     open: AtomicUsize,
     accepted: AtomicU64,
     refused: AtomicU64,
+    handshakes_open: AtomicUsize,
+    /// Clients that were let in by TLS.
+    pub handshakes_ok: Counter,
+    /// Handshakes that failed.
+    pub handshakes_failed: Counter,
+    /// Handshakes that gave way to newer ones.
+    pub handshakes_crowded: Counter,
 }
 
 impl ConnectionCounters {
@@ -31,6 +44,15 @@ impl ConnectionCounters {
     /// Connections accepted so far.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Handshakes under way now.
+    pub fn handshakes_open(&self) -> usize {
+        self.handshakes_open.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_handshakes_open(&self, count: usize) {
+        self.handshakes_open.store(count, Ordering::Relaxed);
     }
 
     /// Connections closed at once because there were too many.
@@ -56,6 +78,19 @@ impl Drop for OpenConnection {
     }
 }
 
+/// A connection that is to be served.
+#[derive(Debug)]
+pub struct Admitted {
+    /// What to read and write.
+    pub stream: Stream,
+    /// Where it is from.
+    pub peer: SocketAddr,
+    /// Who is at its other end.
+    pub caller: Caller,
+    /// When to say goodbye.
+    pub drain: Drain,
+}
+
 /// Accepts connections until the drain begins.
 #[derive(Debug)]
 pub struct Listener {
@@ -71,6 +106,8 @@ pub struct Listener {
     pub logger: Logger,
     /// When to end.
     pub drain: Drain,
+    /// Lets in by TLS only whoever shows a certificate; `None`: everybody, and nothing is encrypted.
+    pub secured: Option<Arc<Secured>>,
 }
 
 impl Listener {
@@ -81,19 +118,26 @@ impl Listener {
     /// When the socket cannot be used with the runtime.
     pub async fn run<S, F>(self, serve: S) -> io::Result<()>
     where
-        S: Fn(TcpStream, SocketAddr) -> F,
+        S: Fn(Admitted) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
         self.socket.set_nonblocking(true)?;
         let listener = TcpListener::from_std(self.socket.try_clone()?)?;
         let mut connections = JoinSet::new();
+        let mut handshakes = self.secured.as_ref().map(|secured| {
+            Handshakes::new(Arc::clone(secured), Arc::clone(&self.counters), self.logger.clone())
+        });
         let mut drained = std::pin::pin!(self.drain.clone().begun());
         loop {
             tokio::select! {
                 () = &mut drained => break,
                 Some(_) = connections.join_next() => {}
+                let_in = next(&mut handshakes) => self.admit_secured(&mut connections, &serve, let_in),
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.admit(&mut connections, &serve, stream, peer),
+                    Ok((stream, peer)) => match &mut handshakes {
+                        Some(handshakes) => handshakes.begin(stream, peer),
+                        None => self.admit(&mut connections, &serve, stream, peer),
+                    },
                     Err(error) => {
                         warn!(self.logger, "cannot accept a connection"; "error" => %error);
                         tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
@@ -101,9 +145,27 @@ impl Listener {
                 },
             }
         }
-        drop(listener);
+        drop((listener, handshakes));
         self.farewell(connections).await;
         Ok(())
+    }
+
+    /// Whether there is room for one more connection, which is ready for small writes then.
+    fn has_room(&self, stream: &TcpStream, peer: SocketAddr) -> bool {
+        if self.counters.open() >= self.connections_max {
+            let refused = self.counters.refused.fetch_add(1, Ordering::Relaxed) + 1;
+            // Powers of two: a flood of connections must not become a flood of log lines.
+            if refused.is_power_of_two() {
+                warn!(self.logger, "connection refused: too many are open";
+                    "peer" => %peer, "connections_max" => self.connections_max, "refused" => refused);
+            }
+            return false;
+        }
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(self.logger, "connection lost"; "peer" => %peer, "error" => %error);
+            return false;
+        }
+        true
     }
 
     fn admit<S, F>(
@@ -113,28 +175,43 @@ impl Listener {
         stream: TcpStream,
         peer: SocketAddr,
     ) where
-        S: Fn(TcpStream, SocketAddr) -> F,
+        S: Fn(Admitted) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
-        if self.counters.open() >= self.connections_max {
-            let refused = self.counters.refused.fetch_add(1, Ordering::Relaxed) + 1;
-            // Powers of two: a flood of connections must not become a flood of log lines.
-            if refused.is_power_of_two() {
-                warn!(self.logger, "connection refused: too many are open";
-                    "peer" => %peer, "connections_max" => self.connections_max, "refused" => refused);
-            }
-            return;
-        }
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(self.logger, "connection lost"; "peer" => %peer, "error" => %error);
+        if !self.has_room(&stream, peer) {
             return;
         }
         let open = OpenConnection::new(&self.counters);
-        let connection = serve(stream, peer);
+        let (stream, drain) = (Stream::Plain(stream), self.drain.clone());
+        let connection = serve(Admitted { stream, peer, caller: Caller::nobody(), drain });
         connections.spawn(async move {
             let _open = open;
             connection.await;
         });
+    }
+
+    fn admit_secured<S, F>(&self, connections: &mut JoinSet<()>, serve: &S, let_in: LetIn)
+    where
+        S: Fn(Admitted) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let LetIn { stream, peer, caller, shown } = let_in;
+        let Some(secured) = self.secured.clone() else { return };
+        if !self.has_room(stream.tcp(), peer) {
+            return;
+        }
+        let open = OpenConnection::new(&self.counters);
+        let (farewell, drain) = Drain::channel();
+        let connection = serve(Admitted { stream, peer, caller: caller.clone(), drain });
+        let (lives, ended) = oneshot::channel();
+        let handle = connections.spawn(async move {
+            let _held = (open, lives);
+            connection.await;
+        });
+        let logger = self.logger.clone();
+        let tenure = Tenure { secured, shown, peer, caller, farewell, logger };
+        // Ends with its connection.
+        tokio::spawn(tenure.watch_over(handle, ended, self.drain.clone()));
     }
 
     async fn farewell(&self, mut connections: JoinSet<()>) {
@@ -144,5 +221,12 @@ impl Listener {
                 "connections" => connections.len(), "grace" => ?self.grace);
             connections.shutdown().await;
         }
+    }
+}
+
+async fn next(handshakes: &mut Option<Handshakes>) -> LetIn {
+    match handshakes {
+        Some(handshakes) => handshakes.next().await,
+        None => std::future::pending().await,
     }
 }

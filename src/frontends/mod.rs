@@ -4,13 +4,17 @@
 //! through [`crate::actors::topics::TopicsApi`] and
 //! [`crate::actors::partition::PartitionApi`], and translate its answer.
 
+pub mod access;
 mod calls;
 pub mod cluster;
 mod counted;
 pub mod drain;
 mod forward;
 pub mod grpc;
+pub mod handshake;
 pub mod http;
 pub mod listener;
 mod observe;
 mod route;
+mod stream;
+mod tenure;

@@ -51,8 +51,8 @@ pub enum NotRead {
 }
 
 impl<T: TopicsApi> Route<T> {
-    /// Has records appended by the partition here if it leads, else by the leader, once:
-    /// `may_forward` is false for what was passed on already, or must not be. Never waits.
+    /// Has records appended by the partition here if it leads, else by the leader, once, on behalf of
+    /// whoever asks; `None`: it was passed on already, or must not be. Never waits.
     ///
     /// # Errors
     /// [`NotTaken`]: nothing is stored.
@@ -61,7 +61,7 @@ impl<T: TopicsApi> Route<T> {
         topic: &str,
         partition: u32,
         what: ToAppend,
-        may_forward: bool,
+        forward_for: Option<&str>,
     ) -> Result<PendingAck, NotTaken> {
         let leader = match self.topics.partition(topic, partition)? {
             Found::Here(here) if !here.is_follower() => {
@@ -74,13 +74,13 @@ impl<T: TopicsApi> Route<T> {
             Found::Elsewhere(there) => there.leader,
         };
         let leader = leader.filter(|leader| !leader.rpc_addr.is_empty());
-        match (&self.forwarder, leader) {
-            (Some(forwarder), Some(leader)) if may_forward => {
+        match (&self.forwarder, leader, forward_for) {
+            (Some(forwarder), Some(leader), Some(asker)) => {
                 let place = format!("{topic}/{partition}");
-                let request = request(topic, partition, what);
+                let request = request(topic, partition, what, asker);
                 Ok(forwarder.forward(&leader, &place, request)?)
             }
-            (_, leader) => Err(not_leader(topic, partition, leader).into()),
+            (_, leader, _) => Err(not_leader(topic, partition, leader).into()),
         }
     }
 
@@ -118,7 +118,7 @@ fn not_leader(topic: &str, partition: u32, leader: Option<LeaderHint>) -> Produc
     ProduceError::NotLeader { message, leader }
 }
 
-fn request(topic: &str, partition: u32, what: ToAppend) -> pb::ProduceRequest {
+fn request(topic: &str, partition: u32, what: ToAppend, asker: &str) -> pb::ProduceRequest {
     let (records, batch) = match what {
         ToAppend::Records(records) => {
             let records = records.into_iter();
@@ -133,6 +133,7 @@ fn request(topic: &str, partition: u32, what: ToAppend) -> pb::ProduceRequest {
         records,
         batch,
         no_forward: true,
+        on_behalf_of: asker.into(),
     }
 }
 

@@ -12,6 +12,7 @@ mod guarded;
 mod limiter;
 mod retry;
 mod sliding_window;
+pub mod tls;
 mod token_bucket;
 
 pub use breaker::{

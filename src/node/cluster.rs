@@ -17,13 +17,14 @@ use crate::actors::presence::PresenceBoard;
 use crate::actors::raft::Transfer;
 use crate::actors::replicator::{OutboxLimits, Peers, PeersParts, ReplicatorOptions};
 use crate::cluster::{NodeSelf, PROTOCOL_MIN, Rejection, RejectionKind, TopicSettings};
+use crate::guards::tls::ClientTls;
 use crate::model::{GroupId, NodeId, ReplicaId, with_causes};
 use crate::ops::data_dir::{Cluster as Belonging, DataDir};
 use crate::ops::settings::Settings;
 use crate::supervision::{Exhausted, Strategy, Supervisor};
 use crate::wire::client::ClientError;
 use crate::wire::pb::duramen::v1 as pb;
-use crate::wire::peer::{Denial, PeerClient};
+use crate::wire::peer::{Denial, PeerClient, PeerProof};
 use bytes::Bytes;
 use slog::{o, warn};
 use std::net::SocketAddr;
@@ -63,7 +64,7 @@ impl Cluster {
         let control = Control::new(ControlParts {
             leadership: Arc::clone(leadership),
             presence: presence.clone(),
-            calls: Arc::new(Calls),
+            calls: Arc::new(Calls { tls: soil.tls.clone(), proof: peer_proof(settings) }),
             acts: Arc::clone(&acts),
             clock: Arc::clone(clock),
             logger: logger.new(o!("actor" => "node/controller")),
@@ -120,6 +121,11 @@ impl Cluster {
     }
 }
 
+/// By what this node shows others that it is one, where certificates do not.
+pub(super) fn peer_proof(settings: &Settings) -> PeerProof {
+    settings.gossip.key.as_ref().map_or_else(PeerProof::default, |key| PeerProof::of(&key.bytes()))
+}
+
 /// What the node tells the catalogue of itself: what it tells by gossip, and where it gossips.
 fn node_self(settings: &Settings, me: &Me) -> NodeSelf {
     let gossip = &settings.gossip;
@@ -173,7 +179,7 @@ impl ClusterHome {
         if self.identity.set(me.clone()).is_err() {
             return;
         }
-        let Soil { settings, logger, leadership, groups, shard, seed, .. } = &self.soil;
+        let Soil { settings, logger, leadership, groups, shard, seed, tls, .. } = &self.soil;
         let Replicators { peers, above, addresses, known } = &self.replicators;
         let logger = logger.new(o!("actor" => above.path().to_string()));
         match known.load() {
@@ -193,8 +199,10 @@ impl ClusterHome {
                     messages_max: settings.replicator.queue_messages_max as usize,
                     bytes_max: settings.replicator.queue_bytes_max.bytes(),
                 },
+                proof: peer_proof(settings),
                 ..ReplicatorOptions::default()
             },
+            tls: tls.clone(),
             seed: *seed,
         };
         let (peers, above, place) = (Arc::clone(peers), above.clone(), shard.clone());
@@ -217,7 +225,10 @@ impl Home for ClusterHome {
 
     fn meet(&self, members: &[(NodeId, String, String)]) {
         let members = members.iter().cloned();
-        let told = members.map(|(node, uuid, rpc_addr)| (node, Whereabouts { uuid, rpc_addr }));
+        let told = members.map(|(node, uuid, rpc_addr)| {
+            // Its name comes with the catalogue.
+            (node, Whereabouts { uuid, rpc_addr, name: String::new() })
+        });
         self.replicators.addresses.told(told);
     }
 
@@ -268,8 +279,18 @@ impl GroupActs for Acts {
 }
 
 /// Calls to other nodes, a connection each: they are rare.
-#[derive(Debug)]
-struct Calls;
+#[derive(Debug, Clone)]
+struct Calls {
+    tls: Option<ClientTls>,
+    proof: PeerProof,
+}
+
+impl Calls {
+    async fn connect(&self, addr: &str) -> Result<PeerClient, ControlError> {
+        let client = PeerClient::connect(addr, CALL_MAX, self.tls.as_ref()).await;
+        Ok(client.map_err(not_sent)?.proving(&self.proof))
+    }
+}
 
 impl PeerCalls for Calls {
     fn change(
@@ -279,8 +300,9 @@ impl PeerCalls for Calls {
         from: NodeId,
         command: Bytes,
     ) -> Answering<Answered<Bytes>> {
+        let calls = self.clone();
         Box::pin(async move {
-            let mut client = PeerClient::connect(&addr, CALL_MAX).await.map_err(not_sent)?;
+            let mut client = calls.connect(&addr).await?;
             let asked = pb::ChangeRequest { cluster_id, from: from.0, command };
             let answer = client.change(asked).await.map_err(denied)?;
             Ok(match answer.ask_addr.is_empty() {
@@ -291,8 +313,9 @@ impl PeerCalls for Calls {
     }
 
     fn join(&self, addr: String, asked: JoinAsked) -> Answering<Answered<Joined>> {
+        let calls = self.clone();
         Box::pin(async move {
-            let mut client = PeerClient::connect(&addr, CALL_MAX).await.map_err(not_sent)?;
+            let mut client = calls.connect(&addr).await?;
             let JoinAsked { node, cluster_id } = asked;
             let NodeSelf { uuid, name, rpc_addr, gossip_addr, version, .. } = node;
             let answer = client.join(pb::JoinRequest {

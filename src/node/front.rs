@@ -8,9 +8,11 @@ use crate::actors::frontend::{self, FrontendActor, Serve};
 use crate::actors::observer::ObserveApi;
 use crate::actors::partition::PartitionState;
 use crate::actors::readiness::{Condition, NodeInfo, Readiness, SubsystemStatus};
+use crate::frontends::access::Door;
 use crate::frontends::drain::Drain;
 use crate::frontends::grpc::{AdminService, GrpcFrontend, HealthSwitch, PeerService, RpcLimits};
 use crate::frontends::http::{HttpFrontend, HttpLimits};
+use crate::guards::tls::Tls;
 use crate::model::Clock;
 use crate::observe::metrics::Measure;
 use crate::observe::{Complaints, Instruments};
@@ -31,8 +33,10 @@ pub(super) struct Seams<'a> {
     pub complaints: Arc<Complaints>,
     pub observer: Arc<dyn ObserveApi>,
     pub settings: &'a Settings,
+    pub door: Arc<Door>,
     pub instruments: Instruments,
     pub readings: Arc<Readings>,
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Seams<'_> {
@@ -51,13 +55,15 @@ impl Seams<'_> {
             outstanding_batches_max: rpc.outstanding_batches_max as usize,
             request_deadline: rpc.request_deadline,
             forward: rpc.forward,
+            rotation_grace: self.settings.tls.rotation_grace,
             grace: self.settings.shutdown.grace,
             ..RpcLimits::default()
         };
         let (topics, node) = (self.topics.clone(), Arc::clone(&self.info));
         let (peer, admin) = (self.peer.clone(), self.admin.clone());
         let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
-        let complaints = Arc::clone(&self.complaints);
+        let (complaints, tls) = (Arc::clone(&self.complaints), self.tls.clone());
+        let door = Arc::clone(&self.door);
         let (counters, instruments) = (Arc::clone(&self.readings.rpc), self.instruments.clone());
         let readiness = self.readiness();
         let serve = Serve::new(move |draining| {
@@ -73,7 +79,9 @@ impl Seams<'_> {
                 observer: Some(Arc::clone(&observer)),
                 peer: Some(peer.clone()),
                 admin: Some(admin.clone()),
+                door: Arc::clone(&door),
                 instruments: instruments.clone(),
+                tls: tls.clone(),
                 logger: logger.clone(),
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))
@@ -94,15 +102,16 @@ impl Seams<'_> {
             body_bytes_max: http.body_bytes_max.len(),
             request_deadline: self.settings.rpc.request_deadline,
             forward: self.settings.rpc.forward,
+            rotation_grace: self.settings.tls.rotation_grace,
             grace: self.settings.shutdown.grace,
             ..HttpLimits::default()
         };
         let (topics, node) = (self.topics.clone(), Arc::clone(&self.info));
         let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
         let readiness = self.readiness();
-        let complaints = Arc::clone(&self.complaints);
+        let (complaints, tls) = (Arc::clone(&self.complaints), self.tls.clone());
         let (counters, instruments) = (Arc::clone(&self.readings.http), self.instruments.clone());
-        let readings = Arc::clone(&self.readings);
+        let (readings, door) = (Arc::clone(&self.readings), Arc::clone(&self.door));
         let serve = Serve::new(move |draining| {
             let frontend = HttpFrontend {
                 topics: topics.clone(),
@@ -113,8 +122,10 @@ impl Seams<'_> {
                 counters: Arc::clone(&counters),
                 complaints: Arc::clone(&complaints),
                 observer: Some(Arc::clone(&observer)),
+                door: Arc::clone(&door),
                 instruments: instruments.clone(),
                 measure: Arc::clone(&readings) as Arc<dyn Measure>,
+                tls: tls.clone(),
                 logger: logger.clone(),
             };
             serve_until(draining, socket.try_clone(), |socket, drain| frontend.serve(socket, drain))

@@ -18,6 +18,7 @@ use crate::cluster::{
     Catalogue, Command, Node, NodeState, Outcome, Placement, Rejection, RejectionKind, Replica,
     ReplicaState, Topic, TopicSettings,
 };
+use crate::guards::tls::ExpectedServer;
 use crate::guards::{
     Breaker, BreakerOptions, Classify, ErrorClass, Guarded, GuardedError, RetryPolicy,
 };
@@ -28,7 +29,9 @@ use crate::model::{
 use crate::observe::metrics::{Snapshot, catalogue as of};
 use crate::ops::data_dir::{DataDir, DataDirError, MirrorOf};
 use crate::supervision::{Exhausted, Place, Strategy, Supervisor};
-use crate::wire::client::{ClientError, ClusterClient, ClusterOptions, WayTold};
+use crate::wire::client::{
+    Bearer, ClientError, ClientOptions, ClusterClient, ClusterOptions, WayTold,
+};
 use bytes::Bytes;
 use slog::{Logger, info, o, warn};
 use std::collections::BTreeMap;
@@ -55,6 +58,8 @@ pub struct MirrorPlan {
     pub from: Vec<String>,
     /// The topic, all partitions.
     pub topic: TopicName,
+    /// Shown to the source.
+    pub token: Bearer,
 }
 
 impl MirrorPlan {
@@ -416,7 +421,12 @@ impl Mirror {
                     info!(logger, "the way to a node of the source changes"; "address" => address,
                         "from" => %from, "to" => %to);
                 });
-                let options = ClusterOptions { told: Some(told), ..ClusterOptions::default() };
+                // The source's nodes, wherever they are: as a client, and not as one of them.
+                let tls = self.soil.tls.as_ref().map(|tls| tls.expecting(ExpectedServer::Any));
+                let token = self.plan.token.clone();
+                let shown = ClientOptions { tls, token, ..ClientOptions::default() };
+                let options =
+                    ClusterOptions { told: Some(told), client: shown, ..Default::default() };
                 client.insert(ClusterClient::connect(&self.plan.from, options, None).await?)
             }
         };

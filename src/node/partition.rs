@@ -12,6 +12,7 @@ use crate::actors::peers::PeerPost;
 use crate::actors::published::Published;
 use crate::actors::raft::{self as raft_actor, RaftActor, RaftOptions, RaftPlan};
 use crate::cluster::TopicSettings;
+use crate::guards::tls::ClientTls;
 use crate::log::LogOptions;
 use crate::log::batch::BatchLimits;
 use crate::log::disk::Disk;
@@ -50,6 +51,8 @@ pub(super) struct Soil {
     pub groups: Arc<Groups>,
     pub leadership: Arc<Leadership>,
     pub post: Arc<dyn PeerPost>,
+    /// What connections to other nodes are secured with.
+    pub tls: Option<ClientTls>,
     pub seed: u64,
 }
 

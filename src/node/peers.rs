@@ -133,7 +133,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let known = KnownMembers::of(directory.path());
         assert!(known.load().unwrap().is_empty());
-        let place = Whereabouts { uuid: "u".into(), rpc_addr: "host:1".into() };
+        let place = Whereabouts { uuid: "u".into(), rpc_addr: "host:1".into(), name: "n".into() };
         let members = Members::from([(NodeId(7), place)]);
         known.save(&Members::new()).unwrap();
         known.save(&members).unwrap();

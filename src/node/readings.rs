@@ -7,6 +7,7 @@ use super::topics::status_of;
 use crate::actors::partition::{PartitionState, PartitionStatus};
 use crate::actors::replicator::Peers;
 use crate::frontends::listener::ConnectionCounters;
+use crate::guards::tls::{Tls, describe};
 use crate::model::{Timestamp, TopicName};
 use crate::observe::metrics::catalogue as of;
 use crate::observe::metrics::{LogMetrics, Measure, Protocol, Snapshot};
@@ -46,6 +47,7 @@ pub(super) struct Readings {
     peers: Arc<Peers>,
     copies: Option<Arc<Copies>>,
     tree: OnceLock<TreeHandle>,
+    certificates: OnceLock<Arc<Tls>>,
 }
 
 impl Readings {
@@ -70,12 +72,18 @@ impl Readings {
             peers,
             copies,
             tree: OnceLock::new(),
+            certificates: OnceLock::new(),
         })
     }
 
     /// The tree runs.
     pub fn started(&self, tree: &TreeHandle) {
         self.tree.get_or_init(|| tree.clone());
+    }
+
+    /// The ports are secured.
+    pub fn secured(&self, tls: &Arc<Tls>) {
+        self.certificates.get_or_init(|| Arc::clone(tls));
     }
 
     /// Each partition by itself, as far as a scrape can bear; the rest together.
@@ -106,6 +114,20 @@ impl Readings {
             snapshot.number(&of::CONNECTIONS_OPEN, &labels, counters.open() as f64);
             snapshot.number(&of::CONNECTIONS, &labels, counters.accepted() as f64);
             snapshot.number(&of::CONNECTIONS_REFUSED, &labels, counters.refused() as f64);
+            for (outcome, counter) in [
+                ("ok", &counters.handshakes_ok),
+                ("failed", &counters.handshakes_failed),
+                ("crowded", &counters.handshakes_crowded),
+            ] {
+                snapshot.counter(&of::HANDSHAKES, &[labels[0], outcome], counter);
+            }
+            snapshot.number(&of::HANDSHAKES_OPEN, &labels, counters.handshakes_open() as f64);
+        }
+        let own = self.certificates.get().map(|tls| tls.now());
+        let own = own.as_ref().and_then(|now| now.served().chain().first());
+        if let Some(Ok(own)) = own.map(describe) {
+            let expires = own.not_after.0 as f64 / 1000.0;
+            snapshot.number(&of::CERTIFICATE_EXPIRES, &[], expires);
         }
     }
 

@@ -4,6 +4,7 @@
 //! Knows the model, and what is observed. These are edges: files and clocks are the machine's own
 //! here.
 
+pub mod audit;
 pub mod crash;
 pub mod data_dir;
 pub mod logger;

@@ -44,6 +44,10 @@ pub struct Settings {
     pub rpc: RpcSettings,
     /// The HTTP front end.
     pub http: HttpSettings,
+    /// Certificates.
+    pub tls: TlsSettings,
+    /// Who may do what.
+    pub access: AccessSettings,
     /// The commit log.
     pub log: LogSettings,
     /// How nodes learn of each other.
@@ -82,6 +86,53 @@ impl NodeSettings {
     pub fn shown_name(&self) -> String {
         let host = || Some(hostname::get().ok()?.to_string_lossy().into_owned());
         self.name.clone().or_else(host).unwrap_or_else(|| "unnamed".into())
+    }
+}
+
+/// Certificates: what is given by itself counts before what is in the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Where `ca.pem`, `node.pem`, `node-key.pem` and perhaps `crl.pem` are.
+    pub dir: Option<PathBuf>,
+    /// Whose certificates are trusted.
+    pub ca_file: Option<PathBuf>,
+    /// What the node shows.
+    pub cert_file: Option<PathBuf>,
+    /// Its key.
+    pub key_file: Option<PathBuf>,
+    /// Certificates that are no longer good.
+    pub crl_file: Option<PathBuf>,
+    /// Whose certificates are trusted of nodes that this one connects to.
+    pub peer_ca_file: Option<PathBuf>,
+    /// What the node shows when it connects to others.
+    pub peer_cert_file: Option<PathBuf>,
+    /// Its key.
+    pub peer_key_file: Option<PathBuf>,
+    /// How long a connection may stay after the certificates it was made with are replaced.
+    pub rotation_grace: Duration,
+}
+
+impl TlsSettings {
+    /// Whether everything is encrypted, and everybody is asked who they are.
+    pub fn is_on(&self) -> bool {
+        self.dir.is_some()
+            || [&self.ca_file, &self.cert_file, &self.key_file].into_iter().any(Option::is_some)
+    }
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            crl_file: None,
+            peer_ca_file: None,
+            peer_cert_file: None,
+            peer_key_file: None,
+            rotation_grace: Duration::from_secs(30),
+        }
     }
 }
 
@@ -161,6 +212,42 @@ pub struct HttpSettings {
     pub body_bytes_max: ByteSize,
     /// Connections open at once; further ones are closed on arrival.
     pub connections_max: u32,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessSettings {
+    /// Denies what the cluster's policy does not permit, also before the cluster says so.
+    pub enabled: bool,
+    /// Subjects that may do everything on this node.
+    pub admins: Vec<String>,
+    /// A model and …
+    pub model_file: Option<PathBuf>,
+    /// … a policy of casbin, in force on this node beside that of the cluster.
+    pub policy_file: Option<PathBuf>,
+    /// The keys of tokens, as a set of JSON Web Keys; `None`: no tokens are taken.
+    pub token_keys_file: Option<PathBuf>,
+    /// Who issues tokens.
+    pub token_issuer: String,
+    /// For whom tokens are.
+    pub token_audience: String,
+    /// How far the clocks of issuer and node may differ.
+    pub token_leeway: Duration,
+}
+
+impl Default for AccessSettings {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            admins: Vec::new(),
+            model_file: None,
+            policy_file: None,
+            token_keys_file: None,
+            token_issuer: "duramen".into(),
+            token_audience: "duramen".into(),
+            token_leeway: Duration::from_secs(30),
+        }
+    }
 }
 
 /// The commit log.
@@ -265,6 +352,8 @@ impl Default for Settings {
             node: NodeSettings::default(),
             rpc: RpcSettings::default(),
             http: HttpSettings::default(),
+            tls: TlsSettings::default(),
+            access: AccessSettings::default(),
             log: LogSettings::default(),
             gossip: GossipSettings::default(),
             cluster: ClusterSettings::default(),

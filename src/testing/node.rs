@@ -343,7 +343,7 @@ impl TestNode {
         text += &show(&events);
         match missed {
             0 => text,
-            missed => text + &format!("({missed} events were missed)\n"),
+            missed => format!("{text}({missed} events were missed)\n"),
         }
     }
 

@@ -5,6 +5,7 @@
 //! decoding are the caller's, so that a byte is copied as seldom as can be.
 
 mod admin;
+mod bearer;
 mod cluster;
 mod error;
 mod fetch;
@@ -15,6 +16,7 @@ mod produce;
 mod tests;
 
 pub use admin::Admin;
+pub use bearer::Bearer;
 pub use cluster::{
     ClusterChunks, ClusterClient, ClusterOptions, ClusterProducer, Delivered, Place,
     ProducerOptions, Receipt, WayTold, partition_of_key,
@@ -24,15 +26,19 @@ pub use fetch::{Chunk, Chunks, Consistency, FetchOptions, Position};
 pub use observe::{Observer, Tapped};
 pub use produce::{Ack, Acks, Answer, ProducerSink};
 
+use super::dial;
 use super::pb::duramen::v1::log_client::LogClient;
 use super::pb::duramen::v1::{
     DescribeRequest, DescribeResponse, MetadataRequest, MetadataResponse, ProduceRequest,
 };
+use crate::guards::tls::ClientTls;
+use bearer::Bearing;
 use bytes::Bytes;
 use std::time::Duration;
 use tonic::Request;
 use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Endpoint;
 
 /// Room for one stream's data on its way (unit: bytes).
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -42,17 +48,26 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 const FRAME_BYTES_MAX: u32 = 256 << 10;
 
 /// How a client connects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ClientOptions {
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
     /// Largest message read or sent (unit: bytes); at least what the server sends.
     pub message_bytes_max: usize,
+    /// What connections are secured with; `None`: nothing.
+    pub tls: Option<ClientTls>,
+    /// Shown with each call.
+    pub token: Bearer,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(5), message_bytes_max: 64 << 20 }
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            message_bytes_max: 64 << 20,
+            tls: None,
+            token: Bearer::default(),
+        }
     }
 }
 
@@ -76,9 +91,9 @@ impl Target {
 #[derive(Debug, Clone)]
 pub struct Client {
     address: String,
-    channel: Channel,
+    channel: Bearing,
     message_bytes_max: usize,
-    grpc: LogClient<Channel>,
+    grpc: LogClient<Bearing>,
     /// Sent with each request.
     traceparent: Option<AsciiMetadataValue>,
 }
@@ -96,10 +111,10 @@ impl Client {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME_BYTES_MAX)
             .tcp_nodelay(true);
-        let channel = endpoint.connect().await.map_err(|error| ClientError::Unavailable {
-            address: address.into(),
-            source: Box::new(error),
-        })?;
+        let channel = dial::connect(endpoint, address, options.tls.as_ref()).await;
+        let channel = channel
+            .map_err(|source| ClientError::Unavailable { address: address.into(), source })?;
+        let channel = InterceptedService::new(channel, options.token);
         let grpc = LogClient::new(channel.clone())
             .max_decoding_message_size(options.message_bytes_max)
             .max_encoding_message_size(options.message_bytes_max);
@@ -159,6 +174,7 @@ impl Client {
             records: Vec::new(),
             batch: batches,
             no_forward: false,
+            on_behalf_of: String::new(),
         };
         let request = self.request(request);
         let answered = self.grpc.produce_once(request).await;

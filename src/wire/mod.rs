@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod convert;
+pub mod dial;
 pub mod peer;
 
 /// Generated from `proto/`.

@@ -14,18 +14,20 @@ const GRPC: &str = "node/frontends/grpc";
 const HTTP: &str = "node/frontends/http";
 const HOUSEKEEPING: &str = "node/housekeeping";
 const PLANTER: &str = "node/planter";
+const ACCESS: &str = "node/access";
 const GROUP_LOG: &str = "node/controller/group/log";
 const GROUP_RAFT: &str = "node/controller/group/raft";
 const CATALOGUE: &str = "node/controller/catalogue";
 const FORMATION: &str = "node/controller/formation";
 const GOSSIP: &str = "node/membership/gossip";
-const ACTORS: [&str; 11] = [
+const ACTORS: [&str; 12] = [
     LOG,
     RAFT,
     GRPC,
     HTTP,
     HOUSEKEEPING,
     PLANTER,
+    ACCESS,
     GROUP_LOG,
     GROUP_RAFT,
     CATALOGUE,

@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod access;
 mod bad_days;
 mod bench;
 mod cluster;
@@ -22,3 +23,4 @@ mod real_input;
 mod stories;
 mod telemetry;
 mod tidy;
+mod tls;

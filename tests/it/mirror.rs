@@ -10,8 +10,8 @@ use duramen::ops::settings::ByteSize;
 use duramen::supervision::State;
 use duramen::testing::TestNode;
 use duramen::wire::client::{
-    Client, ClientError, ClientOptions, ClusterClient, ClusterOptions, Consistency, FetchOptions,
-    Place, Position, ProducerOptions, Target,
+    Bearer, Client, ClientError, ClientOptions, ClusterClient, ClusterOptions, Consistency,
+    FetchOptions, Place, Position, ProducerOptions, Target,
 };
 use duramen::wire::pb::duramen::v1::{AlterTopicRequest, CreateTopicRequest, DeleteTopicRequest};
 use std::path::Path;
@@ -21,7 +21,8 @@ use tempfile::TempDir;
 const GRACE: Duration = Duration::from_secs(2);
 
 fn try_mirror(directory: &Path, from: &str, topic: &str) -> Result<Node, NodeError> {
-    let plan = MirrorPlan { from: vec![from.into()], topic: TopicName::new(topic).unwrap() };
+    let (topic, token) = (TopicName::new(topic).unwrap(), Bearer::default());
+    let plan = MirrorPlan { from: vec![from.into()], topic, token };
     let surroundings = Surroundings { mirror: Some(plan), ..Surroundings::of(silent()) };
     Node::start_with(&settings(directory), surroundings)
 }

@@ -8,6 +8,7 @@ use super::outbox::Outbox;
 use super::{Connected, ConnectionLost, ReplicatorActor, ReplicatorParts};
 use crate::actors::addresses::Whereabouts;
 use crate::actors::leadership::Leadership;
+use crate::guards::tls::ExpectedServer;
 use crate::model::{Chance, Clock, GroupId, ReplicaId, Term, with_causes};
 use crate::supervision::Line;
 use crate::wire::client::ClientError;
@@ -148,7 +149,8 @@ impl Link {
                 tokio::select! {
                     () = &mut pause => break,
                     () = changes.next() => {
-                        if parts.addresses.of(parts.peer).as_ref() != Some(&place) {
+                        let now = parts.addresses.of(parts.peer);
+                        if !now.is_some_and(|now| now.is_same_place(&place)) {
                             waits.attempts = 0;
                             break;
                         }
@@ -165,8 +167,17 @@ impl Link {
         filling: &mut Filling,
         taken: &mut u64,
     ) -> Result<std::convert::Infallible, Ended> {
-        let ReplicatorParts { peer, me, options, .. } = &*self.parts;
-        let mut client = PeerClient::connect(&place.rpc_addr, options.connect_timeout).await?;
+        let ReplicatorParts { peer, me, options, addresses, tls, .. } = &*self.parts;
+        let tls = tls.as_ref().map(|tls| {
+            // Whom nobody knows by name yet is any node.
+            let name = addresses.name_of(*peer);
+            tls.expecting(
+                name.map_or(ExpectedServer::Node, |n| ExpectedServer::NodeNamed(n.into())),
+            )
+        });
+        let timeout = options.connect_timeout;
+        let client = PeerClient::connect(&place.rpc_addr, timeout, tls.as_ref()).await?;
+        let mut client = client.proving(&options.proof);
         // One frame in hand, one on its way: what waits longer waits in the outbox, where it is
         // bounded, and where heartbeats can give way.
         let (frames, receiver) = mpsc::channel(1);
@@ -243,7 +254,7 @@ impl Link {
                 }
                 changed = led.changed() => hand.leads_due |= changed.is_ok(),
                 () = changes.next() => {
-                    if addresses.of(*peer).as_ref() != Some(place) {
+                    if !addresses.of(*peer).is_some_and(|now| now.is_same_place(place)) {
                         return Err(Ended::Moved);
                     }
                 }

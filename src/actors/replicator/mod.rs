@@ -16,9 +16,11 @@ use super::addresses::{Addresses, LocalIdentity};
 use super::groups::{Groups, Undelivered};
 use super::leadership::Leadership;
 use super::peers::Outgoing;
+use crate::guards::tls::ClientTls;
 use crate::model::{NodeId, PeerMessage};
 use crate::observe::{Mail, MailLoad};
 use crate::supervision::{Backoff, ChildSpec, Restart, Seat, mail, receives};
+use crate::wire::peer::PeerProof;
 use actix::prelude::*;
 use link::Link;
 use slog::{debug, info, warn};
@@ -59,7 +61,7 @@ impl Inbox for Groups {
 }
 
 /// Limits and waits of a replicator.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ReplicatorOptions {
     /// How much may wait for the peer.
     pub outbox: OutboxLimits,
@@ -69,6 +71,8 @@ pub struct ReplicatorOptions {
     pub connect_timeout: Duration,
     /// The peer is given up for this connection when it takes no frame for so long.
     pub silence_max: Duration,
+    /// Shows the peer that this is a node.
+    pub proof: PeerProof,
     /// Between attempts to connect; at its longest after the peer said that it will not talk.
     pub backoff: Backoff,
 }
@@ -80,6 +84,7 @@ impl Default for ReplicatorOptions {
             frame_bytes: 4 << 20,
             connect_timeout: Duration::from_secs(1),
             silence_max: Duration::from_secs(5),
+            proof: PeerProof::default(),
             backoff: Backoff {
                 min: Duration::from_millis(50),
                 max: Duration::from_millis(500),
@@ -103,6 +108,8 @@ pub struct ReplicatorParts {
     pub events: Arc<dyn PeerEvents>,
     /// Limits and waits.
     pub options: ReplicatorOptions,
+    /// What connections are secured with; `None`: nothing.
+    pub tls: Option<ClientTls>,
     /// Decides what is left to chance.
     pub seed: u64,
 }

@@ -5,6 +5,7 @@ use super::outbox::Outbox;
 use super::{Carry, ReplicatorActor, ReplicatorOptions, ReplicatorParts, spec};
 use crate::actors::addresses::{Addresses, LocalIdentity};
 use crate::actors::leadership::Leadership;
+use crate::guards::tls::ClientTls;
 use crate::model::NodeId;
 use crate::observe::metrics::Snapshot;
 use crate::observe::metrics::catalogue as of;
@@ -35,6 +36,8 @@ pub struct PeersParts {
     pub events: Arc<dyn PeerEvents>,
     /// Limits and waits.
     pub options: ReplicatorOptions,
+    /// What connections are secured with; `None`: nothing.
+    pub tls: Option<ClientTls>,
     /// Decides what is left to chance.
     pub seed: u64,
 }
@@ -114,7 +117,7 @@ impl Peers {
         place: &Place,
         parts: &PeersParts,
     ) -> Result<(), TreeError> {
-        let PeersParts { me, addresses, leadership, events, options, seed } = parts.clone();
+        let PeersParts { me, addresses, leadership, events, options, tls, seed } = parts.clone();
         let outbox = Outbox::new(options.outbox);
         let seed = seed ^ u64::from(node.0) << 32;
         let parts = Arc::new(ReplicatorParts {
@@ -124,6 +127,7 @@ impl Peers {
             leadership,
             events,
             options,
+            tls,
             seed,
         });
         let spec = spec().named(node.to_string());

@@ -87,8 +87,12 @@ struct Source {
     tapped: Tapped,
 }
 
-async fn open(address: &str, request: TapRequest) -> Result<Source, ClientError> {
-    let client = Client::connect(address, ClientOptions::default()).await?;
+async fn open(
+    address: &str,
+    options: ClientOptions,
+    request: TapRequest,
+) -> Result<Source, ClientError> {
+    let client = Client::connect(address, options).await?;
     let status = client.admin().cluster_status(ClusterStatusRequest {}).await;
     let name = status.ok().and_then(|status| {
         let me = status.nodes.iter().find(|node| node.id == status.node);
@@ -100,11 +104,14 @@ async fn open(address: &str, request: TapRequest) -> Result<Source, ClientError>
 
 /// Taps several nodes until it has enough, none is left, or the reader of its output has enough.
 pub fn tap(args: &TapArgs, request: &TapRequest) -> Result<(), Failure> {
+    let options = args.secure.options()?;
     block_on(async {
         let (tell, mut told) = mpsc::channel::<(usize, Option<TapResponse>)>(WAITING_MAX);
         let mut names = Vec::new();
         for address in &args.rpc_addr {
-            let Source { name, mut tapped } = match open(address, request.clone()).await {
+            let Source { name, mut tapped } = match open(address, options.clone(), request.clone())
+                .await
+            {
                 Ok(source) => source,
                 Err(ClientError::Refused(refusal)) => {
                     return Err(failed(ClientError::Refused(refusal)));

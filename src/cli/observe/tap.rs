@@ -7,6 +7,7 @@ use super::{
     Class, Failure, NodeAddress, Shape, block_on, connect, failed, json_line, many, stdout,
 };
 use crate::cli::RPC_ADDR_DEFAULT;
+use crate::cli::secure::ClientArgs;
 use crate::model::Timestamp;
 use crate::model::escape::one_line;
 use crate::ops::logger::rfc3339;
@@ -63,6 +64,8 @@ pub struct TapArgs {
         value_delimiter = ','
     )]
     pub(super) rpc_addr: Vec<String>,
+    #[command(flatten)]
+    pub(super) secure: ClientArgs,
     /// Not from nodes: from what they logged, as JSON and at level trace; merged in the same way.
     #[arg(
         long,
@@ -98,7 +101,7 @@ pub fn run(args: &TapArgs) -> Result<(), Failure> {
         (request.slower_than_us, request.queue_len) = (0, SEQUENCE_QUEUE);
     }
     let [address] = &args.rpc_addr[..] else { return many::tap(args, &request) };
-    let node = NodeAddress { rpc_addr: address.clone() };
+    let node = NodeAddress { rpc_addr: address.clone(), secure: args.secure.clone() };
     block_on(async {
         let mut observer = connect(&node).await?;
         let tapped = observer.tap(request).await.map_err(failed)?;

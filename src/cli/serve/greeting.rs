@@ -30,13 +30,23 @@ fn text(program: &str, rpc: SocketAddr, http: SocketAddr, settings: &Settings) -
     } else {
         format!(" --rpc-addr {rpc}")
     };
+    let tls = settings.tls.dir.as_ref().map(|dir| dir.display());
+    let at = at + tls.as_ref().map_or_else(String::new, |dir| format!(" --tls-dir {dir}")).as_str();
+    let (scheme, shown) = match &tls {
+        None if !settings.tls.is_on() => ("http", String::new()),
+        None => ("https", " --cacert CA --cert CERTIFICATE --key KEY".into()),
+        Some(dir) => {
+            let files = format!("--cert {dir}/client.pem --key {dir}/client-key.pem");
+            ("https", format!(" --cacert {dir}/ca.pem {files}"))
+        }
+    };
     let durability = settings.log.durability;
     let data_dir = settings.data_dir.display();
     format!(
-        "\n  duramen {} serves\n\n  gRPC        {rpc}\n  HTTP        http://{http}\n  \
+        "\n  duramen {} serves\n\n  gRPC        {rpc}\n  HTTP        {scheme}://{http}\n  \
          durability  {durability}\n  data        {data_dir}\n\n  In another terminal:\n\n    \
          echo 'hello, log' | {program} produce log{at}\n    {program} consume log{at}\n    \
-         curl http://{http}/v1/topics/log/records\n\n",
+         curl{shown} {scheme}://{http}/v1/topics/log/records\n\n",
         env!("CARGO_PKG_VERSION")
     )
 }

@@ -380,3 +380,43 @@ fn a_protocol_is_raised_once_every_member_speaks_it() {
     catalogue.apply(&Command::RaiseProtocol { protocol: old + 1 }).unwrap();
     assert_eq!((catalogue.protocol, catalogue.protocol_to_raise()), (old + 1, None));
 }
+
+#[test]
+fn who_may_do_what_is_changed_as_a_whole_or_not_at_all() {
+    use super::super::AccessChange::{Add, Load, Remove, Switch};
+    let mut catalogue = founded();
+    let mut change = |change| {
+        let before = catalogue.access.clone();
+        let applied = catalogue.apply(&Command::Access(change));
+        match &applied {
+            Ok(_) => assert!(catalogue.access.generation - before.generation <= 1),
+            Err(_) => assert_eq!(catalogue.access, before, "nothing is changed"),
+        }
+        applied.map(|_| catalogue.access.clone()).map_err(|rejection| rejection.kind)
+    };
+    assert_eq!(change(Switch { on: true }), Err(RejectionKind::NotNow), "nobody could turn it off");
+    let admin = || "p, role:ops, *, *\ng, olga, role:ops".parse().unwrap();
+    assert_eq!(change(Add(admin())).unwrap().generation, 1);
+    assert!(change(Switch { on: true }).unwrap().is_on);
+    assert_eq!(change(Switch { on: true }).unwrap().generation, 2, "nothing new");
+    assert_eq!(change(Remove("g, olga, role:ops".parse().unwrap())), Err(RejectionKind::NotNow));
+    assert_eq!(change(Load("p, a, *, consume".parse().unwrap())), Err(RejectionKind::NotNow));
+    assert_eq!(change(Remove("p, x, *, *".parse().unwrap())), Err(RejectionKind::NotFound));
+    let mut odd: crate::access::Policy = admin();
+    odd.rules.insert(crate::access::Rule {
+        subject: "x, *, *\np, mallory".into(),
+        object: "*".into(),
+        action: crate::access::Actions::All,
+        effect: crate::access::Effect::Allow,
+    });
+    assert_eq!(change(Add(odd.clone())), Err(RejectionKind::Invalid));
+    assert_eq!(change(Load(odd)), Err(RejectionKind::Invalid));
+    assert!(!change(Switch { on: false }).unwrap().is_on);
+    let encoded =
+        CatalogueRecord::Snapshot { catalogue: catalogue.clone(), at: Offset(7) }.encode();
+    let Ok(CatalogueRecord::Snapshot { catalogue: read, .. }) = CatalogueRecord::decode(&encoded)
+    else {
+        panic!("a snapshot is read back");
+    };
+    assert_eq!(read.access, catalogue.access);
+}

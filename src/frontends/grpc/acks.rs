@@ -36,7 +36,7 @@ pub trait Dialect: Send + Unpin + 'static {
     fn lane(&self, request: &Self::Request) -> u64;
 
     /// Hands a request to where it belongs.
-    fn propose(&self, request: Self::Request) -> Result<PendingAck, Refusal>;
+    fn propose(&mut self, request: Self::Request) -> Result<PendingAck, Refusal>;
 
     /// What is told where an acknowledgement did not come.
     fn refused(&self, error: ProduceError) -> Refusal;

@@ -4,10 +4,13 @@
 use super::deadline;
 use super::observe::from_this_machine;
 use super::refusal::Refusal;
+use crate::access::{ANYONE, Action, Effect, Policy};
 use crate::actors::controller::GroupActs;
 use crate::cluster::{
-    Catalogue, Command, NodeState, Outcome, ReplicaState, Topic, TopicSettings, lost_without,
+    AccessChange, Catalogue, Command, NodeState, Outcome, ReplicaState, Topic, TopicSettings,
+    lost_without,
 };
+use crate::frontends::access::Asker;
 use crate::frontends::cluster::{ClusterView, named};
 use crate::model::{GroupId, NodeId, ReplicaId, TopicName};
 use crate::wire::pb::duramen::v1 as pb;
@@ -21,6 +24,8 @@ use tonic::{Extensions, Request, Response, Status};
 const REPLICATION_DEFAULT: u32 = 3;
 /// The longest name or address taken from a client.
 const TEXT_BYTES_MAX: usize = 4096;
+/// How long an answer waits for the node's own door.
+const IN_FORCE_MAX: Duration = Duration::from_secs(2);
 /// Settings that one request may name.
 const SETTINGS_MAX: usize = 64;
 
@@ -71,16 +76,45 @@ fn find_topic<'c>(catalogue: &'c Catalogue, name: &TopicName) -> Result<&'c Topi
     })
 }
 
+/// Who asks, and until when.
+struct By {
+    asker: Asker,
+    metadata: MetadataMap,
+}
+
+/// A request taken apart.
+fn parts<T>(request: Request<T>) -> (By, T) {
+    let (metadata, extensions, asked) = request.into_parts();
+    (By { asker: Asker::of(&extensions), metadata }, asked)
+}
+
+fn policy(text: &str) -> Result<Policy, Refusal> {
+    text.parse().map_err(|error: crate::access::PolicyError| Refusal::invalid(error.to_string()))
+}
+
 impl AdminService {
     fn may_act(&self, extensions: &Extensions) -> Result<(), Refusal> {
         if self.anyone_may_act { Ok(()) } else { from_this_machine(extensions) }
     }
 
-    async fn change(&self, metadata: &MetadataMap, command: Command) -> Result<Outcome, Refusal> {
-        let time = deadline::at_most(self.wait_max, metadata);
+    /// Has the catalogue changed, and noted by whom.
+    async fn change(&self, by: &By, command: Command) -> Result<Outcome, Refusal> {
+        let time = deadline::at_most(self.wait_max, &by.metadata);
+        let what = serde_json::to_string(&command).expect("plain values whose keys are texts");
         let changing = self.view.control.change(command);
         let changing = changing.map(|changed| changed.map_err(Refusal::from));
-        deadline::within(time, changing, Refusal::action_deadline).await
+        let changed = deadline::within(time, changing, Refusal::action_deadline).await;
+        let outcome = changed.as_ref().map_or_else(|no| no.message().to_owned(), |_| "done".into());
+        by.asker.acted(what, outcome);
+        changed
+    }
+
+    /// What is known of who may do what.
+    fn access(&self) -> pb::AccessState {
+        let catalogue = self.view.control.catalogue();
+        let access = &catalogue.access;
+        let (on, generation) = (access.is_on, access.generation);
+        pb::AccessState { on, generation, policy: access.policy.to_string() }
     }
 
     fn describe(&self, name: &TopicName) -> Result<pb::TopicDescription, Refusal> {
@@ -123,12 +157,7 @@ impl AdminService {
     }
 
     /// Gives a node a replica of each partition of another one, as far as it has none.
-    async fn give_all(
-        &self,
-        metadata: &MetadataMap,
-        from: NodeId,
-        to: NodeId,
-    ) -> Result<usize, Refusal> {
+    async fn give_all(&self, by: &By, from: NodeId, to: NodeId) -> Result<usize, Refusal> {
         let catalogue = self.view.control.catalogue();
         let groups: Vec<_> = catalogue
             .partitions()
@@ -136,7 +165,7 @@ impl AdminService {
             .map(|(group, ..)| group.raw())
             .collect();
         for group in &groups {
-            self.change(metadata, Command::AddReplica { group: *group, node: to }).await?;
+            self.change(by, Command::AddReplica { group: *group, node: to }).await?;
         }
         Ok(groups.len())
     }
@@ -169,8 +198,9 @@ impl pb::admin_server::Admin for AdminService {
         request: Request<pb::CreateTopicRequest>,
     ) -> Result<Response<pb::TopicDescription>, Status> {
         self.may_act(request.extensions())?;
-        let (metadata, _, asked) = request.into_parts();
+        let (by, asked) = parts(request);
         let name = topic_name(&asked.name)?;
+        by.asker.check(Action::Create, name.as_str()).map_err(Refusal::from)?;
         let or = |asked: u32, default: u32| if asked == 0 { default } else { asked };
         let command = Command::CreateTopic {
             name: name.clone(),
@@ -178,7 +208,7 @@ impl pb::admin_server::Admin for AdminService {
             replication_factor: or(asked.replication_factor, REPLICATION_DEFAULT),
             settings: settings(asked.settings)?,
         };
-        self.change(&metadata, command).await?;
+        self.change(&by, command).await?;
         Ok(Response::new(self.describe(&name)?))
     }
 
@@ -187,8 +217,9 @@ impl pb::admin_server::Admin for AdminService {
         request: Request<pb::AlterTopicRequest>,
     ) -> Result<Response<pb::TopicDescription>, Status> {
         self.may_act(request.extensions())?;
-        let (metadata, _, asked) = request.into_parts();
+        let (by, asked) = parts(request);
         let name = topic_name(&asked.name)?;
+        by.asker.check(Action::Alter, name.as_str()).map_err(Refusal::from)?;
         let given = |asked: u32| (asked != 0).then_some(asked);
         let command = Command::AlterTopic {
             name: name.clone(),
@@ -196,7 +227,7 @@ impl pb::admin_server::Admin for AdminService {
             replication_factor: given(asked.replication_factor),
             settings: settings(asked.settings)?,
         };
-        self.change(&metadata, command).await?;
+        self.change(&by, command).await?;
         Ok(Response::new(self.describe(&name)?))
     }
 
@@ -205,9 +236,10 @@ impl pb::admin_server::Admin for AdminService {
         request: Request<pb::DeleteTopicRequest>,
     ) -> Result<Response<pb::DeleteTopicResponse>, Status> {
         self.may_act(request.extensions())?;
-        let (metadata, _, asked) = request.into_parts();
+        let (by, asked) = parts(request);
         let name = topic_name(&asked.name)?;
-        self.change(&metadata, Command::DeleteTopic { name }).await?;
+        by.asker.check(Action::Delete, name.as_str()).map_err(Refusal::from)?;
+        self.change(&by, Command::DeleteTopic { name }).await?;
         Ok(Response::new(pb::DeleteTopicResponse {}))
     }
 
@@ -215,16 +247,21 @@ impl pb::admin_server::Admin for AdminService {
         &self,
         request: Request<pb::DescribeTopicRequest>,
     ) -> Result<Response<pb::TopicDescription>, Status> {
-        let name = topic_name(&request.into_inner().name)?;
+        let (by, asked) = parts(request);
+        let name = topic_name(&asked.name)?;
+        by.asker.check(Action::Describe, name.as_str()).map_err(Refusal::from)?;
         Ok(Response::new(self.describe(&name)?))
     }
 
     async fn list_topics(
         &self,
-        _: Request<pb::ListTopicsRequest>,
+        request: Request<pb::ListTopicsRequest>,
     ) -> Result<Response<pb::ListTopicsResponse>, Status> {
+        let asker = Asker::of(request.extensions());
         let catalogue = self.view.control.catalogue();
-        let topics = catalogue.topics.iter().map(|(name, topic)| self.view.topic(name, topic));
+        let shown = catalogue.topics.iter();
+        let shown = shown.filter(|(name, _)| asker.may(Action::Describe, name.as_str()));
+        let topics = shown.map(|(name, topic)| self.view.topic(name, topic));
         Ok(Response::new(pb::ListTopicsResponse { topics: topics.collect() }))
     }
 
@@ -240,9 +277,9 @@ impl pb::admin_server::Admin for AdminService {
         request: Request<pb::LeaveNodeRequest>,
     ) -> Result<Response<pb::NodeActionResponse>, Status> {
         self.may_act(request.extensions())?;
-        let (metadata, _, asked) = request.into_parts();
+        let (by, asked) = parts(request);
         let (node, name) = self.member(asked.node, self.view.control.node())?;
-        self.change(&metadata, Command::Leave { node }).await?;
+        self.change(&by, Command::Leave { node }).await?;
         let mut warnings = Vec::new();
         if !self.is_alive(node) {
             warnings.push(format!(
@@ -261,7 +298,7 @@ impl pb::admin_server::Admin for AdminService {
         request: Request<pb::ReplaceNodeRequest>,
     ) -> Result<Response<pb::NodeActionResponse>, Status> {
         self.may_act(request.extensions())?;
-        let (metadata, _, asked) = request.into_parts();
+        let (by, asked) = parts(request);
         let (dead, name) = self.member(asked.dead, None)?;
         let replacement = match asked.replacement {
             none if none.is_empty() => None,
@@ -277,7 +314,7 @@ impl pb::admin_server::Admin for AdminService {
             .into());
         }
         let lost = self.lost_without(dead);
-        self.change(&metadata, Command::Leave { node: dead }).await?;
+        self.change(&by, Command::Leave { node: dead }).await?;
         let mut warnings = Vec::new();
         if !lost.is_empty() {
             warnings.push(format!(
@@ -287,7 +324,7 @@ impl pb::admin_server::Admin for AdminService {
         }
         let given = match replacement {
             Some(to) => {
-                let count = self.give_all(&metadata, dead, to).await?;
+                let count = self.give_all(&by, dead, to).await?;
                 format!("{count} of its replicas go to node {to}")
             }
             None => "its replicas go to wherever there is room".into(),
@@ -301,7 +338,7 @@ impl pb::admin_server::Admin for AdminService {
         request: Request<pb::RemoveNodeRequest>,
     ) -> Result<Response<pb::NodeActionResponse>, Status> {
         self.may_act(request.extensions())?;
-        let (metadata, _, asked) = request.into_parts();
+        let (by, asked) = parts(request);
         let (node, name) = self.member(asked.node, None)?;
         let lost = self.lost_without(node);
         let mut warnings = Vec::new();
@@ -320,7 +357,7 @@ impl pb::admin_server::Admin for AdminService {
         if self.is_alive(node) {
             warnings.push(format!("node {node} is there: stop it, it is no member any more"));
         }
-        self.change(&metadata, Command::Remove { node }).await?;
+        self.change(&by, Command::Remove { node }).await?;
         let message = format!("node {node} ({name}) is no member any more");
         Ok(Response::new(pb::NodeActionResponse { node: node.0, message, warnings }))
     }
@@ -330,7 +367,7 @@ impl pb::admin_server::Admin for AdminService {
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
         self.may_act(request.extensions())?;
-        let (metadata, _, asked) = request.into_parts();
+        let (by, asked) = parts(request);
         let name = topic_name(&asked.topic)?;
         let catalogue = self.view.control.catalogue();
         let topic = find_topic(&catalogue, &name)?;
@@ -358,11 +395,62 @@ impl pb::admin_server::Admin for AdminService {
         };
         // In the catalogue as well: else it would be handed back.
         let prefer = Command::PreferLeader { group: group.raw(), replica: to };
-        self.change(&metadata, prefer).await?;
+        self.change(&by, prefer).await?;
         if leader.is_some() && leader == self.view.control.node() {
             self.acts.transfer(group, Some(to)).map_err(Refusal::not_now)?;
         }
         Ok(Response::new(pb::TransferLeaderResponse { leader: to.node().0 }))
+    }
+
+    async fn get_access(
+        &self,
+        _: Request<pb::GetAccessRequest>,
+    ) -> Result<Response<pb::AccessState>, Status> {
+        Ok(Response::new(self.access()))
+    }
+
+    async fn change_access(
+        &self,
+        request: Request<pb::ChangeAccessRequest>,
+    ) -> Result<Response<pb::AccessState>, Status> {
+        use pb::change_access_request::Change;
+        self.may_act(request.extensions())?;
+        let (by, asked) = parts(request);
+        let change = match asked.change {
+            Some(Change::Add(text)) => AccessChange::Add(policy(&text)?),
+            Some(Change::Remove(text)) => AccessChange::Remove(policy(&text)?),
+            Some(Change::Load(text)) => AccessChange::Load(policy(&text)?),
+            Some(Change::Switch(on)) => AccessChange::Switch { on },
+            None => return Err(Refusal::invalid("say what is to be changed").into()),
+        };
+        self.change(&by, Command::Access(change)).await?;
+        let state = self.access();
+        // Whoever is answered finds it in force, at this node at least.
+        by.asker.until_in_force(state.generation, IN_FORCE_MAX).await;
+        Ok(Response::new(state))
+    }
+
+    async fn test_access(
+        &self,
+        request: Request<pb::TestAccessRequest>,
+    ) -> Result<Response<pb::TestAccessResponse>, Status> {
+        let (by, pb::TestAccessRequest { subject, action, object }) = parts(request);
+        let subject = text(subject, "subject")?;
+        let action: Action = action.parse().map_err(|()| {
+            let known = Action::ALL.map(Action::name).join(", ");
+            Refusal::invalid(format!("there is no such action; there are {known}"))
+        })?;
+        let object = if object.is_empty() { ANYONE.to_owned() } else { text(object, "object")? };
+        let catalogue = self.view.control.catalogue();
+        let speaking = catalogue.access.policy.speaking(&subject, action, &object);
+        let is_taken = speaking.iter().any(|rule| rule.effect == Effect::Deny);
+        let judged = by.asker.would(&subject, action, &object);
+        Ok(Response::new(pb::TestAccessResponse {
+            permitted: !speaking.is_empty() && !is_taken,
+            passes: judged.is_ok(),
+            refusal: judged.err().map_or_else(String::new, |denied| denied.to_string()),
+            rules: speaking.into_iter().map(ToString::to_string).collect(),
+        }))
     }
 }
 

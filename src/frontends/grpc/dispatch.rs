@@ -1,8 +1,14 @@
 //! Finds the service that a call's path names. The two log services are reached without a box
 //! or a routing table; the others are not on a hot path.
 
+use super::methods;
+use super::refusal::Refusal;
 use super::reply::{self, ReplyBody, rewritten};
+use crate::access::Denied;
+use crate::frontends::access::{Door, Needed};
 use crate::frontends::calls::{Caller, Calls, OpenCall};
+use crate::frontends::forward::is_forwarded_call;
+use crate::model;
 use crate::observe::Complaints;
 use crate::observe::metrics::{Method, Outcome};
 use crate::wire::pb::duramen::v1::log_server as duramen;
@@ -22,6 +28,8 @@ use tower::util::BoxCloneSyncService;
 
 /// What other nodes call.
 const PEER_SERVICE: &str = "duramen.v1.Peer";
+/// What nodes call for clients of theirs.
+const PASSED_ON: &str = "/duramen.v1.Log/Produce";
 
 type Call = http::Request<Incoming>;
 type Reply = http::Response<tonic::body::Body>;
@@ -33,6 +41,7 @@ pub struct Dispatch<B: book::Log, D: duramen::Log> {
     duramen: duramen::LogServer<D>,
     others: Arc<NamedServices>,
     calls: Arc<Calls>,
+    door: Arc<Door>,
     /// Whose connection this is.
     client: Option<Client>,
     /// Set on a connection that is kept for other nodes.
@@ -46,8 +55,10 @@ pub type KeptForPeers = Arc<AtomicBool>;
 /// A client, and where its mistakes are noted.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// Who.
+    /// From where.
     pub peer: SocketAddr,
+    /// Who, as far as they have proved it.
+    pub caller: model::Caller,
     /// Where.
     pub complaints: Arc<Complaints>,
 }
@@ -60,6 +71,7 @@ impl<B: book::Log, D: duramen::Log> Clone for Dispatch<B, D> {
             others: Arc::clone(&self.others),
             client: self.client.clone(),
             calls: Arc::clone(&self.calls),
+            door: Arc::clone(&self.door),
             kept: self.kept.clone(),
         }
     }
@@ -71,8 +83,9 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
         book: book::LogServer<B>,
         duramen: duramen::LogServer<D>,
         calls: Arc<Calls>,
+        door: Arc<Door>,
     ) -> Self {
-        Self { book, duramen, others: Arc::default(), calls, client: None, kept: None }
+        Self { book, duramen, others: Arc::default(), calls, door, client: None, kept: None }
     }
 
     /// The same services for one client, on a connection that may be kept for other nodes.
@@ -102,9 +115,11 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<Call> for Dispatch<B
 
     fn call(&self, mut call: Call) -> Replying {
         if let Some(client) = &self.client {
+            call.extensions_mut().insert(client.caller.clone());
             call.extensions_mut().insert(client.clone());
         }
         let open = self.note(&mut call);
+        let admitted = self.admit(&mut call);
         let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let name = service.map(|(name, _)| name);
         if let Some(kept) = &self.kept
@@ -112,6 +127,11 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<Call> for Dispatch<B
         {
             kept.store(true, Ordering::Release);
             return Replying { reply: crowded(), client: self.client.clone(), open };
+        }
+        if let Err(denied) = admitted {
+            let status = tonic::Status::from(Refusal::from(denied));
+            let reply = Box::pin(std::future::ready(Ok(status.into_http())));
+            return Replying { reply, client: self.client.clone(), open };
         }
         let reply = match name {
             Some(<duramen::LogServer<D> as NamedService>::NAME) => self.duramen.clone().call(call),
@@ -131,6 +151,28 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<Call> for Dispatch<B
 }
 
 impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
+    /// Finds out who calls, and whether they may. What is about a topic its handler finds out.
+    fn admit(&self, call: &mut Call) -> Result<(), Denied> {
+        // Only in the process itself is there a call without a connection.
+        let Some(client) = &self.client else { return Ok(()) };
+        let path = call.uri().path();
+        let needed = methods::needed(path);
+        if needed == Needed::Nothing {
+            return Ok(());
+        }
+        let asker = self.door.ask(call.headers(), &client.caller, client.peer, path)?;
+        if !is_for_nodes(needed, call) {
+            asker.is_client()?;
+        }
+        let is_of_the_book = path.starts_with("/log.v1.");
+        let admitted = asker.has(needed).map_err(|denied| match is_of_the_book {
+            true => denied.of_the_book(),
+            false => denied,
+        });
+        call.extensions_mut().insert(asker);
+        admitted
+    }
+
     /// Gives a call its number and its place in a trace. The requests of a produce stream are
     /// begun where they are read.
     fn note(&self, call: &mut Call) -> Option<OpenCall> {
@@ -144,6 +186,11 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
         call.extensions_mut().insert(open.call());
         Some(open)
     }
+}
+
+/// Whether a node may make this call as a node: also to pass on what a client asked of it.
+fn is_for_nodes<B>(needed: Needed, call: &http::Request<B>) -> bool {
+    needed == Needed::Node || (call.uri().path() == PASSED_ON && is_forwarded_call(call.headers()))
 }
 
 fn crowded() -> BoxFuture<Reply, Infallible> {
@@ -178,5 +225,27 @@ impl Future for Replying {
             });
         }
         Poll::Ready(Ok(rewritten(reply, &self.client)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_passes_on_appends_and_nothing_else_that_clients_ask_for() {
+        let is_for_nodes = |path: &'static str, forwarded: bool| {
+            let call = http::Request::builder().uri(path);
+            let call = if forwarded { call.header("duramen-forwarded", "1") } else { call };
+            super::is_for_nodes(methods::needed(path), &call.body(()).unwrap())
+        };
+        assert!(is_for_nodes("/duramen.v1.Peer/Exchange", false));
+        assert!(is_for_nodes("/duramen.v1.Log/Produce", true));
+        assert!(!is_for_nodes("/duramen.v1.Log/Produce", false));
+        for path in
+            ["/duramen.v1.Log/Fetch", "/duramen.v1.Admin/DeleteTopic", "/log.v1.Log/Produce"]
+        {
+            assert!(!is_for_nodes(path, true), "{path}");
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! A fetch: where it begins, how much one response holds, when it ends or waits.
 
 use super::refusal::Refusal;
+use crate::access::Action;
 use crate::actors::partition::{PartitionApi, ReadError};
 use crate::actors::readers::{Reader, ReaderWait};
+use crate::frontends::access::StreamPass;
 use crate::frontends::drain::Drain;
 use crate::model::{Offset, Timestamp};
 use crate::wire::convert::record_to_duramen;
@@ -46,6 +48,9 @@ pub struct Fetch<P> {
     wanted: Option<u64>,
     bytes_max: usize,
     reader: Option<Reader>,
+    topic: String,
+    /// Asked before each response.
+    pass: StreamPass,
 }
 
 impl<P: PartitionApi> Fetch<P> {
@@ -56,6 +61,7 @@ impl<P: PartitionApi> Fetch<P> {
         limits: FetchLimits,
         drain: Drain,
         peer: Option<SocketAddr>,
+        pass: StreamPass,
     ) -> Result<Self, Refusal> {
         let format = pb::FetchFormat::try_from(request.format)
             .map_err(|_| Refusal::invalid(format!("fetch format {} is unknown", request.format)))?;
@@ -82,7 +88,20 @@ impl<P: PartitionApi> Fetch<P> {
         let high_watermark = partition.watch();
         let end = (!request.follow).then_some(end);
         let reader = partition.reader(peer, next);
-        Ok(Self { partition, high_watermark, drain, format, next, end, wanted, bytes_max, reader })
+        let topic = request.topic;
+        Ok(Self {
+            partition,
+            high_watermark,
+            drain,
+            format,
+            next,
+            end,
+            wanted,
+            bytes_max,
+            reader,
+            topic,
+            pass,
+        })
     }
 
     /// The next response; `None` at the end of a fetch that has one.
@@ -94,6 +113,7 @@ impl<P: PartitionApi> Fetch<P> {
             self.waits(ReaderWait::Records);
             self.wait().await?;
             self.waits(ReaderWait::Node);
+            self.pass.check(Action::Consume, &self.topic)?;
             let response = match self.format {
                 pb::FetchFormat::Records => self.read_records().await?,
                 pb::FetchFormat::Batches => self.read_batches().await?,
@@ -142,12 +162,15 @@ impl<P: PartitionApi> Fetch<P> {
         if self.partition.high_watermark() > next {
             return Ok(());
         }
-        tokio::select! {
-            moved = self.high_watermark.wait_for(|end| *end > next) => match moved {
-                Ok(_) => Ok(()),
-                Err(_) => Err(Refusal::gone()),
-            },
-            () = self.drain.clone().begun() => Err(Refusal::draining()),
+        loop {
+            tokio::select! {
+                moved = self.high_watermark.wait_for(|end| *end > next) => return match moved {
+                    Ok(_) => Ok(()),
+                    Err(_) => Err(Refusal::gone()),
+                },
+                () = self.drain.clone().begun() => return Err(Refusal::draining()),
+                () = self.pass.news() => self.pass.check(Action::Consume, &self.topic)?,
+            }
         }
     }
 

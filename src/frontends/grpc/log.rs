@@ -5,9 +5,11 @@ use super::deadline;
 use super::dispatch::Client;
 use super::fetch::{Fetch, FetchLimits, FetchStream};
 use super::refusal::{self, Refusal};
+use crate::access::{Action, Denied};
 use crate::actors::partition::{Ack, PartitionStatus, PendingAck, ProduceError, ReplicaProgress};
 use crate::actors::readiness::NodeInfo;
 use crate::actors::topics::{ClusterView, TopicsApi};
+use crate::frontends::access::{Asker, StreamPass};
 use crate::frontends::calls::Calls;
 use crate::frontends::drain::Drain;
 use crate::frontends::forward::is_forwarded;
@@ -38,7 +40,9 @@ impl<T: TopicsApi> DuramenLog<T> {
         request: Request<pb::FetchRequest>,
     ) -> Result<Fetch<T::Partition>, Refusal> {
         let peer = request.extensions().get::<Client>().map(|client| client.peer);
+        let mut pass = Asker::of(request.extensions()).pass(false);
         let request = request.into_inner();
+        pass.check(Action::Consume, &request.topic)?;
         let partition = self.proposer.route.readable(&request.topic, request.partition)?;
         match pb::Consistency::try_from(request.consistency) {
             Ok(pb::Consistency::Committed) => {}
@@ -48,7 +52,8 @@ impl<T: TopicsApi> DuramenLog<T> {
                 return Err(Refusal::invalid(message));
             }
         }
-        Fetch::begin(partition, request, self.fetch_limits, self.drain.clone(), peer).await
+        let drain = self.drain.clone();
+        Fetch::begin(partition, request, self.fetch_limits, drain, peer, pass).await
     }
 }
 
@@ -64,9 +69,10 @@ impl<T: TopicsApi> pb::log_server::Log for DuramenLog<T> {
         let caller = request.extensions().get().copied().unwrap_or_default();
         let noted = Noted { calls: Arc::clone(&self.calls), method: Method::Produce, caller };
         let is_forwarded = is_forwarded(request.metadata());
+        let pass = Some(Asker::of(request.extensions()).pass(is_forwarded));
         let requests = request.into_inner();
         let drain = self.drain.clone();
-        let proposer = Proposer { client, is_forwarded, ..self.proposer.clone() };
+        let proposer = Proposer { client, is_forwarded, pass, ..self.proposer.clone() };
         let answers = AckStream::new(proposer, requests, self.outstanding_max, drain, noted);
         Ok(Response::new(answers))
     }
@@ -78,11 +84,12 @@ impl<T: TopicsApi> pb::log_server::Log for DuramenLog<T> {
         let time = deadline::at_most(self.wait_max, request.metadata());
         let call = request.extensions().get().copied().unwrap_or_default();
         let is_forwarded = is_forwarded(request.metadata());
+        let mut pass = Asker::of(request.extensions()).pass(is_forwarded);
         let request = request.into_inner();
         let correlation_id = request.correlation_id;
         let proposed = {
             let _for_it = self.calls.enter(call);
-            self.proposer.try_propose(request, is_forwarded)?
+            self.proposer.try_propose(request, is_forwarded, &mut pass)?
         };
         let ack = deadline::within(time, proposed, || ProduceError::Deadline).await;
         let ack = ack.map_err(|error| Refusal::from(self.proposer.route.with_address(error)))?;
@@ -112,7 +119,9 @@ impl<T: TopicsApi> pb::log_server::Log for DuramenLog<T> {
         &self,
         request: Request<pb::DescribeRequest>,
     ) -> Result<Response<pb::DescribeResponse>, Status> {
+        let asker = Asker::of(request.extensions());
         let topic = request.into_inner().topic;
+        asker.check(Action::Describe, &topic).map_err(Refusal::from)?;
         let topics = &self.proposer.route.topics;
         let here = topics.here(&topic).map_err(Refusal::from)?;
         let partitions = here.into_iter().map(|(id, status)| {
@@ -131,8 +140,13 @@ impl<T: TopicsApi> pb::log_server::Log for DuramenLog<T> {
         &self,
         request: Request<pb::MetadataRequest>,
     ) -> Result<Response<pb::MetadataResponse>, Status> {
+        let asker = Asker::of(request.extensions());
         let asked = request.into_inner().topics;
-        let view = self.proposer.route.topics.cluster();
+        let mut view = self.proposer.route.topics.cluster();
+        if asker.is_judged() {
+            let uses = [Action::Produce, Action::Consume, Action::Describe];
+            view.topics.retain(|topic| uses.iter().any(|use_| asker.may(*use_, &topic.name)));
+        }
         Ok(Response::new(metadata(view, &asked)))
     }
 }
@@ -204,6 +218,8 @@ pub struct Proposer<T> {
     pub client: Option<Client>,
     /// Another node passed the stream's requests on.
     pub is_forwarded: bool,
+    /// What the stream's caller may do; none outside of a stream.
+    pub pass: Option<StreamPass>,
 }
 
 impl<T: TopicsApi> Proposer<T> {
@@ -211,7 +227,9 @@ impl<T: TopicsApi> Proposer<T> {
         &self,
         request: pb::ProduceRequest,
         is_forwarded: bool,
+        pass: &mut StreamPass,
     ) -> Result<PendingAck, Refusal> {
+        let asker = pass.check_for(&request.on_behalf_of, Action::Produce, &request.topic)?;
         let (topic, partition) = (request.topic, request.partition);
         let what = match (request.records.is_empty(), request.batch.is_empty()) {
             (false, true) => {
@@ -231,7 +249,8 @@ impl<T: TopicsApi> Proposer<T> {
             }
         };
         let may_forward = !is_forwarded && !request.no_forward;
-        Ok(self.route.append(&topic, partition, what, may_forward)?)
+        let forward_for = may_forward.then_some(&*asker);
+        Ok(self.route.append(&topic, partition, what, forward_for)?)
     }
 }
 
@@ -252,8 +271,14 @@ impl<T: TopicsApi> Dialect for Proposer<T> {
         request.partition.to_be_bytes().into_iter().fold(hash, mix)
     }
 
-    fn propose(&self, request: pb::ProduceRequest) -> Result<PendingAck, Refusal> {
-        self.try_propose(request, self.is_forwarded)
+    fn propose(&mut self, request: pb::ProduceRequest) -> Result<PendingAck, Refusal> {
+        // Streams always have one: without it nothing passes.
+        let Some(mut pass) = self.pass.take() else {
+            return Err(Denied::nobody().into());
+        };
+        let proposed = self.try_propose(request, self.is_forwarded, &mut pass);
+        self.pass = Some(pass);
+        proposed
     }
 
     fn refused(&self, error: ProduceError) -> Refusal {

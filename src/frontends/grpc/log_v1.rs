@@ -4,9 +4,11 @@ use super::acks::{AckStream, Dialect, Noted};
 use super::dispatch::Client;
 use super::refusal::Refusal;
 use super::{deadline, reply};
+use crate::access::{Action, Denied};
 use crate::actors::partition::{Ack, PartitionApi, PendingAck, ProduceError, ReadError};
 use crate::actors::readers::{Reader, ReaderWait};
 use crate::actors::topics::TopicsApi;
+use crate::frontends::access::{Asker, StreamPass};
 use crate::frontends::calls::Calls;
 use crate::frontends::drain::Drain;
 use crate::frontends::forward::is_forwarded;
@@ -51,12 +53,20 @@ fn propose<T: TopicsApi>(
     route: &Route<T>,
     record: Record,
     is_forwarded: bool,
+    pass: &mut StreamPass,
 ) -> Result<PendingAck, Refusal> {
+    let asker = pass.check_for("", Action::Produce, FIRST_TOPIC).map_err(denied)?;
     let what = ToAppend::Records(vec![record]);
-    route.append(FIRST_TOPIC, 0, what, !is_forwarded).map_err(|error| match error {
+    let forward_for = (!is_forwarded).then_some(&*asker);
+    route.append(FIRST_TOPIC, 0, what, forward_for).map_err(|error| match error {
         NotTaken::Produce(error) => refused(error),
         other => other.into(),
     })
+}
+
+/// The book's server knows one log, and calls it `*`.
+fn denied(denied: Denied) -> Refusal {
+    denied.of_the_book().into()
 }
 
 /// The book's server has one word for what its followers do not take.
@@ -76,10 +86,11 @@ impl<T: TopicsApi> pb::log_server::Log for LogV1<T> {
         let time = deadline::at_most(self.wait_max, request.metadata());
         let call = request.extensions().get().copied().unwrap_or_default();
         let is_forwarded = is_forwarded(request.metadata());
+        let mut pass = Asker::of(request.extensions()).pass(false);
         let record = record_from_book(request.into_inner().record, self.clock.wall());
         let pending = {
             let _for_it = self.calls.enter(call);
-            propose(&self.route, record, is_forwarded)?
+            propose(&self.route, record, is_forwarded, &mut pass)?
         };
         let ack = deadline::within(time, pending, || ProduceError::Deadline).await;
         let ack = ack.map_err(refused)?;
@@ -90,6 +101,8 @@ impl<T: TopicsApi> pb::log_server::Log for LogV1<T> {
         &self,
         request: Request<pb::ConsumeRequest>,
     ) -> Result<Response<pb::ConsumeResponse>, Status> {
+        let asker = Asker::of(request.extensions());
+        asker.check(Action::Consume, FIRST_TOPIC).map_err(denied)?;
         let partition = self.readable()?;
         let offset = request.into_inner().offset;
         let read = partition.read_records(Offset(offset), 1, READ_AHEAD_BYTES).await;
@@ -106,6 +119,8 @@ impl<T: TopicsApi> pb::log_server::Log for LogV1<T> {
         &self,
         request: Request<pb::ConsumeRequest>,
     ) -> Result<Response<Self::ConsumeStreamStream>, Status> {
+        let mut pass = Asker::of(request.extensions()).pass(false);
+        pass.check(Action::Consume, FIRST_TOPIC).map_err(denied)?;
         let partition = self.readable()?;
         let peer = request.extensions().get::<Client>().map(|client| client.peer);
         let next = Offset(request.into_inner().offset);
@@ -116,6 +131,7 @@ impl<T: TopicsApi> pb::log_server::Log for LogV1<T> {
             drain: self.drain.clone(),
             next,
             ahead: VecDeque::new(),
+            pass,
         };
         let records = futures_util::stream::try_unfold(follower, |mut follower| async move {
             let (offset, record) = follower.next().await?;
@@ -132,7 +148,8 @@ impl<T: TopicsApi> pb::log_server::Log for LogV1<T> {
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
         let (route, clock) = (self.route.clone(), Arc::clone(&self.clock));
         let is_forwarded = is_forwarded(request.metadata());
-        let dialect = BookDialect { route, clock, is_forwarded };
+        let pass = Asker::of(request.extensions()).pass(false);
+        let dialect = BookDialect { route, clock, is_forwarded, pass };
         let (calls, method) = (Arc::clone(&self.calls), Method::BookProduceStream);
         let caller = request.extensions().get().copied().unwrap_or_default();
         let noted = Noted { calls, method, caller };
@@ -174,6 +191,7 @@ pub struct BookDialect<T> {
     route: Route<T>,
     clock: Arc<dyn Clock>,
     is_forwarded: bool,
+    pass: StreamPass,
 }
 
 impl<T: TopicsApi> Dialect for BookDialect<T> {
@@ -187,9 +205,9 @@ impl<T: TopicsApi> Dialect for BookDialect<T> {
         0
     }
 
-    fn propose(&self, request: pb::ProduceRequest) -> Result<PendingAck, Refusal> {
+    fn propose(&mut self, request: pb::ProduceRequest) -> Result<PendingAck, Refusal> {
         let record = record_from_book(request.record, self.clock.wall());
-        propose(&self.route, record, self.is_forwarded)
+        propose(&self.route, record, self.is_forwarded, &mut self.pass)
     }
 
     fn refused(&self, error: ProduceError) -> Refusal {
@@ -209,6 +227,8 @@ struct Follower<P> {
     next: Offset,
     ahead: VecDeque<(Offset, Record)>,
     reader: Option<Reader>,
+    /// Asked before each record.
+    pass: StreamPass,
 }
 
 impl<P: PartitionApi> Follower<P> {
@@ -220,6 +240,7 @@ impl<P: PartitionApi> Follower<P> {
 
     async fn next(&mut self) -> Result<(Offset, Record), Status> {
         loop {
+            self.pass.check(Action::Consume, FIRST_TOPIC).map_err(denied)?;
             if let Some(found) = self.ahead.pop_front() {
                 return Ok(found);
             }
@@ -229,6 +250,7 @@ impl<P: PartitionApi> Follower<P> {
                 moved = self.high_watermark.wait_for(|end| *end > next) => {
                     moved.map_err(|_| Refusal::gone())?;
                 }
+                () = self.pass.news() => continue,
                 () = self.drain.clone().begun() => return Err(Refusal::draining().into()),
             }
             let read = self.partition.read_records(next, READ_AHEAD_RECORDS, READ_AHEAD_BYTES);

@@ -7,6 +7,7 @@ mod dispatch;
 mod fetch;
 mod log;
 mod log_v1;
+mod methods;
 mod observe;
 mod peer;
 mod refusal;

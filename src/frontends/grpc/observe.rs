@@ -6,11 +6,13 @@
 use super::deadline;
 use super::dispatch::Client;
 use super::refusal::Refusal;
+use crate::access::{ANYONE, Action as Deed};
 use crate::actors::observer::{Action, ObserveApi};
 use crate::actors::readiness::NodeInfo;
+use crate::frontends::access::{Asker, StreamPass};
 use crate::frontends::drain::Drain;
 use crate::frontends::observe as words;
-use crate::model::Clock;
+use crate::model::{Clock, Proof};
 use crate::observe::{Pattern, Tap, TapFilter};
 use crate::wire::pb::duramen::v1 as pb;
 use futures_util::FutureExt;
@@ -52,11 +54,15 @@ fn checked(text: String, what: &str) -> Result<String, Refusal> {
     Ok(text)
 }
 
-/// Nobody proves who it is, so that whoever acts on the node must be on its machine. A call that
-/// came by no connection is of the process itself.
+/// Where nothing is judged, whoever has not proved who they are and acts on the node must be on its
+/// machine; else the policy has said already that they may. A call that came by no connection is of the
+/// process itself.
 pub(super) fn from_this_machine(extensions: &Extensions) -> Result<(), Refusal> {
     match extensions.get::<Client>() {
-        Some(Client { peer, .. }) if !peer.ip().to_canonical().is_loopback() => {
+        _ if Asker::of(extensions).is_judged() => Ok(()),
+        Some(Client { peer, caller, .. })
+            if caller.proof == Proof::None && !peer.ip().to_canonical().is_loopback() =>
+        {
             Err(Refusal::stranger(peer.ip()))
         }
         _ => Ok(()),
@@ -105,6 +111,7 @@ impl pb::observe_server::Observe for ObserveService {
         &self,
         request: Request<pb::TapRequest>,
     ) -> Result<Response<Self::TapStream>, Status> {
+        let pass = Asker::of(request.extensions()).pass(false);
         let opened = self.observer.tap(filter(request.into_inner())?).map_err(Refusal::from)?;
         let clock = Arc::clone(&self.clock);
         let tapping = Tapping {
@@ -112,6 +119,7 @@ impl pb::observe_server::Observe for ObserveService {
             clock,
             drain: self.drain.clone(),
             first: Some(opened.warnings),
+            pass,
             told: 0,
         };
         Ok(Response::new(tapping.into_stream()))
@@ -132,6 +140,7 @@ impl pb::observe_server::Observe for ObserveService {
     ) -> Result<Response<pb::CommandResponse>, Status> {
         from_this_machine(request.extensions())?;
         let time = deadline::at_most(self.wait_max, request.metadata());
+        let asker = Asker::of(request.extensions());
         let pb::CommandRequest { action, path, reason } = request.into_inner();
         let action = match pb::Action::try_from(action) {
             Ok(pb::Action::Restart) => Action::Restart,
@@ -142,10 +151,12 @@ impl pb::observe_server::Observe for ObserveService {
             }
         };
         let (path, reason) = (checked(path, "path")?, checked(reason, "reason")?);
+        let what = format!("{action:?} {path}");
         let acting =
             self.observer.act(action, path, reason).map(|acted| acted.map_err(Refusal::from));
-        let acted = deadline::within(time, acting, Refusal::action_deadline).await?;
-        Ok(Response::new(words::acted(acted)))
+        let acted = deadline::within(time, acting, Refusal::action_deadline).await;
+        asker.acted(what, acted.as_ref().map_or_else(|no| no.message().into(), |_| "done".into()));
+        Ok(Response::new(words::acted(acted?)))
     }
 
     async fn get_log_levels(
@@ -161,7 +172,9 @@ impl pb::observe_server::Observe for ObserveService {
         request: Request<pb::SetLogLevelsRequest>,
     ) -> Result<Response<pb::LogLevels>, Status> {
         from_this_machine(request.extensions())?;
+        let asker = Asker::of(request.extensions());
         let spec = checked(request.into_inner().spec, "specification")?;
+        asker.acted(format!("log levels {spec}"), "asked for".into());
         let levels = self.observer.set_log_levels(&spec).map_err(Refusal::from)?;
         Ok(Response::new(words::log_levels(levels)))
     }
@@ -174,6 +187,8 @@ struct Tapping {
     tap: Tap,
     clock: Arc<dyn Clock>,
     drain: Drain,
+    /// Asked again when something about it changes.
+    pass: StreamPass,
     /// The warnings, until they are told.
     first: Option<Vec<String>>,
     /// How many dropped messages the client knows of.
@@ -196,6 +211,10 @@ impl Tapping {
             let seen = tokio::select! {
                 biased;
                 () = self.drain.clone().begun() => return Err(Refusal::draining()),
+                () = self.pass.news() => {
+                    self.pass.check(Deed::Observe, ANYONE)?;
+                    continue;
+                }
                 seen = self.tap.next() => seen,
                 () = tokio::time::sleep(TAP_NEWS_INTERVAL) => {
                     if self.tap.dropped() > self.told {
@@ -220,17 +239,22 @@ impl Tapping {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Caller;
     use crate::observe::Complaints;
     use slog::{Logger, o};
     use std::net::SocketAddr;
     use tonic::Code;
 
     fn call_of(peer: &str) -> Extensions {
+        call_of_caller(peer, Caller::nobody())
+    }
+
+    fn call_of_caller(peer: &str, caller: Caller) -> Extensions {
         let clock = Arc::new(crate::model::ManualClock::default());
         let complaints = Complaints::new(clock, Logger::root(slog::Discard, o!()));
         let peer: SocketAddr = peer.parse().unwrap();
         let mut extensions = Extensions::new();
-        extensions.insert(Client { peer, complaints });
+        extensions.insert(Client { peer, caller, complaints });
         extensions
     }
 
@@ -245,5 +269,7 @@ mod tests {
             assert_eq!(status.code(), Code::PermissionDenied, "{strange}");
             assert!(status.message().contains("do it there"), "{}", status.message());
         }
+        let proved = Caller { proof: Proof::Certificate, ..Caller::nobody() };
+        assert_eq!(from_this_machine(&call_of_caller("192.0.2.1:1", proved)), Ok(()));
     }
 }

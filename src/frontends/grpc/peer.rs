@@ -12,7 +12,7 @@ use crate::actors::leadership::Leadership;
 use crate::actors::replicator::Inbox;
 use crate::cluster::{NodeSelf, Rejection, RejectionKind};
 use crate::frontends::drain::Drain;
-use crate::model::{Clock, GroupId, NodeId, ReplicaId, Term};
+use crate::model::{Caller, Clock, GroupId, NodeId, ReplicaId, Term};
 use crate::wire::pb::duramen::v1 as pb;
 use crate::wire::peer::{FRAME_BYTES_MAX, PROTOCOL_MAX, PROTOCOL_MIN, message_from_pb};
 use pb::peer_server::{Peer, PeerServer};
@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 /// How long a caller may take to introduce itself.
 const INTRODUCTION_MAX: Duration = Duration::from_secs(10);
@@ -56,6 +56,8 @@ pub struct PeerService {
     pub addresses: Arc<Addresses>,
     /// Answers nodes that want to join, or change something.
     pub control: Arc<dyn ControlApi>,
+    /// Takes nothing of whoever's certificate does not say which node it is.
+    pub asks_for_role: bool,
     /// Decides how often the log tells of the same.
     pub clock: Arc<dyn Clock>,
     /// Where it tells of peers.
@@ -82,6 +84,8 @@ pub struct PeerParts {
     pub addresses: Arc<Addresses>,
     /// The catalogue, and the way to change it.
     pub control: Arc<dyn ControlApi>,
+    /// Takes nothing of whoever's certificate does not say which node it is.
+    pub asks_for_role: bool,
     /// Paces what is told.
     pub clock: Arc<dyn Clock>,
     /// Where it tells what happens.
@@ -91,9 +95,10 @@ pub struct PeerParts {
 impl PeerService {
     /// Puts it together.
     pub fn new(parts: PeerParts) -> Self {
-        let PeerParts { me, inbox, leadership, addresses, control, clock, logger } = parts;
+        let PeerParts { me, inbox, leadership, addresses, control, asks_for_role, clock, logger } =
+            parts;
         let strangers = Arc::default();
-        Self { me, inbox, leadership, addresses, control, clock, logger, strangers }
+        Self { me, inbox, leadership, addresses, control, asks_for_role, clock, logger, strangers }
     }
 
     /// As a service of the gRPC port, until the drain begins.
@@ -101,6 +106,32 @@ impl PeerService {
         PeerServer::new(Serving { service: self, drain })
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX)
+    }
+
+    /// Checks that a caller's certificate is that of the node of this name; of any, where nothing says
+    /// what its name is.
+    fn prove(&self, extensions: &Extensions, name: Option<&str>) -> Result<(), Status> {
+        if !self.asks_for_role {
+            return Ok(());
+        }
+        let caller = extensions.get::<Caller>().cloned().unwrap_or_default();
+        let Some(proved) = caller.peer else {
+            let message = format!(
+                "only nodes may call this, and the certificate is that of {caller}, no node's: it \
+                 has to say duramen://peer/NAME (duramen tls node NAME)"
+            );
+            return Err(Status::permission_denied(message));
+        };
+        match name {
+            Some(name) if name != &*proved => Err(Status::permission_denied(format!(
+                "the certificate is that of the node {}, and {} is who calls: a node's name is in \
+                 its certificate, and stays (duramen tls node {}, or --node-name)",
+                shown(&proved),
+                shown(name),
+                shown(name)
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Who this node is.
@@ -292,6 +323,9 @@ impl Peer for Serving {
         request: Request<Streaming<pb::PeerFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let peer = request.extensions().get::<Client>().map(|client| client.peer);
+        let extensions = request.extensions().clone();
+        // Before a byte is read of whoever is no node.
+        self.service.prove(&extensions, None)?;
         let mut frames = request.into_inner();
         let first = tokio::select! {
             first = tokio::time::timeout(INTRODUCTION_MAX, frames.message()) => first,
@@ -305,6 +339,10 @@ impl Peer for Serving {
         let (from, me) = self
             .service
             .admit(&said)
+            .and_then(|admitted| {
+                let name = self.service.addresses.name_of(admitted.0);
+                self.service.prove(&extensions, name.as_deref()).map(|()| admitted)
+            })
             .inspect_err(|why| self.service.tell_of_stranger(&said, peer, why))?;
         info!(self.service.logger, "a peer connected"; "peer" => %from,
             "from" => peer.map(|peer| peer.to_string()), "version" => shown(&said.version));
@@ -321,7 +359,9 @@ impl Peer for Serving {
         &self,
         request: Request<pb::JoinRequest>,
     ) -> Result<Response<pb::JoinResponse>, Status> {
+        let extensions = request.extensions().clone();
         let asked = join_asked(request.into_inner())?;
+        self.service.prove(&extensions, Some(&asked.node.name))?;
         let answer = self.service.control.join_here(asked).await.map_err(Refusal::from)?;
         Ok(Response::new(match answer {
             Answered::AskAt(ask_addr) => pb::JoinResponse { ask_addr, ..Default::default() },
@@ -341,9 +381,11 @@ impl Peer for Serving {
         &self,
         request: Request<pb::ChangeRequest>,
     ) -> Result<Response<pb::ChangeResponse>, Status> {
+        let extensions = request.extensions().clone();
         let pb::ChangeRequest { cluster_id, from, command } = request.into_inner();
-        let me = self.service.me()?;
         let from = NodeId(from);
+        self.service.prove(&extensions, self.service.addresses.name_of(from).as_deref())?;
+        let me = self.service.me()?;
         if cluster_id != me.cluster_id {
             let message = format!(
                 "{from} of another cluster ({}) may not change cluster {}",

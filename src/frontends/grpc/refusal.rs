@@ -1,5 +1,6 @@
 //! Why a call was refused, once for all: it becomes a call's status or an `error` within a stream.
 
+use crate::access::Denied;
 use crate::actors::control::ControlError;
 use crate::actors::observer::ObserveError;
 use crate::actors::partition::{LeaderHint, ProduceError, ReadError};
@@ -141,6 +142,7 @@ pub fn outcome_of(code: Code) -> Outcome {
         Code::ResourceExhausted
         | Code::Unavailable
         | Code::FailedPrecondition
+        | Code::Unauthenticated
         | Code::PermissionDenied => Outcome::Refused,
         _ => Outcome::Failed,
     }
@@ -173,6 +175,7 @@ impl From<ProduceError> for Refusal {
             ProduceError::DiskFull { .. } => (Code::ResourceExhausted, "DISK_FULL"),
             ProduceError::NotLeader { .. } => (Code::Unavailable, NOT_LEADER),
             ProduceError::ReadOnly { .. } => (Code::FailedPrecondition, "READ_ONLY"),
+            ProduceError::Denied { .. } => (Code::PermissionDenied, "DENIED"),
             ProduceError::Sequence { .. } => (Code::FailedPrecondition, "SEQUENCE"),
             ProduceError::Stopped { .. } => (Code::Unavailable, "STOPPED"),
             // Not UNAVAILABLE: clients retry that by themselves, and would store records twice.
@@ -219,6 +222,22 @@ impl From<ObserveError> for Refusal {
             ObserveError::Ended => (Code::Unavailable, "STOPPED"),
         };
         Self::new(code, reason, error.to_string())
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        let (code, reason, retry_after) = match &denied {
+            Denied::Unauthenticated(_) => (Code::Unauthenticated, "UNAUTHENTICATED", None),
+            Denied::Forbidden { .. } | Denied::OnlyNode => (Code::PermissionDenied, "DENIED", None),
+            Denied::TooOften { retry_after } => {
+                (Code::ResourceExhausted, "TOO_OFTEN", Some(*retry_after))
+            }
+            Denied::NotKnownYet { .. } => {
+                (Code::Unavailable, "POLICY_NOT_KNOWN_YET", Some(CATALOGUE_RETRY_AFTER))
+            }
+        };
+        Self { retry_after, ..Self::new(code, reason, denied.to_string()) }
     }
 }
 

@@ -64,7 +64,7 @@ pub fn rewritten(
 
 /// Notes a reply that says that the request made no sense.
 fn note_mistake(trailers: &HeaderMap, client: Option<&Client>) {
-    let Some(Client { peer, complaints }) = client else { return };
+    let Some(Client { peer, complaints, .. }) = client else { return };
     let code = trailers.get(STATUS).map(|code| Code::from_bytes(code.as_bytes()));
     let is_mistake =
         matches!(code, Some(Code::InvalidArgument | Code::NotFound | Code::Unimplemented));

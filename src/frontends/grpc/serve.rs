@@ -10,12 +10,16 @@ use super::peer::PeerService;
 use crate::actors::observer::ObserveApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
 use crate::actors::topics::TopicsApi;
+use crate::frontends::access::Door;
 use crate::frontends::calls::Calls;
 use crate::frontends::counted::Counted;
 use crate::frontends::drain::Drain;
 use crate::frontends::forward::Forwarder;
-use crate::frontends::listener::{ConnectionCounters, Listener};
+use crate::frontends::handshake::Secured;
+use crate::frontends::listener::{Admitted, ConnectionCounters, Listener};
 use crate::frontends::route::Route;
+use crate::frontends::stream::Stream;
+use crate::guards::tls::{ClientTls, ExpectedServer, Tls};
 use crate::model::Clock;
 use crate::observe::metrics::{Metrics, Protocol};
 use crate::observe::{Complaints, Instruments};
@@ -75,8 +79,10 @@ pub struct RpcLimits {
     pub fetch_bytes_max: usize,
     /// The longest that one unary call may wait for its answer.
     pub request_deadline: Duration,
-    /// How long a new connection may take to say that it speaks HTTP/2.
+    /// How long a new connection may take for its handshake, or to say that it speaks HTTP/2.
     pub handshake_max: Duration,
+    /// How long a connection may stay after the certificates it was made with are replaced.
+    pub rotation_grace: Duration,
     /// A silent connection is probed by TCP after this time …
     pub keepalive_idle: Duration,
     /// … and closed when its peer does not acknowledge what was sent in this time.
@@ -97,6 +103,7 @@ impl Default for RpcLimits {
             fetch_bytes_max: 2 << 20,
             request_deadline: Duration::from_secs(30),
             handshake_max: Duration::from_secs(10),
+            rotation_grace: Duration::from_secs(30),
             keepalive_idle: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
             grace: Duration::from_secs(10),
@@ -142,8 +149,12 @@ pub struct GrpcFrontend<T> {
     pub peer: Option<PeerService>,
     /// Looking after the cluster; without it the node belongs to none.
     pub admin: Option<AdminService>,
+    /// Lets pass who may.
+    pub door: Arc<Door>,
     /// Counts requests and traces them.
     pub instruments: Instruments,
+    /// What it shows and trusts; without it nothing is encrypted and nobody is asked who they are.
+    pub tls: Option<Arc<Tls>>,
     /// Where it tells what happens.
     pub logger: Logger,
 }
@@ -166,17 +177,26 @@ impl<T: TopicsApi> GrpcFrontend<T> {
             counters: self.counters,
             logger: self.logger.clone(),
             drain: drain.clone(),
+            secured: self.tls.map(|tls| {
+                Arc::new(Secured {
+                    tls,
+                    protocol: Protocol::Grpc,
+                    handshake_max: self.limits.handshake_max,
+                    rotation_grace: self.limits.rotation_grace,
+                    clock: self.clock,
+                })
+            }),
         };
         let (limits, logger, complaints) = (Arc::new(self.limits), self.logger, self.complaints);
         let metrics = self.instruments.metrics;
         let health = follow_readiness(&self.health, &*self.readiness, drain.clone());
-        let accepting = listener.run(|stream, peer| {
-            let client = Client { peer, complaints: Arc::clone(&complaints) };
+        let accepting = listener.run(|Admitted { stream, peer, caller, drain }| {
+            let client = Client { peer, caller, complaints: Arc::clone(&complaints) };
             let is_crowded = counters.open() > limits.connections_max;
             let kept = is_crowded.then(KeptForPeers::default);
             let dispatch = dispatch.of(client.clone(), kept.clone());
             let limits = Arc::clone(&limits);
-            let (drain, logger) = (drain.clone(), logger.clone());
+            let logger = logger.clone();
             let stream = Accepted { stream, metrics: Arc::clone(&metrics), kept };
             async move {
                 if let Err(error) =
@@ -193,7 +213,11 @@ impl<T: TopicsApi> GrpcFrontend<T> {
     fn dispatch(&self, drain: &Drain) -> Dispatch<LogV1<T>, DuramenLog<T>> {
         let limits = &self.limits;
         let calls = Arc::new(Calls::new(self.instruments.clone(), "node/frontends/grpc"));
-        let forwarder = limits.forward.then(|| Forwarder::new(limits.message_bytes_max));
+        let tls = self.tls.as_deref().map(Tls::client);
+        let tls = tls.map(|tls: ClientTls| tls.expecting(ExpectedServer::Node));
+        let bytes_max = limits.message_bytes_max;
+        let proof = self.door.proof().clone();
+        let forwarder = limits.forward.then(|| Forwarder::new(bytes_max, tls, proof));
         let route = Route { topics: self.topics.clone(), forwarder };
         let book = LogV1 {
             route: route.clone(),
@@ -205,7 +229,7 @@ impl<T: TopicsApi> GrpcFrontend<T> {
         };
         let clock = Arc::clone(&self.clock);
         let duramen = DuramenLog {
-            proposer: Proposer { route, clock, client: None, is_forwarded: false },
+            proposer: Proposer { route, clock, client: None, is_forwarded: false, pass: None },
             node: Arc::clone(&self.node),
             outstanding_max: limits.outstanding_batches_max,
             fetch_limits: FetchLimits {
@@ -227,7 +251,7 @@ impl<T: TopicsApi> GrpcFrontend<T> {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let proven = "the descriptors are built into the program, and a test decodes them";
-        let dispatch = Dispatch::new(book, duramen, calls)
+        let dispatch = Dispatch::new(book, duramen, calls, Arc::clone(&self.door))
             .with(HealthServer::new(health))
             .with(reflection().build_v1().expect(proven))
             .with(reflection().build_v1alpha().expect(proven));
@@ -272,13 +296,13 @@ async fn follow_readiness(health: &HealthSwitch, readiness: &dyn Readiness, drai
 
 /// A connection, and where its bytes are counted.
 struct Accepted {
-    stream: TcpStream,
+    stream: Stream,
     metrics: Arc<Metrics>,
     kept: Option<KeptForPeers>,
 }
 
 async fn serve_connection<S>(
-    Accepted { stream, metrics, kept }: Accepted,
+    Accepted { mut stream, metrics, kept }: Accepted,
     service: S,
     limits: &RpcLimits,
     drain: Drain,
@@ -293,23 +317,27 @@ where
     <S::ResBody as http_body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     // By TCP and not by HTTP/2 pings: those cost a timer and a clock reading for each frame.
-    sockopt::set_socket_keepalive(&stream, true)?;
-    sockopt::set_tcp_keepidle(&stream, limits.keepalive_idle)?;
-    sockopt::set_tcp_keepintvl(&stream, KEEPALIVE_PROBE_INTERVAL)?;
-    sockopt::set_tcp_user_timeout(&stream, limits.keepalive_timeout.as_millis() as u32)?;
-    let greeted = tokio::select! {
-        greeted = tokio::time::timeout(limits.handshake_max, speaks_http2(&stream)) => greeted,
-        // It has asked for nothing yet: there is nothing to wait for.
-        () = drain.clone().begun() => return Ok(()),
-    };
-    match greeted {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => {
-            client.complaints.note(client.peer, "it does not speak HTTP/2 on the gRPC port");
-            return turn_away(stream).await;
+    let tcp = stream.tcp();
+    sockopt::set_socket_keepalive(tcp, true)?;
+    sockopt::set_tcp_keepidle(tcp, limits.keepalive_idle)?;
+    sockopt::set_tcp_keepintvl(tcp, KEEPALIVE_PROBE_INTERVAL)?;
+    sockopt::set_tcp_user_timeout(tcp, limits.keepalive_timeout.as_millis() as u32)?;
+    // Within TLS both ends have agreed on HTTP/2 already.
+    if let Stream::Plain(tcp) = &mut stream {
+        let greeted = tokio::select! {
+            greeted = tokio::time::timeout(limits.handshake_max, speaks_http2(tcp)) => greeted,
+            // It has asked for nothing yet: there is nothing to wait for.
+            () = drain.clone().begun() => return Ok(()),
+        };
+        match greeted {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => {
+                client.complaints.note(client.peer, "it does not speak HTTP/2 on the gRPC port");
+                return turn_away(tcp).await;
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
-        Ok(Err(error)) => return Err(error),
-        Err(_) => return Err(io::ErrorKind::TimedOut.into()),
     }
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -344,7 +372,7 @@ where
 }
 
 /// Tells a client that speaks something else where it is.
-async fn turn_away(mut stream: TcpStream) -> io::Result<()> {
+async fn turn_away(stream: &mut TcpStream) -> io::Result<()> {
     // Closing with unread bytes would reset the connection, and the answer with it.
     let _ = stream.try_read(&mut [0; 16 << 10])?;
     stream.write_all(WRONG_PORT).await?;

@@ -5,8 +5,10 @@ use super::body;
 use super::error::{HttpError, Mistake, without_quotes};
 use super::measured;
 use super::serve::App;
+use crate::access::{Action, Denied};
 use crate::actors::partition::{PartitionApi, ReadError};
 use crate::actors::topics::TopicsApi;
+use crate::frontends::access::Asker;
 use crate::frontends::route::{NotRead, NotTaken, ToAppend};
 use crate::model::{FIRST_TOPIC, Offset, Record};
 use crate::observe::Call;
@@ -72,6 +74,11 @@ pub async fn handle<T: TopicsApi>(State(app): State<Arc<App<T>>>, request: Reque
         let allow = [(header::ALLOW, "GET,POST")];
         return (StatusCode::METHOD_NOT_ALLOWED, allow).into_response();
     }
+    let asker = Asker::of(&head.extensions);
+    let action = if head.method == Method::POST { Action::Produce } else { Action::Consume };
+    if let Err(denied) = asker.check(action, FIRST_TOPIC) {
+        return refused(denied);
+    }
     let limits = &app.limits;
     let body = match body::read(body, limits.body_bytes_max, limits.request_deadline).await {
         Ok(body) => body,
@@ -79,7 +86,7 @@ pub async fn handle<T: TopicsApi>(State(app): State<Arc<App<T>>>, request: Reque
     };
     let answered = if head.method == Method::POST {
         let call = head.extensions.get().copied().unwrap_or_default();
-        produce(&app, call, body).await
+        produce(&app, call, &asker, body).await
     } else {
         consume(&app, body).await
     };
@@ -89,6 +96,7 @@ pub async fn handle<T: TopicsApi>(State(app): State<Arc<App<T>>>, request: Reque
 async fn produce<T: TopicsApi>(
     app: &App<T>,
     call: Call,
+    asker: &Asker,
     body: Bytes,
 ) -> Result<Response, Response> {
     let request: Produce = decode(&body).map_err(bad_request)?;
@@ -96,7 +104,7 @@ async fn produce<T: TopicsApi>(
     let record = Record::of_value(value, app.clock.wall());
     let proposed = {
         let _for_it = app.calls.enter(call);
-        app.route.append(FIRST_TOPIC, 0, ToAppend::Records(vec![record]), true)
+        app.route.append(FIRST_TOPIC, 0, ToAppend::Records(vec![record]), Some(asker.name()))
     };
     let pending = proposed.map_err(not_stored)?;
     let acknowledged = tokio::time::timeout(app.limits.request_deadline, pending).await;
@@ -160,6 +168,17 @@ fn json(answer: &impl Serialize) -> Response {
     let mut body = serde_json::to_vec(answer).expect("numbers and strings can be encoded");
     body.push(b'\n');
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+}
+
+/// As on `/v1`, in plain text and the book's words.
+fn refused(denied: Denied) -> Response {
+    let error = HttpError::from(denied.of_the_book());
+    let mut response = text(error.status, &error.message);
+    if error.status == StatusCode::UNAUTHORIZED {
+        let scheme = http::HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    }
+    response
 }
 
 /// As on `/v1`, in plain text: what cannot be read yet is not what is not there.

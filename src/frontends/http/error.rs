@@ -1,5 +1,6 @@
 //! Errors as HTTP tells them: a status, and on `/v1` a JSON object with code, message and pause.
 
+use crate::access::Denied;
 use crate::actors::partition::{ProduceError, ReadError};
 use crate::actors::topics::{CATALOGUE_RETRY_AFTER, TopicError};
 use crate::frontends::route::{NotRead, NotTaken};
@@ -104,6 +105,10 @@ impl IntoResponse for HttpError {
             "retry_after_ms": millis.map(|millis| u64::try_from(millis).unwrap_or(u64::MAX)),
         }});
         let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
         if let Some(mistake) = mistake {
             response.extensions_mut().insert(mistake);
         }
@@ -125,6 +130,7 @@ impl From<ProduceError> for HttpError {
             ProduceError::DiskFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             ProduceError::NotLeader { .. } => (StatusCode::SERVICE_UNAVAILABLE, "not_leader"),
             ProduceError::ReadOnly { .. } => (StatusCode::FORBIDDEN, "read_only"),
+            ProduceError::Denied { .. } => (StatusCode::FORBIDDEN, "denied"),
             ProduceError::Sequence { .. } => (StatusCode::CONFLICT, "sequence"),
             ProduceError::Stopped { .. } => (StatusCode::SERVICE_UNAVAILABLE, "stopped"),
             // Not 503: clients retry that by themselves, and would store records twice.
@@ -147,6 +153,24 @@ impl From<ReadError> for HttpError {
             ReadError::Io { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "io", None),
         };
         Self { retry_after, ..Self::new(status, code, error.to_string()) }
+    }
+}
+
+impl From<Denied> for HttpError {
+    fn from(denied: Denied) -> Self {
+        let (status, code, retry_after) = match &denied {
+            Denied::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "unauthenticated", None),
+            Denied::Forbidden { .. } | Denied::OnlyNode => (StatusCode::FORBIDDEN, "denied", None),
+            Denied::TooOften { retry_after } => {
+                (StatusCode::TOO_MANY_REQUESTS, "too_often", Some(*retry_after))
+            }
+            Denied::NotKnownYet { .. } => {
+                let after = Some(CATALOGUE_RETRY_AFTER);
+                (StatusCode::SERVICE_UNAVAILABLE, "policy_not_known_yet", after)
+            }
+        };
+        let noted = Noted::Nothing;
+        Self { retry_after, noted, ..Self::new(status, code, denied.to_string()) }
     }
 }
 

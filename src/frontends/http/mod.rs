@@ -2,6 +2,7 @@
 
 mod body;
 mod book;
+mod door;
 mod error;
 mod health;
 mod json;

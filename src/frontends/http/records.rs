@@ -4,8 +4,10 @@ use super::body;
 use super::error::HttpError;
 use super::json::{InRecord, OutRecord};
 use super::serve::App;
+use crate::access::Action;
 use crate::actors::partition::{PartitionApi, ProduceError};
 use crate::actors::topics::TopicsApi;
+use crate::frontends::access::Asker;
 use crate::frontends::route::{ToAppend, catch_up};
 use crate::model::{Offset, Timestamp};
 use crate::observe::Call;
@@ -72,9 +74,12 @@ pub async fn append<T: TopicsApi>(
     State(app): State<Arc<App<T>>>,
     Path(topic): Path<String>,
     Extension(call): Extension<Call>,
+    asker: Option<Extension<Asker>>,
     query: Result<Query<AppendTo>, QueryRejection>,
     body: Body,
 ) -> Result<Json<Appended>, HttpError> {
+    let asker = asker.map_or_else(|| Asker::of(&http::Extensions::new()), |Extension(asker)| asker);
+    asker.check(Action::Produce, &topic)?;
     // Before the body is read: a request that nobody takes is refused early.
     let Query(AppendTo { partition, forward }) = query.map_err(|error| HttpError::query(&error))?;
     app.route.topics.partition(&topic, partition)?;
@@ -89,7 +94,8 @@ pub async fn append<T: TopicsApi>(
     let records = request.records.into_iter().map(|record| record.into_record(arrival)).collect();
     let pending = {
         let _for_it = app.calls.enter(call);
-        app.route.append(&topic, partition, ToAppend::Records(records), forward.unwrap_or(true))?
+        let forward_for = forward.unwrap_or(true).then_some(asker.name());
+        app.route.append(&topic, partition, ToAppend::Records(records), forward_for)?
     };
     let acknowledged = tokio::time::timeout(limits.request_deadline, pending).await;
     let ack = acknowledged.unwrap_or(Err(ProduceError::Deadline));
@@ -106,8 +112,11 @@ pub async fn append<T: TopicsApi>(
 pub async fn read<T: TopicsApi>(
     State(app): State<Arc<App<T>>>,
     Path(topic): Path<String>,
+    asker: Option<Extension<Asker>>,
     query: Result<Query<Read>, QueryRejection>,
 ) -> Result<Json<Found>, HttpError> {
+    let asker = asker.map_or_else(|| Asker::of(&http::Extensions::new()), |Extension(asker)| asker);
+    asker.check(Action::Consume, &topic)?;
     let asked = query.as_ref().map_or(0, |Query(query)| query.partition);
     let partition = &app.route.readable(&topic, asked)?;
     let Query(query) = query.map_err(|error| HttpError::query(&error))?;
@@ -135,6 +144,7 @@ pub async fn read<T: TopicsApi>(
     if let Some(wait_ms) = query.wait_ms {
         let time = Duration::from_millis(wait_ms).min(limits.request_deadline);
         wait_at_end(&app, partition, from, time).await;
+        asker.check(Action::Consume, &topic)?;
     }
     let found = partition.read_records(from, records, bytes).await?;
     let next = found.last().map_or(from, |(offset, _)| offset.next());

@@ -1,17 +1,22 @@
 //! Serves the HTTP port on the current thread's runtime, from a bound socket to the last goodbye.
 
+use super::door::{self, Client};
 use super::error::Mistake;
 use super::{book, error, health, measured, observe, records};
 use crate::actors::observer::ObserveApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
 use crate::actors::topics::TopicsApi;
+use crate::frontends::access::Door;
 use crate::frontends::calls::Calls;
 use crate::frontends::counted::Counted;
 use crate::frontends::drain::Drain;
 use crate::frontends::forward::Forwarder;
-use crate::frontends::listener::{ConnectionCounters, Listener};
+use crate::frontends::handshake::Secured;
+use crate::frontends::listener::{Admitted, ConnectionCounters, Listener};
 use crate::frontends::route::Route;
-use crate::model::Clock;
+use crate::frontends::stream::Stream;
+use crate::guards::tls::{ExpectedServer, Tls};
+use crate::model::{Caller, Clock};
 use crate::observe::metrics::{Measure, Metrics, Protocol};
 use crate::observe::{Complaints, Instruments};
 use axum::Router;
@@ -30,7 +35,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tower::{Service, ServiceExt};
 
 /// Limits of the HTTP port.
@@ -45,6 +49,10 @@ pub struct HttpLimits {
     /// How long a client may take to send a request's head; also how long it may stay silent
     /// between two requests.
     pub header_read_max: Duration,
+    /// How long a new connection may take for its handshake.
+    pub handshake_max: Duration,
+    /// How long a connection may stay after the certificates it was made with are replaced.
+    pub rotation_grace: Duration,
     /// How long a request may take, the reading of its body and any waiting included.
     pub request_deadline: Duration,
     /// Records in one answer where the client does not say.
@@ -66,6 +74,8 @@ impl Default for HttpLimits {
             body_bytes_max: 16 << 20,
             forward: true,
             header_read_max: Duration::from_secs(30),
+            handshake_max: Duration::from_secs(10),
+            rotation_grace: Duration::from_secs(30),
             request_deadline: Duration::from_secs(30),
             records_default: 100,
             records_max: 10_000,
@@ -94,10 +104,14 @@ pub struct HttpFrontend<T> {
     pub complaints: Arc<Complaints>,
     /// The inside of the node; without it the port shows only records.
     pub observer: Option<Arc<dyn ObserveApi>>,
+    /// Lets pass who may.
+    pub door: Arc<Door>,
     /// Counts requests and traces them.
     pub instruments: Instruments,
     /// What `/metrics` shows.
     pub measure: Arc<dyn Measure>,
+    /// What it shows and trusts; without it nothing is encrypted and nobody is asked who they are.
+    pub tls: Option<Arc<Tls>>,
     /// Where it tells what happens.
     pub logger: Logger,
 }
@@ -130,11 +144,23 @@ impl<T: TopicsApi> HttpFrontend<T> {
             counters: self.counters,
             logger: self.logger.clone(),
             drain: drain.clone(),
+            secured: self.tls.clone().map(|tls| {
+                Arc::new(Secured {
+                    tls,
+                    protocol: Protocol::Http,
+                    handshake_max: self.limits.handshake_max,
+                    rotation_grace: self.limits.rotation_grace,
+                    clock: Arc::clone(&self.clock),
+                })
+            }),
         };
         let header_read_max = self.limits.header_read_max;
         let metrics = Arc::clone(&self.instruments.metrics);
-        let forwarder = self.limits.forward.then(|| Forwarder::new(2 * self.limits.body_bytes_max));
-        let router = router(App {
+        let tls = self.tls.map(|tls| tls.client().expecting(ExpectedServer::Node));
+        let request_max = 2 * self.limits.body_bytes_max;
+        let proof = self.door.proof().clone();
+        let forwarder = self.limits.forward.then(|| Forwarder::new(request_max, tls, proof));
+        let app = App {
             route: Route { topics: self.topics, forwarder },
             node: self.node,
             readiness: self.readiness,
@@ -144,12 +170,13 @@ impl<T: TopicsApi> HttpFrontend<T> {
             drain: drain.clone(),
             calls: Arc::new(Calls::new(self.instruments, "node/frontends/http")),
             measure: self.measure,
-        });
+        };
+        let router = router(self.door, app);
         let (logger, complaints) = (self.logger, self.complaints);
         listener
-            .run(|stream, peer| {
-                let router = noting(router.clone(), peer, Arc::clone(&complaints));
-                let (drain, logger) = (drain.clone(), logger.clone());
+            .run(|Admitted { stream, peer, caller, drain }| {
+                let router = noting(router.clone(), peer, caller, Arc::clone(&complaints));
+                let logger = logger.clone();
                 let complaints = Arc::clone(&complaints);
                 let stream = Accepted { stream, metrics: Arc::clone(&metrics) };
                 async move {
@@ -168,11 +195,12 @@ impl<T: TopicsApi> HttpFrontend<T> {
 
 /// A connection, and where its bytes are counted.
 struct Accepted {
-    stream: TcpStream,
+    stream: Stream,
     metrics: Arc<Metrics>,
 }
 
-fn router<T: TopicsApi>(app: App<T>) -> Router {
+fn router<T: TopicsApi>(door: Arc<Door>, app: App<T>) -> Router {
+    let admit = axum::middleware::from_fn_with_state(door, door::admit);
     let note = axum::middleware::from_fn_with_state(Arc::clone(&app.calls), measured::note);
     Router::new()
         .route("/", any(book::handle::<T>))
@@ -186,23 +214,33 @@ fn router<T: TopicsApi>(app: App<T>) -> Router {
             get(records::read::<T>).post(records::append::<T>).fallback(error::method_not_allowed),
         )
         .fallback(error::no_such_path)
+        .layer(admit)
         .layer(note)
         .with_state(Arc::new(app))
 }
 
-/// The router for one client, whose mistakes are noted.
+/// The router for one client, who is made known to it, and whose mistakes are noted.
 fn noting(
     router: Router,
     peer: SocketAddr,
+    caller: Caller,
     complaints: Arc<Complaints>,
 ) -> impl Service<http::Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone
 {
-    ServiceExt::<http::Request<Incoming>>::map_response(router, move |reply: Response| {
-        if let Some(Mistake(reason)) = reply.extensions().get() {
-            complaints.note(peer, reason);
-        }
-        reply
-    })
+    let router =
+        ServiceExt::<http::Request<Incoming>>::map_response(router, move |reply: Response| {
+            if let Some(Mistake(reason)) = reply.extensions().get() {
+                complaints.note(peer, reason);
+            }
+            reply
+        });
+    ServiceExt::<http::Request<Incoming>>::map_request(
+        router,
+        move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(Client { peer, caller: caller.clone() });
+            request
+        },
+    )
 }
 
 async fn serve_connection<R>(
@@ -214,11 +252,14 @@ async fn serve_connection<R>(
 where
     R: Service<http::Request<Incoming>, Response = Response, Error = Infallible> + Clone,
 {
-    tokio::select! {
-        // The first bytes of a request, or the client's goodbye: hyper sees which.
-        _ = tokio::time::timeout(header_read_max, stream.readable()) => {}
-        // It has asked for nothing yet: there is nothing to wait for.
-        () = drain.clone().begun() => return Ok(()),
+    // Within TLS the first request may have been read with the end of the handshake.
+    if let Stream::Plain(tcp) = &stream {
+        tokio::select! {
+            // The first bytes of a request, or the client's goodbye: hyper sees which.
+            _ = tokio::time::timeout(header_read_max, tcp.readable()) => {}
+            // It has asked for nothing yet: there is nothing to wait for.
+            () = drain.clone().begun() => return Ok(()),
+        }
     }
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_read_max);

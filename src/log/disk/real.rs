@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    #[allow(clippy::disallowed_methods, reason = "what the system says of this process")]
+    #[allow(clippy::disallowed_methods, reason = "only the system knows which pages are in memory")]
     fn a_map_at_rest_holds_what_was_stored_and_no_page() {
         let file = RealFile { file: tempfile::tempfile().unwrap() };
         file.allocate(3 * 4096).unwrap();

@@ -135,6 +135,12 @@ catalogue! {
         "Connections of clients that were accepted.";
     CONNECTIONS_REFUSED = "duramen_connections_refused_total" Counter "{connection}"
         ["protocol"] "Connections that were closed at once because too many were open.";
+    HANDSHAKES = "duramen_tls_handshakes_total" Counter "{handshake}" ["protocol", "outcome"]
+        "TLS handshakes of clients by how they ended; crowded: it gave way to newer ones.";
+    HANDSHAKES_OPEN = "duramen_tls_handshakes_open" Gauge "{handshake}" ["protocol"]
+        "TLS handshakes of clients that are under way.";
+    CERTIFICATE_EXPIRES = "duramen_tls_certificate_expires_seconds" Gauge "s" []
+        "When this node's certificate expires, in seconds since 1970 UTC; absent without TLS.";
     RECEIVED = "duramen_network_received_bytes_total" Counter "By" ["protocol"]
         "Bytes read from connections of clients.";
     SENT = "duramen_network_sent_bytes_total" Counter "By" ["protocol"]

@@ -76,6 +76,9 @@ methods! {
     ReplaceNode Grpc "replace_node" "duramen.v1.Admin/ReplaceNode";
     RemoveNode Grpc "remove_node" "duramen.v1.Admin/RemoveNode";
     TransferLeader Grpc "transfer_leader" "duramen.v1.Admin/TransferLeader";
+    GetAccess Grpc "get_access" "duramen.v1.Admin/GetAccess";
+    ChangeAccess Grpc "change_access" "duramen.v1.Admin/ChangeAccess";
+    TestAccess Grpc "test_access" "duramen.v1.Admin/TestAccess";
     BookProduce Grpc "book_produce" "log.v1.Log/Produce";
     BookProduceStream Grpc "book_produce_stream" "log.v1.Log/ProduceStream";
     BookConsume Grpc "book_consume" "log.v1.Log/Consume";

@@ -131,7 +131,7 @@ const KIB: ByteSize = ByteSize(1 << 10);
 const GIB: ByteSize = ByteSize(1 << 30);
 
 /// Every setting, by section.
-pub static FIELDS: [Field; 54] = [
+pub static FIELDS: [Field; 71] = [
     field!(
         "data_dir",
         data_dir,
@@ -140,8 +140,8 @@ pub static FIELDS: [Field; 54] = [
     field!(
         "insecure_listen",
         insecure_listen,
-        "Allows addresses that other machines can reach, although nothing is encrypted and nobody \
-         is asked who they are."
+        "Without certificates, allows addresses that other machines can reach, although nothing is \
+         encrypted and nobody is asked who they are."
     ),
     field!(
         "node.name",
@@ -205,6 +205,82 @@ pub static FIELDS: [Field; 54] = [
         http.connections_max,
         1..=65_536,
         "HTTP connections open at once; further ones are closed on arrival."
+    ),
+    field!(
+        "tls.dir",
+        tls.dir,
+        "Where ca.pem, node.pem, node-key.pem and, where there is one, crl.pem are: with them \
+         everything on the gRPC and HTTP ports is encrypted, and everybody must show a certificate \
+         of the CA; none: only the single files below. Make them with: duramen tls init. Read again \
+         when they change."
+    ),
+    field!(
+        "tls.ca_file",
+        tls.ca_file,
+        "The CA whose certificates are trusted; none: that of tls.dir."
+    ),
+    field!("tls.cert_file", tls.cert_file, "What this node shows; none: that of tls.dir."),
+    field!("tls.key_file", tls.key_file, "The key of tls.cert_file; none: that of tls.dir."),
+    field!(
+        "tls.crl_file",
+        tls.crl_file,
+        "The list of certificates that are no longer good; none: that of tls.dir, once it is there."
+    ),
+    field!(
+        "tls.peer_ca_file",
+        tls.peer_ca_file,
+        "The CA whose certificates are trusted of nodes that this one connects to; none: tls.ca_file."
+    ),
+    field!(
+        "tls.peer_cert_file",
+        tls.peer_cert_file,
+        "What this node shows when it connects to others; none: tls.cert_file."
+    ),
+    field!("tls.peer_key_file", tls.peer_key_file, "The key of tls.peer_cert_file."),
+    field!(
+        "tls.rotation_grace",
+        tls.rotation_grace,
+        MS * 100..=DAY,
+        "How long a connection may stay after the certificates that it was made with are replaced; \
+         one whose certificate is revoked goes at once."
+    ),
+    field!(
+        "access.enabled",
+        access.enabled,
+        "Denies everything that the cluster's policy does not permit, whatever the cluster's own \
+         switch says (duramen acl on)."
+    ),
+    field!(
+        "access.admins",
+        access.admins,
+        "Subjects that may do everything on this node, as to write a first policy or to mend a broken \
+         one."
+    ),
+    field!(
+        "access.model_file",
+        access.model_file,
+        "A model of casbin, such as the book's: with access.policy_file, in force on this node \
+         beside the cluster's policy; every request is about the object *."
+    ),
+    field!(
+        "access.policy_file",
+        access.policy_file,
+        "The policy of access.model_file; both are read again when they change, and what cannot be \
+         read denies everything."
+    ),
+    field!(
+        "access.token_keys_file",
+        access.token_keys_file,
+        "The keys that tokens are checked with, as a set of JSON Web Keys (duramen token keys); \
+         none: no tokens are taken."
+    ),
+    field!("access.token_issuer", access.token_issuer, "Who must have issued a token."),
+    field!("access.token_audience", access.token_audience, "For whom a token must be."),
+    field!(
+        "access.token_leeway",
+        access.token_leeway,
+        Duration::ZERO..=HOUR,
+        "How far the clocks of a token's issuer and of this node may differ."
     ),
     field!(
         "log.durability",

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// The variable that names the configuration file where no flag does.
 pub const CONFIG_VARIABLE: &str = "DURAMEN_CONFIG";
+/// Variables of the same prefix that are for client commands.
+const CLIENT_VARIABLES: [&str; 2] = ["DURAMEN_TOKEN", "DURAMEN_TOKEN_FILE"];
 /// Names this different are no longer suggested (Jaro-Winkler, 1 is equal).
 const SIMILAR_ENOUGH: f64 = 0.8;
 
@@ -179,7 +181,8 @@ impl Layers {
     }
 
     fn take_variable(&mut self, variable: &str, value: &str) {
-        if !variable.starts_with("DURAMEN_") || variable == CONFIG_VARIABLE {
+        let is_of_clients = CLIENT_VARIABLES.contains(&variable);
+        if !variable.starts_with("DURAMEN_") || variable == CONFIG_VARIABLE || is_of_clients {
             return;
         }
         if let Some(field) = FIELDS.iter().find(|field| field.variable() == variable) {

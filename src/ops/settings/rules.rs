@@ -19,7 +19,7 @@ pub fn broken(settings: &Settings) -> Vec<(&'static str, String)> {
         .collect();
     sizes_fit(settings, &mut broken);
     for (key, address) in [("rpc.addr", settings.rpc.addr), ("http.addr", settings.http.addr)] {
-        if !address.ip().is_loopback() && !settings.insecure_listen {
+        if !address.ip().is_loopback() && !settings.insecure_listen && !settings.tls.is_on() {
             broken.push((key, reachable_from_outside(address)));
         }
     }
@@ -30,6 +30,8 @@ pub fn broken(settings: &Settings) -> Vec<(&'static str, String)> {
         broken.push(("gossip.addr", gossip_from_outside(settings.gossip.addr)));
     }
     cluster_fits(settings, &mut broken);
+    certificates_fit(settings, &mut broken);
+    access_fits(settings, &mut broken);
     if settings.rpc.addr == settings.http.addr && settings.rpc.addr.port() != 0 {
         broken.push(("http.addr", "rpc.addr is the same; each needs a port of its own".into()));
     }
@@ -82,6 +84,49 @@ fn cluster_fits(settings: &Settings, broken: &mut Vec<(&'static str, String)>) {
     }
 }
 
+fn certificates_fit(settings: &Settings, broken: &mut Vec<(&'static str, String)>) {
+    let tls = &settings.tls;
+    let own = [
+        ("tls.ca_file", &tls.ca_file),
+        ("tls.cert_file", &tls.cert_file),
+        ("tls.key_file", &tls.key_file),
+    ];
+    if tls.is_on() && tls.dir.is_none() {
+        for (key, _) in own.into_iter().filter(|(_, file)| file.is_none()) {
+            let needed = "TLS needs tls.ca_file, tls.cert_file and tls.key_file, or tls.dir with \
+                          all of them (duramen tls init)";
+            broken.push((key, needed.into()));
+        }
+    }
+    if tls.cert_file.is_some() != tls.key_file.is_some() && tls.dir.is_some() {
+        broken.push(("tls.key_file", "a certificate goes with its key: give both".into()));
+    }
+    if tls.peer_cert_file.is_some() != tls.peer_key_file.is_some() {
+        broken.push(("tls.peer_key_file", "a certificate goes with its key: give both".into()));
+    }
+    if !tls.is_on() {
+        let other = [
+            ("tls.crl_file", &tls.crl_file),
+            ("tls.peer_ca_file", &tls.peer_ca_file),
+            ("tls.peer_cert_file", &tls.peer_cert_file),
+        ];
+        for (key, _) in other.into_iter().filter(|(_, file)| file.is_some()) {
+            broken.push((key, "it would protect nothing without tls.dir or tls.cert_file".into()));
+        }
+    }
+}
+
+fn access_fits(settings: &Settings, broken: &mut Vec<(&'static str, String)>) {
+    let access = &settings.access;
+    if access.model_file.is_some() != access.policy_file.is_some() {
+        let (key, other) = match access.model_file {
+            Some(_) => ("access.model_file", "access.policy_file"),
+            None => ("access.policy_file", "access.model_file"),
+        };
+        broken.push((key, format!("goes together with {other}: set both, or neither")));
+    }
+}
+
 fn gossip_from_outside(address: SocketAddr) -> String {
     format!(
         "other machines can reach {}, and without gossip.key anyone there can pose as a node; \
@@ -93,7 +138,8 @@ fn gossip_from_outside(address: SocketAddr) -> String {
 fn reachable_from_outside(address: SocketAddr) -> String {
     format!(
         "other machines can reach {}, and nothing on it is encrypted or asks who is there; \
-         use a loopback address such as 127.0.0.1:{}, or allow it with --insecure-listen",
+         make certificates (duramen tls init, --tls-dir), use a loopback address such as \
+         127.0.0.1:{}, or allow it with --insecure-listen",
         address.ip(),
         address.port()
     )

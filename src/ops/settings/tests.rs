@@ -260,11 +260,43 @@ fn the_books_configuration_starts_a_node() {
 }
 
 #[test]
-fn the_books_protection_is_refused_and_not_ignored() {
-    for key in ["server-tls-cert-file", "peer-tls-ca-file", "acl-policy-file"] {
-        let text = faults(&yaml(&format!("{key}: /etc/proglog/x\n")));
-        assert!(text.contains(key) && text.contains("would run unprotected"), "{text}");
-        assert!(file(&format!("{key} = \"\"\n")).layer().is_ok());
+fn the_books_certificates_are_those_of_the_node_and_of_its_way_to_others() {
+    let all: String = ["cert", "key", "ca"]
+        .iter()
+        .flat_map(|what| {
+            ["server", "peer"].map(|side| format!("{side}-tls-{what}-file: /c/{side}-{what}.pem\n"))
+        })
+        .collect();
+    let tls = yaml(&all).layer().unwrap().settings.tls;
+    assert!(tls.is_on());
+    assert_eq!(tls.cert_file, Some(PathBuf::from("/c/server-cert.pem")));
+    assert_eq!(tls.peer_key_file, Some(PathBuf::from("/c/peer-key.pem")));
+    assert!(!yaml("server-tls-cert-file: \"\"\n").layer().unwrap().settings.tls.is_on());
+    let half = faults(&yaml("server-tls-cert-file: /c/server.pem\n"));
+    assert!(half.contains("tls.ca_file") && half.contains("tls.key_file"), "{half}");
+    let alone = faults(&yaml("peer-tls-ca-file: /c/ca.pem\n"));
+    assert!(alone.contains("would protect nothing"), "{alone}");
+}
+
+#[test]
+fn with_certificates_a_node_may_be_reached_from_elsewhere() {
+    assert!(faults(&file("[rpc]\naddr = \"0.0.0.0:8400\"\n")).contains("duramen tls init"));
+    file("[rpc]\naddr = \"0.0.0.0:8400\"\n[tls]\ndir = \"/c\"\n").layer().unwrap();
+}
+
+#[test]
+fn the_books_access_files_are_read_under_both_of_its_spellings() {
+    for spelling in ["acl-model-file", "acl-mode-file"] {
+        let text = format!("{spelling}: /etc/model.conf\nacl-policy-file: /etc/policy.csv\n");
+        let access = yaml(&text).layer().unwrap().settings.access;
+        assert_eq!(access.model_file, Some(PathBuf::from("/etc/model.conf")), "{spelling}");
+        assert_eq!(access.policy_file, Some(PathBuf::from("/etc/policy.csv")));
+    }
+    let none = yaml("acl-model-file: \"\"\nacl-policy-file: \"\"\n").layer().unwrap();
+    assert_eq!(none.settings.access, AccessSettings::default());
+    // One alone would protect nothing, and look as if it did.
+    for half in ["acl-model-file: /etc/model.conf\n", "acl-policy-file: /etc/policy.csv\n"] {
+        assert!(faults(&yaml(half)).contains("goes together with"), "{half}");
     }
 }
 

@@ -311,6 +311,34 @@ impl Value for Option<Url> {
     }
 }
 
+impl Value for String {
+    const EXPECTED: &'static str = "a text that is not empty";
+
+    fn read(text: &str) -> Option<Self> {
+        (!text.is_empty() && !text.contains(char::is_control)).then(|| text.to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
+/// Names, with commas between them where they are one text.
+impl Value for Vec<String> {
+    const TOML: TomlKind = TomlKind::List;
+    const EXPECTED: &'static str = "a list of names";
+
+    fn read(text: &str) -> Option<Self> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let sound = |part: &str| !part.contains(|c: char| c.is_control() || c == '"');
+        parts.map(|part| sound(part).then(|| part.to_owned())).collect()
+    }
+
+    fn show(&self) -> String {
+        self.join(",")
+    }
+}
+
 impl Value for Option<String> {
     const EXPECTED: &'static str = "\"none\", or a name of letters, digits, '.', '_' and '-'";
 

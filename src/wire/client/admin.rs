@@ -1,11 +1,11 @@
 //! Looking after a cluster, as an operator asks for it.
 
+use super::bearer::Bearing;
 use super::{Client, ClientError};
 use crate::wire::pb::duramen::v1 as pb;
 use crate::wire::pb::log::v1 as book;
 use book::log_client::LogClient;
 use pb::admin_client::AdminClient;
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 /// Asks `duramen.v1.Admin`. Shares the connection of the client that it was made from; any node
@@ -13,7 +13,7 @@ use tonic::{Response, Status};
 #[derive(Debug, Clone)]
 pub struct Admin {
     address: String,
-    grpc: AdminClient<Channel>,
+    grpc: AdminClient<Bearing>,
 }
 
 impl Client {
@@ -77,6 +77,12 @@ calls! {
     remove_node: RemoveNodeRequest -> NodeActionResponse;
     /// Hands a partition's leadership over.
     transfer_leader: TransferLeaderRequest -> TransferLeaderResponse;
+    /// Who may do what.
+    get_access: GetAccessRequest -> AccessState;
+    /// Changes who may do what.
+    change_access: ChangeAccessRequest -> AccessState;
+    /// What the answering node would decide.
+    test_access: TestAccessRequest -> TestAccessResponse;
 }
 
 impl Admin {

@@ -319,7 +319,7 @@ impl ClusterClient {
             address: address.into(),
             source: Box::new(open),
         })?;
-        match Client::connect(address, self.0.options.client).await {
+        match Client::connect(address, self.0.options.client.clone()).await {
             Ok(client) => {
                 permit.succeeded();
                 let client = match &self.0.traceparent {

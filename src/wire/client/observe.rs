@@ -1,16 +1,16 @@
 //! The inside of a node, as an operator asks for it.
 
+use super::bearer::Bearing;
 use super::{Client, ClientError};
 use crate::wire::pb::duramen::v1 as pb;
 use pb::observe_client::ObserveClient;
-use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
 /// Asks `duramen.v1.Observe`. Shares the connection of the client that it was made from.
 #[derive(Debug, Clone)]
 pub struct Observer {
     address: String,
-    grpc: ObserveClient<Channel>,
+    grpc: ObserveClient<Bearing>,
 }
 
 /// What a tap tells, as it happens.

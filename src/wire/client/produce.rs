@@ -133,6 +133,7 @@ impl ProducerSink {
             records: Vec::new(),
             batch: batches,
             no_forward: self.no_forward,
+            on_behalf_of: String::new(),
         };
         self.requests.send(request).await.map_err(|_| self.over())?;
         // Given back when the answer arrives.

@@ -1,7 +1,10 @@
 //! The client side of `duramen.v1.Peer`: one node's way to another.
 
 use super::convert::FRAME_BYTES_MAX;
+use super::proof::PeerProof;
+use crate::guards::tls::ClientTls;
 use crate::wire::client::{ClientError, Refusal};
+use crate::wire::dial;
 use crate::wire::pb::duramen::v1 as pb;
 use pb::peer_client::PeerClient as Grpc;
 use std::time::Duration;
@@ -29,6 +32,7 @@ pub struct PeerClient {
     address: String,
     timeout: Duration,
     grpc: Grpc<Channel>,
+    proof: PeerProof,
 }
 
 /// What a node tells back while it takes frames.
@@ -73,12 +77,16 @@ impl Denial {
 }
 
 impl PeerClient {
-    /// Connects to `address`, `host:port`. The timeout is that of the connection, and of each call
-    /// until it is answered.
+    /// Connects to `address`, `host:port`; within TLS where that is given, to whom it expects. The
+    /// timeout is that of the connection, and of each call until it is answered.
     ///
     /// # Errors
     /// [`ClientError::Address`], or [`ClientError::Unavailable`] when nothing answers there in time.
-    pub async fn connect(address: &str, timeout: Duration) -> Result<Self, ClientError> {
+    pub async fn connect(
+        address: &str,
+        timeout: Duration,
+        tls: Option<&ClientTls>,
+    ) -> Result<Self, ClientError> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|_| ClientError::Address { address: address.into() })?
             .connect_timeout(timeout)
@@ -90,14 +98,27 @@ impl PeerClient {
             .tcp_nodelay(true);
         let unavailable = |source| ClientError::Unavailable { address: address.into(), source };
         // The timeout of the endpoint does not cover names that nobody resolves.
-        let channel = match tokio::time::timeout(timeout, endpoint.connect()).await {
-            Ok(connected) => connected.map_err(|error| unavailable(Box::new(error)))?,
+        let connecting = dial::connect(endpoint, address, tls);
+        let channel = match tokio::time::timeout(timeout, connecting).await {
+            Ok(connected) => connected.map_err(unavailable)?,
             Err(_) => return Err(unavailable(format!("no answer within {timeout:?}").into())),
         };
         let grpc = Grpc::new(channel)
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX);
-        Ok(Self { address: address.into(), timeout, grpc })
+        Ok(Self { address: address.into(), timeout, grpc, proof: PeerProof::default() })
+    }
+
+    /// Shows with each call that this is a node.
+    #[must_use]
+    pub fn proving(self, proof: &PeerProof) -> Self {
+        Self { proof: proof.clone(), ..self }
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        self.proof.show(&mut request);
+        request
     }
 
     /// Where the node is.
@@ -110,7 +131,8 @@ impl PeerClient {
     /// # Errors
     /// [`ClientError::Refused`]: see [`Denial`]; [`ClientError::Lost`]: it is unknown.
     pub async fn join(&mut self, asked: pb::JoinRequest) -> Result<pb::JoinResponse, ClientError> {
-        let call = self.grpc.join(asked);
+        let call = self.request(asked);
+        let call = self.grpc.join(call);
         Ok(answered(self.timeout, &self.address, call).await?.into_inner())
     }
 
@@ -122,7 +144,8 @@ impl PeerClient {
         &mut self,
         asked: pb::ChangeRequest,
     ) -> Result<pb::ChangeResponse, ClientError> {
-        let call = self.grpc.change(asked);
+        let call = self.request(asked);
+        let call = self.grpc.change(call);
         Ok(answered(self.timeout, &self.address, call).await?.into_inner())
     }
 
@@ -138,7 +161,8 @@ impl PeerClient {
     ) -> Result<Notices, ClientError> {
         let first = pb::PeerFrame { introduction: Some(introduction), ..Default::default() };
         let frames = tokio_stream::once(first).chain(ReceiverStream::new(frames));
-        let call = self.grpc.exchange(Request::new(frames));
+        let call = self.request(frames);
+        let call = self.grpc.exchange(call);
         let notices = answered(self.timeout, &self.address, call).await?.into_inner();
         Ok(Notices { address: self.address.clone(), notices })
     }

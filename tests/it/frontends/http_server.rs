@@ -4,6 +4,7 @@ use super::memory::MemoryPartition;
 use super::server::NOW_MS;
 use super::topics::MemoryTopics;
 use duramen::actors::readiness::{Condition, NodeInfo, Readiness, SubsystemStatus};
+use duramen::frontends::access::Door;
 use duramen::frontends::drain::{Drain, DrainSwitch};
 use duramen::frontends::http::{HttpFrontend, HttpLimits};
 use duramen::frontends::listener::ConnectionCounters;
@@ -93,8 +94,10 @@ impl HttpServer {
                 slog::Logger::root(slog::Discard, slog::o!()),
             ),
             observer: None,
+            door: Door::open(Arc::new(ManualClock::at(Timestamp(NOW_MS)))),
             instruments,
             measure: Arc::<Metrics>::default(),
+            tls: None,
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));

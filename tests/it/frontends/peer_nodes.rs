@@ -185,6 +185,7 @@ impl Receiver {
             leadership: Arc::clone(&leadership),
             addresses: Arc::new(Addresses::new(Arc::clone(&control), PresenceBoard::default())),
             control,
+            asks_for_role: false,
             clock: Arc::new(SystemClock::new()),
             logger: logger(),
         });
@@ -228,6 +229,7 @@ impl Sender {
             leadership: Arc::clone(&leadership),
             events: Arc::clone(&lost) as Arc<dyn PeerEvents>,
             options,
+            tls: None,
             seed: 1,
         };
         let peers = Arc::<Peers>::default();

@@ -154,7 +154,7 @@ async fn introduce(
     address: SocketAddr,
     introduction: pb::Introduction,
 ) -> Result<(mpsc::Sender<pb::PeerFrame>, duramen::wire::peer::Notices), ClientError> {
-    let mut client = PeerClient::connect(&address.to_string(), LONG).await.unwrap();
+    let mut client = PeerClient::connect(&address.to_string(), LONG, None).await.unwrap();
     let (frames, receiver) = mpsc::channel(1);
     client.exchange(introduction, receiver).await.map(|notices| (frames, notices))
 }
@@ -388,7 +388,7 @@ fn a_node_asks_to_join_and_to_change_and_learns_what_kind_of_no_it_gets() {
         let controller = Controller::of_nodes(&[N1, N2]);
         let receiver = Receiver::start(identity(N2), &controller);
         let address = receiver.server.address.to_string();
-        let mut client = PeerClient::connect(&address, LONG).await.unwrap();
+        let mut client = PeerClient::connect(&address, LONG, None).await.unwrap();
         let asked = pb::JoinRequest {
             name: "n3".into(),
             labels: [("rack".to_owned(), "a".to_owned())].into(),
@@ -440,7 +440,11 @@ fn whom_the_catalogue_does_not_know_yet_a_node_knows_as_it_was_told() {
     let controller = Controller(Arc::new(watch::Sender::default()));
     let addresses = Addresses::new(Arc::new(controller.clone()), PresenceBoard::default());
     assert!(addresses.members().is_empty() && addresses.of(N1).is_none());
-    let place = |node| Whereabouts { uuid: uuid(node), rpc_addr: format!("host-{node}:1") };
+    let place = |node| Whereabouts {
+        uuid: uuid(node),
+        rpc_addr: format!("host-{node}:1"),
+        name: String::new(),
+    };
     addresses.told([N1, N2].map(|node| (node, place(node))));
     assert_eq!(addresses.of(N1), Some(place(N1)));
     assert_eq!(addresses.standing(N1), Standing::Member { uuid: uuid(N1) });

@@ -4,6 +4,7 @@ use super::http_server::ReportedReadiness;
 use super::memory::MemoryPartition;
 use super::topics::MemoryTopics;
 use duramen::actors::readiness::{NodeInfo, Readiness};
+use duramen::frontends::access::Door;
 use duramen::frontends::drain::{Drain, DrainSwitch};
 use duramen::frontends::grpc::{GrpcFrontend, HealthSwitch, PeerService, RpcLimits};
 use duramen::frontends::listener::ConnectionCounters;
@@ -68,7 +69,9 @@ impl Server {
             observer: None,
             peer,
             admin: None,
+            door: Door::open(Arc::new(ManualClock::at(Timestamp(NOW_MS)))),
             instruments,
+            tls: None,
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         };
         let serving = tokio::spawn(frontend.serve(socket, drain));

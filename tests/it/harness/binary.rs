@@ -136,12 +136,23 @@ pub fn run(arguments: &[&str], input: &[u8]) -> Output {
 }
 
 pub fn http(addr: &str, method: &str, target: &str, body: &str) -> (u16, String) {
+    http_with(addr, method, target, "", body)
+}
+
+/// The same with further headers, each with its end of line.
+pub fn http_with(
+    addr: &str,
+    method: &str,
+    target: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, String) {
     use std::io::Read;
     let mut stream = std::net::TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let request = format!(
         "{method} {target} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\
-         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n{headers}\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).unwrap();

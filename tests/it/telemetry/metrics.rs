@@ -60,9 +60,11 @@ fn what_a_live_node_shows_is_the_catalogue_and_counts_what_clients_did() {
     assert_eq!(status, 400);
 
     let (text, after) = scrape(&node.http);
-    // This node has no peers to count for, and copies nothing.
+    // This node has no peers to count for, copies nothing, and has no certificate.
     let of_peers = |family: &Family| {
-        family.labels.contains(&"node") || family.name.starts_with("duramen_mirror_")
+        family.labels.contains(&"node")
+            || family.name.starts_with("duramen_mirror_")
+            || family.name.starts_with("duramen_tls_certificate_")
     };
     let shown = || CATALOGUE.iter().filter(|family| !of_peers(family));
     let catalogue: BTreeSet<&str> = shown().map(|family| family.name).collect();
@@ -121,6 +123,7 @@ fn labels_are_those_of_the_catalogue_and_name_kinds_of_actors_only() {
             "http",
             "housekeeping",
             "planter",
+            "access",
             "catalogue",
             "formation",
             "gossip",

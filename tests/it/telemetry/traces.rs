@@ -138,9 +138,11 @@ fn the_caller_decides_whether_a_call_is_traced() {
         assert_eq!(one(&spans, name).parent_span_id, caller, "{name}");
     }
     assert_eq!((named(&spans, "flush").len(), spans.len()), (2, 10));
-    // This node has no peers to count for, and copies nothing.
+    // This node has no peers to count for, copies nothing, and has no certificate.
     let shown = CATALOGUE.iter().filter(|family| {
-        !family.labels.contains(&"node") && !family.name.starts_with("duramen_mirror_")
+        !family.labels.contains(&"node")
+            && !family.name.starts_with("duramen_mirror_")
+            && !family.name.starts_with("duramen_tls_certificate_")
     });
     let catalogue: BTreeSet<String> = shown.map(|family| family.name.to_owned()).collect();
     assert_eq!(collector.metrics(), catalogue, "the collector gets all metrics, too");

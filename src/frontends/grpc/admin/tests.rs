@@ -6,7 +6,7 @@ use crate::actors::leadership::Leadership;
 use crate::actors::presence::{Presence, PresenceBoard, Present, Seen};
 use crate::cluster::NodeSelf;
 use crate::frontends::grpc::dispatch::Client;
-use crate::model::{ManualClock, Term};
+use crate::model::{Caller, ManualClock, Term};
 use crate::observe::Complaints;
 use crate::wire::pb::duramen::v1::admin_server::Admin;
 use bytes::Bytes;
@@ -212,7 +212,7 @@ async fn only_callers_on_the_nodes_machine_change_the_cluster_unless_told_otherw
         let complaints = Complaints::new(clock, Logger::root(slog::Discard, o!()));
         let mut request = create("orders");
         let peer = "192.0.2.1:9".parse().unwrap();
-        request.extensions_mut().insert(Client { peer, complaints });
+        request.extensions_mut().insert(Client { peer, caller: Caller::nobody(), complaints });
         request
     };
     let refused = cluster.service.create_topic(stranger()).await.unwrap_err();

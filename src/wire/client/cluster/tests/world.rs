@@ -389,4 +389,7 @@ unscripted! {
     replace_node: ReplaceNodeRequest -> NodeActionResponse;
     remove_node: RemoveNodeRequest -> NodeActionResponse;
     transfer_leader: TransferLeaderRequest -> TransferLeaderResponse;
+    get_access: GetAccessRequest -> AccessState;
+    change_access: ChangeAccessRequest -> AccessState;
+    test_access: TestAccessRequest -> TestAccessResponse;
 }

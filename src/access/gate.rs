@@ -1,0 +1,305 @@
+//! The gate that every request passes: the policies that are in force on this node, and what they
+//! decided lately. Replaced whole when one of them changes; whoever holds an answer compares one
+//! number to know whether it still counts.
+
+use super::action::Action;
+use super::judge::Judge;
+use super::policy::is_subject;
+use crate::model::{Caller, Disposition};
+use arc_swap::ArcSwap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// Decisions remembered for one generation; more: they are all forgotten.
+const DECISIONS_MAX: usize = 16 << 10;
+/// Decisions remembered by one stream.
+const PASS_MAX: usize = 8;
+
+/// A source of decisions.
+#[derive(Debug, Default)]
+pub enum Law {
+    /// It forbids nothing.
+    #[default]
+    Off,
+    /// It decides.
+    Judge(Judge),
+    /// It cannot decide, for this reason: everything is denied.
+    Broken(String),
+    /// It is not known here yet whether and how it decides: everything is denied until then.
+    Unknown(String),
+}
+
+/// What is in force on a node. A request must be permitted by each.
+#[derive(Debug, Default)]
+pub struct Laws {
+    /// The policy of the cluster.
+    pub cluster: Law,
+    /// The generation of the cluster's policy that this is made from.
+    pub generation: u64,
+    /// The policy in files of this node.
+    pub files: Law,
+    /// Subjects that may do everything here by the node's settings, also where a policy is broken.
+    pub admins: BTreeSet<String>,
+}
+
+/// Why a request is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Nobody knows who asks.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// It is known who asks, and that is not enough.
+    #[error(
+        "{subject} not permitted to {action} to {object}{}",
+        reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"))
+    )]
+    Forbidden {
+        /// Who asks, fit to be shown.
+        subject: String,
+        /// What was asked.
+        action: Action,
+        /// A topic, or `*`.
+        object: String,
+        /// What is wrong with the policy, where that is why.
+        reason: Option<String>,
+    },
+    /// A node proved that it is one, and asks for what clients do.
+    #[error(
+        "the certificate is a node's, and says nothing of a client; use a client's (duramen tls \
+         client NAME), or one that is both (duramen tls node NAME --client)"
+    )]
+    OnlyNode,
+    /// Too many tokens from there proved nothing.
+    #[error("too many attempts to authenticate failed; try again later")]
+    TooOften {
+        /// When to try again.
+        retry_after: std::time::Duration,
+    },
+    /// This node cannot tell yet.
+    #[error("this node cannot tell yet what {subject} may do: {reason}; ask again")]
+    NotKnownYet {
+        /// Who asks, fit to be shown.
+        subject: String,
+        /// What it waits for.
+        reason: String,
+    },
+}
+
+impl Denied {
+    /// Who must act: always the caller.
+    pub fn disposition(&self) -> Disposition {
+        Disposition::TellCaller
+    }
+
+    /// A request of nobody over a connection that proves nothing, in the book's words.
+    pub fn nobody() -> Self {
+        Self::Unauthenticated("no transport security being used".into())
+    }
+
+    /// The same refusal as the book's server has it, which knows one log only.
+    #[must_use]
+    pub fn of_the_book(mut self) -> Self {
+        if let Self::Forbidden { object, .. } = &mut self {
+            super::policy::ANYONE.clone_into(object);
+        }
+        self
+    }
+}
+
+type Asked = (Arc<str>, Action, Box<str>);
+
+#[derive(Debug, Default)]
+struct State {
+    laws: Laws,
+    is_open: bool,
+    decided: Mutex<HashMap<Asked, bool>>,
+}
+
+impl Laws {
+    /// Whether everything is permitted to everybody.
+    fn are_off(&self) -> bool {
+        matches!((&self.cluster, &self.files), (Law::Off, Law::Off))
+    }
+
+    fn decide(&self, subject: &str, action: Action, object: &str) -> bool {
+        [&self.cluster, &self.files].into_iter().all(|law| match law {
+            Law::Off => true,
+            Law::Judge(judge) => judge.permits(subject, action, object),
+            Law::Broken(_) | Law::Unknown(_) => false,
+        })
+    }
+}
+
+/// See the module. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: ArcSwap<State>,
+    generation: AtomicU64,
+    news: watch::Sender<u64>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new(Laws::default())
+    }
+}
+
+impl Gate {
+    /// With these laws.
+    pub fn new(laws: Laws) -> Self {
+        let state = State { is_open: laws.are_off(), laws, ..State::default() };
+        let (generation, news) = (AtomicU64::new(0), watch::Sender::new(0));
+        Self(Arc::new(Shared { state: ArcSwap::from_pointee(state), generation, news }))
+    }
+
+    /// Puts other laws in force. Callable from one thread at a time.
+    pub fn set(&self, laws: Laws) {
+        let generation = self.generation() + 1;
+        let is_open = laws.are_off();
+        self.0.state.store(Arc::new(State { laws, is_open, ..State::default() }));
+        // Behind the state: whoever sees the number sees the laws.
+        self.0.generation.store(generation, Ordering::Release);
+        self.0.news.send_replace(generation);
+    }
+
+    /// Grows with every change of what is in force.
+    pub fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// As it grows.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.0.news.subscribe()
+    }
+
+    /// Waits until what is in force is made from this generation of the cluster's policy.
+    pub async fn until(&self, generation: u64) {
+        let mut news = self.watch();
+        let is_in_force = |_: &u64| {
+            let laws = &self.0.state.load().laws;
+            laws.generation >= generation && !matches!(laws.cluster, Law::Unknown(_))
+        };
+        // The sender lives in `self`.
+        let _ = news.wait_for(is_in_force).await;
+    }
+
+    /// Whether everything is permitted to everybody.
+    pub fn is_open(&self) -> bool {
+        self.0.state.load().is_open
+    }
+
+    /// Whether this subject may do it.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn check(&self, caller: &Caller, action: Action, object: &str) -> Result<(), Denied> {
+        let state = self.0.state.load();
+        if state.is_open {
+            return Ok(());
+        }
+        let Some(subject) = &caller.subject else { return Err(Denied::nobody()) };
+        if state.laws.admins.contains(&**subject) && is_subject(subject) {
+            return Ok(());
+        }
+        let asked = (Arc::clone(subject), action, Box::from(object));
+        let mut decided = state.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = decided.get(&asked).copied();
+        drop(decided);
+        let is_permitted = known.unwrap_or_else(|| state.laws.decide(subject, action, object));
+        if known.is_none() {
+            decided = state.decided.lock().unwrap_or_else(PoisonError::into_inner);
+            if decided.len() >= DECISIONS_MAX {
+                decided.clear();
+            }
+            decided.insert(asked, is_permitted);
+            drop(decided);
+        }
+        if is_permitted { Ok(()) } else { Err(state.denied(caller, action, object)) }
+    }
+
+    /// Whether it is known who asks, where that must be.
+    ///
+    /// # Errors
+    /// [`Denied::Unauthenticated`].
+    pub fn check_known(&self, caller: &Caller) -> Result<(), Denied> {
+        if self.is_open() || caller.subject.is_some() { Ok(()) } else { Err(Denied::nobody()) }
+    }
+}
+
+impl State {
+    fn denied(&self, caller: &Caller, action: Action, object: &str) -> Denied {
+        let laws = [&self.laws.cluster, &self.laws.files];
+        let unknown = laws.iter().find_map(|law| match law {
+            Law::Unknown(reason) => Some(reason.clone()),
+            _ => None,
+        });
+        let subject = caller.to_string();
+        if let Some(reason) = unknown {
+            return Denied::NotKnownYet { subject, reason };
+        }
+        let reason = laws.iter().find_map(|law| match law {
+            Law::Broken(reason) => Some(format!("its policy cannot be used ({reason})")),
+            _ => None,
+        });
+        let object = laws.iter().fold(object, |object, law| match law {
+            Law::Judge(judge) => judge.object_of(object),
+            _ => object,
+        });
+        Denied::Forbidden { subject, action, object: object.to_owned(), reason }
+    }
+}
+
+/// What one stream's caller was permitted lately: as long as nothing changes, a request costs the
+/// comparison of a number and of a name.
+#[derive(Debug)]
+pub struct Pass {
+    gate: Gate,
+    generation: u64,
+    given: Vec<(Option<Arc<str>>, Action, Box<str>)>,
+}
+
+impl Clone for Pass {
+    fn clone(&self) -> Self {
+        Self::new(self.gate.clone())
+    }
+}
+
+impl Pass {
+    /// An empty one.
+    pub fn new(gate: Gate) -> Self {
+        Self { generation: gate.generation(), gate, given: Vec::new() }
+    }
+
+    /// The gate that gives it.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// As [`Gate::check`].
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn check(&mut self, caller: &Caller, action: Action, object: &str) -> Result<(), Denied> {
+        let generation = self.gate.generation();
+        if self.generation != generation {
+            (self.generation, self.given) = (generation, Vec::new());
+        }
+        let is_it = |given: &(Option<Arc<str>>, Action, Box<str>)| {
+            given.1 == action && *given.2 == *object && given.0 == caller.subject
+        };
+        if self.given.iter().any(is_it) {
+            return Ok(());
+        }
+        self.gate.check(caller, action, object)?;
+        if self.given.len() >= PASS_MAX {
+            self.given.clear();
+        }
+        self.given.push((caller.subject.clone(), action, object.into()));
+        Ok(())
+    }
+}

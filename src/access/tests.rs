@@ -1,0 +1,456 @@
+use super::*;
+use crate::model::{Caller, Proof, Timestamp};
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::time::Duration;
+
+const BOOK_MODEL: &str = "
+# Request definition
+[request_definition]
+r = sub, obj, act
+
+# Policy definition
+[policy_definition]
+p = sub, obj, act
+
+# Policy effect
+[policy_effect]
+e = some(where (p.eft == allow))
+
+# Matchers
+[matchers]
+m = r.sub == p.sub && r.obj == p.obj && r.act == p.act
+";
+const BOOK_POLICY: &str = "p, root, *, produce\np, root, *, consume\n";
+
+fn caller(name: &str) -> Caller {
+    Caller { subject: Some(name.into()), proof: Proof::Certificate, peer: None }
+}
+
+fn gate(policy: &str) -> Gate {
+    let judge = Judge::of(&policy.parse().unwrap()).unwrap();
+    Gate::new(Laws { cluster: Law::Judge(judge), ..Laws::default() })
+}
+
+fn may(gate: &Gate, who: &str, action: Action, object: &str) -> bool {
+    gate.check(&caller(who), action, object).is_ok()
+}
+
+// -- the book's files
+
+#[test]
+fn the_books_model_and_policy_work_unchanged() {
+    let judge = Judge::of_files(BOOK_MODEL, BOOK_POLICY).unwrap();
+    let gate = Gate::new(Laws { files: Law::Judge(judge), ..Laws::default() });
+    assert!(may(&gate, "root", Action::Produce, "log"));
+    assert!(may(&gate, "root", Action::Consume, "log"));
+    assert!(!may(&gate, "root", Action::Admin, "*"), "what no line says is denied");
+    let denied = gate.check(&caller("nobody"), Action::Produce, "log").unwrap_err();
+    assert_eq!(denied.to_string(), "nobody not permitted to produce to *");
+    let denied = gate.check(&Caller::nobody(), Action::Produce, "log").unwrap_err();
+    assert_eq!(denied, Denied::Unauthenticated("no transport security being used".into()));
+}
+
+#[test]
+fn files_that_are_empty_cut_off_or_odd_permit_nothing_and_say_so() {
+    let odd: [(&str, &str); 12] = [
+        ("", BOOK_POLICY),
+        ("[request_definition]\nr = sub, obj, act\n", BOOK_POLICY),
+        (&BOOK_MODEL[..BOOK_MODEL.len() - 40], BOOK_POLICY),
+        (&BOOK_MODEL.replace("sub, obj, act", "sub, obj"), BOOK_POLICY),
+        (&BOOK_MODEL.replace("some(where", "any(where"), BOOK_POLICY),
+        (&BOOK_MODEL.replace("some(where (p.eft == allow))", "!some(where (p.eft == deny))"), ""),
+        (BOOK_MODEL, "p, root, *"),
+        (BOOK_MODEL, "p, root, *, produce\np, root, *, con\np, ro"),
+        (BOOK_MODEL, "p, root, *, produce, allow, and, more"),
+        (BOOK_MODEL, "root, *, produce"),
+        (BOOK_MODEL, "p, \"root, *, produce"),
+        (BOOK_MODEL, "p, root, , produce"),
+    ];
+    for (model, policy) in odd {
+        match Judge::of_files(model, policy) {
+            Err(error) => assert!(!error.0.is_empty()),
+            // A model cut off within its matcher may still be one; what it permits is nothing.
+            Ok(judge) => {
+                for action in Action::ALL {
+                    assert!(!judge.permits("nobody", action, "*"), "{model}\n{policy}");
+                }
+            }
+        }
+    }
+    let empty = Judge::of_files(BOOK_MODEL, "\n# nothing\n").unwrap();
+    assert!(!empty.permits("root", Action::Produce, "*"));
+    let gate = Gate::new(Laws { files: Law::Broken("it is cut off".into()), ..Laws::default() });
+    let denied = gate.check(&caller("root"), Action::Produce, "log").unwrap_err();
+    assert!(denied.to_string().contains("it is cut off"), "{denied}");
+}
+
+#[test]
+fn names_that_try_to_be_a_rule_are_nobody() {
+    let judge = Judge::of_files(BOOK_MODEL, BOOK_POLICY).unwrap();
+    let own =
+        gate("p, root, *, *\np, role:admins, *, *\ng, root, role:admins\np, *, open, consume");
+    for hostile in [
+        "",
+        "*",
+        "root\n",
+        "x, *, produce\np, x",
+        "root, *",
+        "\"root\"",
+        "role:admins",
+        " root",
+        "root ",
+        "#root",
+        "root\u{2028}",
+        "r.sub == p.sub",
+        "root\" || true || \"",
+    ] {
+        for action in Action::ALL {
+            assert!(!judge.permits(hostile, action, "*"), "{hostile:?}");
+            assert!(!may(&own, hostile, action, "log"), "{hostile:?}");
+        }
+    }
+    // The control: a name like any other gets what everybody gets.
+    assert!(may(&own, "rööt", Action::Consume, "open"));
+    assert!(!may(&own, "rööt", Action::Consume, "öpen"), "and objects of all letters");
+}
+
+// -- our own model
+
+#[test]
+fn topics_are_named_by_name_beginning_or_all() {
+    let gate = gate("p, alice, orders, produce\np, bob, orders-*, produce\np, carol, *, produce");
+    for (who, object, expected) in [
+        ("alice", "orders", true),
+        ("alice", "orders-1", false),
+        ("alice", "*", false),
+        ("bob", "orders-1", true),
+        ("bob", "orders-", true),
+        ("bob", "orders", false),
+        ("bob", "*", false),
+        ("carol", "anything", true),
+        ("carol", "*", true),
+        ("dave", "orders", false),
+    ] {
+        assert_eq!(may(&gate, who, Action::Produce, object), expected, "{who} {object}");
+        assert!(!may(&gate, who, Action::Consume, object), "{who} {object}");
+    }
+}
+
+#[test]
+fn a_rule_that_takes_wins_wherever_it_stands() {
+    let gate = gate(
+        "p, *, secret-*, *, deny\np, role:staff, *, *\ng, alice, role:staff\np, alice, secret-1, \
+         consume, allow",
+    );
+    assert!(may(&gate, "alice", Action::Consume, "open"));
+    assert!(!may(&gate, "alice", Action::Consume, "secret-1"));
+    assert!(!may(&gate, "bob", Action::Consume, "open"), "who is unknown is denied");
+}
+
+#[test]
+fn everything_does_not_include_being_a_node() {
+    let gate = gate("p, admin, *, *\np, n1, *, peer");
+    assert!(may(&gate, "admin", Action::Admin, "*"));
+    assert!(!may(&gate, "admin", Action::Peer, "*"));
+    assert!(may(&gate, "n1", Action::Peer, "*"));
+}
+
+#[test]
+fn the_text_of_a_policy_is_read_strictly_and_written_as_it_is_read() {
+    let text =
+        "p, alice, orders-*, consume, allow\np, role:staff, *, *, deny\ng, bob, role:staff\n";
+    let policy: Policy = text.parse().unwrap();
+    assert_eq!(policy.to_string(), text);
+    for odd in [
+        "p, alice, orders",
+        "p, alice, orders, fly",
+        "p, alice, or*ders, consume",
+        "p, alice, orders/../x, consume",
+        "p, al\"ice, orders, consume",
+        "p, alice, orders, consume, maybe",
+        "p, alice, orders, consume, allow, allow",
+        "g, alice, staff",
+        "g, role:a, role:b",
+        "g, *, role:a",
+        "x, alice, orders, consume",
+        "p, , orders, consume",
+        "p2, alice, orders, consume",
+    ] {
+        assert!(odd.parse::<Policy>().is_err(), "{odd}");
+    }
+    let many: String = (0..=RULES_MAX).map(|i| format!("p, s{i}, *, consume\n")).collect();
+    assert!(many.parse::<Policy>().is_err());
+}
+
+#[test]
+fn a_change_of_the_laws_is_seen_by_whoever_has_a_pass() {
+    let gate = gate("p, alice, log, produce");
+    let mut pass = Pass::new(gate.clone());
+    let alice = caller("alice");
+    assert!(pass.check(&alice, Action::Produce, "log").is_ok());
+    let before = gate.generation();
+    gate.set(Laws {
+        cluster: Law::Judge(Judge::of(&Policy::default()).unwrap()),
+        ..Laws::default()
+    });
+    assert!(gate.generation() > before);
+    assert!(pass.check(&alice, Action::Produce, "log").is_err());
+    gate.set(Laws { cluster: Law::Unknown("no catalogue yet".into()), ..Laws::default() });
+    let denied = pass.check(&alice, Action::Produce, "log").unwrap_err();
+    assert!(matches!(denied, Denied::NotKnownYet { .. }));
+    gate.set(Laws::default());
+    assert!(pass.check(&Caller::nobody(), Action::Produce, "log").is_ok(), "off");
+}
+
+#[test]
+fn both_policies_must_permit_and_an_admin_by_settings_may_always() {
+    let cluster = Judge::of(&"p, alice, *, *\np, bob, *, *".parse().unwrap()).unwrap();
+    let files = Judge::of_files(BOOK_MODEL, "p, alice, *, produce").unwrap();
+    let admins = ["ops".to_owned()].into();
+    let gate = Gate::new(Laws {
+        cluster: Law::Judge(cluster),
+        files: Law::Judge(files),
+        admins,
+        generation: 1,
+    });
+    assert!(may(&gate, "alice", Action::Produce, "log"));
+    assert!(!may(&gate, "alice", Action::Consume, "log"));
+    assert!(!may(&gate, "bob", Action::Produce, "log"));
+    assert!(may(&gate, "ops", Action::Admin, "*"));
+}
+
+fn names() -> impl Strategy<Value = String> {
+    prop_oneof![Just("a".to_owned()), Just("b".to_owned()), Just("c".to_owned())]
+}
+
+fn policies() -> impl Strategy<Value = Policy> {
+    let subject = prop_oneof![
+        names(),
+        Just("*".to_owned()),
+        Just("role:x".to_owned()),
+        Just("role:y".to_owned())
+    ];
+    let object = prop_oneof![Just("*"), Just("t*"), Just("t1"), Just("u")];
+    let action = prop_oneof![
+        Just(Actions::All),
+        proptest::sample::select(&Action::ALL[..]).prop_map(Actions::One)
+    ];
+    let effect = prop_oneof![3 => Just(Effect::Allow), 1 => Just(Effect::Deny)];
+    let rule = (subject, object, action, effect).prop_map(|(subject, object, action, effect)| {
+        Rule { subject, object: object.into(), action, effect }
+    });
+    let member = (names(), prop_oneof![Just("role:x"), Just("role:y")])
+        .prop_map(|(subject, role)| Membership { subject, role: role.into() });
+    let rules = proptest::collection::btree_set(rule, 0..12);
+    let members = proptest::collection::btree_set(member, 0..4);
+    (rules, members).prop_map(|(rules, members)| Policy { rules, members })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn casbin_decides_as_the_rules_say_and_a_remembered_decision_is_the_same(policy in policies()) {
+        let read: Policy = policy.to_string().parse().unwrap();
+        prop_assert_eq!(&read, &policy);
+        let gate = Gate::new(Laws {
+            cluster: Law::Judge(Judge::of(&policy).unwrap()),
+            ..Laws::default()
+        });
+        let mut pass = Pass::new(gate.clone());
+        for who in ["a", "b", "d"] {
+            for action in [Action::Produce, Action::Consume, Action::Admin, Action::Peer] {
+                for object in ["*", "t", "t1", "u"] {
+                    let speaking = policy.speaking(who, action, object);
+                    let is_taken = speaking.iter().any(|rule| rule.effect == Effect::Deny);
+                    let expected = !is_taken && !speaking.is_empty();
+                    prop_assert_eq!(may(&gate, who, action, object), expected, "{} {} {}", who, action, object);
+                    prop_assert_eq!(may(&gate, who, action, object), expected, "remembered");
+                    let passed = pass.check(&caller(who), action, object).is_ok();
+                    prop_assert_eq!(passed, expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic_or_permit_a_stranger(text in "(p|g|#|,|\\*|\"|[a-c]|\n| |produce){0,60}") {
+        if let Ok(policy) = text.parse::<Policy>() {
+            prop_assert!(policy.check().is_ok());
+            let again: Policy = policy.to_string().parse().unwrap();
+            prop_assert_eq!(again, policy);
+        }
+        if let Ok(judge) = Judge::of_files(BOOK_MODEL, &text) {
+            prop_assert!(!judge.permits("stranger", Action::Produce, "*"));
+        }
+    }
+}
+
+// -- tokens
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+fn token_of(secret: &Secret, terms: &TokenTerms) -> String {
+    new_token(secret, "alice", terms, NOW, Duration::from_secs(60)).unwrap()
+}
+
+fn later(seconds: i64) -> Timestamp {
+    Timestamp(NOW.0 + seconds * 1000)
+}
+
+#[test]
+fn a_token_proves_its_subject_until_it_expires() {
+    let terms = TokenTerms::default();
+    for kind in [KeyKind::EdDsa, KeyKind::Hs256] {
+        let secret = Secret::generate(kind, "k1").unwrap();
+        let keys = TokenKeys::read(&secret.for_nodes(), terms.clone()).unwrap();
+        let token = token_of(&secret, &terms);
+        let proven = keys.verify(&token, NOW).unwrap();
+        assert_eq!((&*proven.subject, proven.until), ("alice", later(90)));
+        assert_eq!(keys.verify(&token, later(89)), Ok(proven));
+        assert_eq!(keys.verify(&token, later(90)), Err(TokenError::Expired));
+        assert_eq!(keys.verify(&token, later(-31)), Err(TokenError::TooEarly));
+        assert!(!format!("{keys:?}").contains(&token));
+        let again = Secret::read(&secret.text()).unwrap();
+        assert!(keys.verify(&token_of(&again, &terms), NOW).is_ok());
+    }
+}
+
+#[test]
+fn the_public_half_cannot_make_tokens() {
+    let secret = Secret::generate(KeyKind::EdDsa, "k1").unwrap();
+    let public = Secret::read(&secret.for_nodes()).unwrap();
+    assert!(
+        new_token(&public, "alice", &TokenTerms::default(), NOW, Duration::from_secs(60)).is_err()
+    );
+}
+
+#[test]
+fn tokens_of_others_for_others_or_changed_prove_nothing() {
+    let terms = TokenTerms::default();
+    let secret = Secret::generate(KeyKind::EdDsa, "k1").unwrap();
+    let keys = TokenKeys::read(&secret.for_nodes(), terms.clone()).unwrap();
+    let other = Secret::generate(KeyKind::EdDsa, "k1").unwrap();
+    assert_eq!(keys.verify(&token_of(&other, &terms), NOW), Err(TokenError::Signature));
+    let renamed = Secret::generate(KeyKind::EdDsa, "k2").unwrap();
+    assert_eq!(keys.verify(&token_of(&renamed, &terms), NOW), Err(TokenError::UnknownKey));
+    let theirs = TokenTerms { issuer: "mallory".into(), ..terms.clone() };
+    assert_eq!(keys.verify(&token_of(&secret, &theirs), NOW), Err(TokenError::Foreign));
+    let theirs = TokenTerms { audience: "another".into(), ..terms.clone() };
+    assert_eq!(keys.verify(&token_of(&secret, &theirs), NOW), Err(TokenError::Foreign));
+    let token = token_of(&secret, &terms);
+    for at in 0..token.len() {
+        let mut changed = token.clone().into_bytes();
+        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+        let changed = String::from_utf8(changed).unwrap();
+        // The last letter of a part may hold bits that mean nothing.
+        if let Ok(proven) = keys.verify(&changed, NOW) {
+            assert_eq!(&*proven.subject, "alice");
+        }
+    }
+    for odd in ["", ".", "..", "a.b.c", &"x".repeat(10_000)] {
+        assert!(keys.verify(odd, NOW).is_err());
+    }
+}
+
+#[test]
+fn the_algorithm_is_the_keys_and_never_the_tokens() {
+    use base64::Engine;
+    let b64 = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    let terms = TokenTerms::default();
+    let secret = Secret::generate(KeyKind::EdDsa, "k1").unwrap();
+    let keys = TokenKeys::read(&secret.for_nodes(), terms.clone()).unwrap();
+    let claims = token_of(&secret, &terms).split('.').nth(1).unwrap().to_owned();
+    let none = format!("{}.{claims}.", b64(r#"{"alg":"none","kid":"k1"}"#));
+    assert!(keys.verify(&none, NOW).is_err());
+    // Signed with the public key as if it were a shared secret.
+    let public: serde_json::Value = serde_json::from_str(&secret.for_nodes()).unwrap();
+    let x = public["keys"][0]["x"].as_str().unwrap();
+    let confused = format!(r#"{{"keys":[{{"kid":"k1","kty":"oct","alg":"HS256","k":"{x}"}}]}}"#);
+    let confused = token_of(&Secret::read(&confused).unwrap(), &terms);
+    assert_eq!(keys.verify(&confused, NOW), Err(TokenError::Algorithm));
+    let no_kid = format!("{}.{claims}.AAAA", b64(r#"{"alg":"EdDSA"}"#));
+    assert_eq!(keys.verify(&no_kid, NOW), Err(TokenError::UnknownKey));
+}
+
+#[test]
+fn keys_are_changed_by_adding_the_new_one_first() {
+    let terms = TokenTerms::default();
+    let (old, new) = (
+        Secret::generate(KeyKind::EdDsa, "old").unwrap(),
+        Secret::generate(KeyKind::Hs256, "new").unwrap(),
+    );
+    let key = |secret: &Secret| {
+        let set: serde_json::Value = serde_json::from_str(&secret.for_nodes()).unwrap();
+        set["keys"][0].to_string()
+    };
+    let both = format!(r#"{{"keys":[{},{}]}}"#, key(&old), key(&new));
+    let both = TokenKeys::read(&both, terms.clone()).unwrap();
+    assert!(both.verify(&token_of(&old, &terms), NOW).is_ok());
+    assert!(both.verify(&token_of(&new, &terms), NOW).is_ok());
+    let only_new = TokenKeys::read(&new.for_nodes(), terms.clone()).unwrap();
+    assert_eq!(only_new.verify(&token_of(&old, &terms), NOW), Err(TokenError::UnknownKey));
+    for odd in [
+        "",
+        "{}",
+        r#"{"keys":[]}"#,
+        r#"{"keys":[{"kid":"a","kty":"oct","alg":"HS256","k":"AAAA"}]}"#,
+    ] {
+        assert!(TokenKeys::read(odd, terms.clone()).is_err(), "{odd}");
+    }
+}
+
+// -- audit
+
+fn entry(what: &str) -> AuditEntry {
+    AuditEntry {
+        number: 0,
+        at_ms: 1,
+        kind: "denied".into(),
+        subject: Some("mallory\n".into()),
+        peer: "127.0.0.1:1".into(),
+        call: "duramen.v1.Log/Produce".into(),
+        what: what.into(),
+        outcome: "denied".into(),
+        times: 1,
+        previous: String::new(),
+    }
+}
+
+fn read_all(lines: &[String]) -> Result<usize, (usize, AuditFault)> {
+    let mut chain = Some(Chain::default());
+    for (at, line) in lines.iter().enumerate() {
+        verify_line(&mut chain, line).map_err(|fault| (at, fault))?;
+    }
+    Ok(lines.len())
+}
+
+#[test]
+fn a_line_that_is_changed_taken_out_or_put_in_shows() {
+    let mut chain = Chain::default();
+    let lines: Vec<String> = (0..5).map(|i| chain.append(entry(&format!("{i}")))).collect();
+    assert!(lines.iter().all(|line| !line.contains('\n')));
+    assert_eq!(read_all(&lines), Ok(5));
+    let mut changed = lines.clone();
+    changed[2] = changed[2].replace("mallory", "alice");
+    assert_eq!(read_all(&changed), Err((2, AuditFault::Changed)));
+    let mut cut = lines.clone();
+    cut.remove(2);
+    assert_eq!(read_all(&cut), Err((2, AuditFault::Broken)));
+    let mut twice = lines.clone();
+    twice.insert(2, lines[1].clone());
+    assert_eq!(read_all(&twice), Err((2, AuditFault::Broken)));
+    let mut half = lines;
+    half[4].truncate(20);
+    assert_eq!(read_all(&half), Err((4, AuditFault::Unreadable)));
+}
+
+#[test]
+fn a_decision_over_a_full_policy_is_quick_enough_to_make_on_the_way() {
+    let text: String = (0..RULES_MAX).map(|i| format!("p, s{i}, t{i}-*, produce\n")).collect();
+    let gate = gate(&text);
+    let caller = Caller { subject: Some(Arc::from("s999")), proof: Proof::Token, peer: None };
+    for at in 0..20 {
+        assert!(gate.check(&caller, Action::Produce, &format!("t999-{at}")).is_ok());
+    }
+}

@@ -1,0 +1,415 @@
+//! The door of a port: who asks (a certificate, a token, another node), and whether the gate lets it
+//! pass. What a port's methods need is in one table for each protocol; whatever is refused here is
+//! noted for the audit.
+
+use crate::access::{Action, AuditNote, AuditSink, Denied, Gate, Pass, Proven, TokenKeys};
+use crate::guards::{TokenBucket, TokenBucketOptions};
+use crate::model::{Caller, Clock, Proof, Timestamp};
+use crate::wire::peer::PeerProof;
+use arc_swap::ArcSwapOption;
+use http::{Extensions, HeaderMap, header};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Tokens remembered as good, so that their signatures are not checked for each call.
+const TOKENS_MAX: usize = 4096;
+/// Sources whose failures are counted.
+const SOURCES_MAX: usize = 4096;
+/// Failures in a row that one source may have, and how many it gets back in a second.
+const FAILURES: TokenBucketOptions = TokenBucketOptions { capacity: 20, refill_per_second: 1 };
+
+/// What a method needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needed {
+    /// Nothing: whoever looks whether the node is there.
+    Nothing,
+    /// To be known by name.
+    Known,
+    /// To be a node of the cluster.
+    Node,
+    /// This, on what is no topic's.
+    Whole(Action),
+    /// This on the topic that the request names: its handler checks.
+    Topic(Action),
+}
+
+/// The keys of tokens, as they are at present.
+pub type TokenShelf = Arc<ArcSwapOption<TokenKeys>>;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Door {
+    gate: Gate,
+    tokens: TokenShelf,
+    proof: PeerProof,
+    clock: Arc<dyn Clock>,
+    audit: Option<Arc<dyn AuditSink>>,
+    good: Mutex<Good>,
+    failures: Mutex<HashMap<IpAddr, TokenBucket>>,
+}
+
+/// Tokens that were good with these keys.
+#[derive(Debug, Default)]
+struct Good {
+    /// Held, so that no other keys can come to lie in their place.
+    keys: Option<Arc<TokenKeys>>,
+    proven: HashMap<Box<str>, Proven>,
+}
+
+impl Door {
+    /// With this gate and these keys; `proof` is what nodes show each other.
+    pub fn new(
+        gate: Gate,
+        tokens: TokenShelf,
+        proof: PeerProof,
+        clock: Arc<dyn Clock>,
+        audit: Option<Arc<dyn AuditSink>>,
+    ) -> Arc<Self> {
+        let (good, failures) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { gate, tokens, proof, clock, audit, good, failures })
+    }
+
+    /// One that everybody passes.
+    pub fn open(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::new(Gate::default(), TokenShelf::default(), PeerProof::default(), clock, None)
+    }
+
+    /// What this node shows others.
+    pub fn proof(&self) -> &PeerProof {
+        &self.proof
+    }
+
+    /// Finds out who asks: by the connection, or by a token where one is shown.
+    ///
+    /// # Errors
+    /// A token that proves nothing, where that matters.
+    pub fn ask(
+        self: &Arc<Self>,
+        headers: &HeaderMap,
+        connection: &Caller,
+        peer: SocketAddr,
+        call: &str,
+    ) -> Result<Asker, Denied> {
+        let mut asker = Asker {
+            door: Some(Arc::clone(self)),
+            caller: connection.clone(),
+            until: None,
+            is_node: match connection.proof {
+                // The key that nodes share says less than a certificate, and counts for nothing beside it.
+                Proof::Certificate => connection.peer.is_some(),
+                _ => self.proof.is_shown(headers),
+            },
+            is_client: connection.peer.is_none() || connection.subject.is_some(),
+            from: Arc::new((peer, call.into())),
+        };
+        if let Some(shown) = headers.get(header::AUTHORIZATION) {
+            match self.proven(shown.as_bytes(), peer.ip()) {
+                Ok(Proven { subject, until }) => {
+                    asker.caller =
+                        Caller { subject: Some(subject), proof: Proof::Token, peer: None };
+                    asker.until = Some(until);
+                }
+                // Nothing is asked of anybody: what does not prove anything does no harm.
+                Err(_) if self.gate.is_open() => {}
+                Err(denied) => return Err(asker.refused(denied, "authenticate")),
+            }
+        }
+        Ok(asker)
+    }
+
+    fn proven(&self, shown: &[u8], source: IpAddr) -> Result<Proven, Denied> {
+        let odd = |what: &str| Denied::Unauthenticated(what.into());
+        let keys = self.tokens.load();
+        let keys = keys.as_ref().ok_or_else(|| odd("this node takes no tokens"))?;
+        let token = std::str::from_utf8(shown).ok().and_then(|text| {
+            let (scheme, token) = text.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        let token = token.ok_or_else(|| odd("the authorization is not \"Bearer TOKEN\""))?;
+        let now = self.clock.wall();
+        let are_these = |known: &Option<Arc<TokenKeys>>| {
+            known.as_ref().is_some_and(|known| Arc::ptr_eq(known, keys))
+        };
+        {
+            let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+            if !are_these(&good.keys) {
+                *good = Good { keys: Some(Arc::clone(keys)), proven: HashMap::new() };
+            }
+            if let Some(proven) = good.proven.get(token).filter(|proven| now < proven.until) {
+                return Ok(proven.clone());
+            }
+        }
+        self.may_fail(source)?;
+        match keys.verify(token, now) {
+            Ok(proven) => {
+                let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+                if good.proven.len() >= TOKENS_MAX {
+                    good.proven.clear();
+                }
+                if are_these(&good.keys) {
+                    good.proven.insert(token.into(), proven.clone());
+                }
+                Ok(proven)
+            }
+            Err(error) => {
+                self.failed(source);
+                Err(Denied::Unauthenticated(error.to_string()))
+            }
+        }
+    }
+
+    /// Whether this source may still try.
+    fn may_fail(&self, source: IpAddr) -> Result<(), Denied> {
+        let now = self.clock.monotonic();
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failures.get_mut(&source).map(|bucket| bucket.wait(now)) {
+            Some(wait) if !wait.is_zero() => Err(Denied::TooOften { retry_after: wait }),
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, source: IpAddr) {
+        let now = self.clock.monotonic();
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() >= SOURCES_MAX && !failures.contains_key(&source) {
+            // Whoever has not failed for a while is forgotten; where all have, all begin anew.
+            failures.retain(|_, bucket| bucket.tokens(now) < f64::from(FAILURES.capacity));
+            if failures.len() >= SOURCES_MAX {
+                failures.clear();
+            }
+        }
+        failures.entry(source).or_insert_with(|| TokenBucket::new(FAILURES, now)).allow(now);
+    }
+}
+
+/// Whoever makes a request, and how it is judged. Travels in the request's extensions.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    /// `None`: the process itself.
+    door: Option<Arc<Door>>,
+    caller: Caller,
+    /// When the token's time is over.
+    until: Option<Timestamp>,
+    /// Another node of the cluster: what it passes on is somebody else's.
+    is_node: bool,
+    /// Not only a node: a node's certificate says nothing of a client, whatever token comes with it.
+    is_client: bool,
+    /// From where, and which call.
+    from: Arc<(SocketAddr, Box<str>)>,
+}
+
+impl Asker {
+    /// Who made a call. One that came through no door is the process's own.
+    pub fn of(extensions: &Extensions) -> Self {
+        extensions.get().cloned().unwrap_or_else(|| Self {
+            door: None,
+            caller: Caller::nobody(),
+            until: None,
+            is_node: false,
+            is_client: true,
+            from: Arc::new((SocketAddr::from(([0, 0, 0, 0], 0)), "".into())),
+        })
+    }
+
+    /// Who it is.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Whether something is asked of anybody at all.
+    pub fn is_judged(&self) -> bool {
+        self.door.as_ref().is_some_and(|door| !door.gate.is_open())
+    }
+
+    /// Whether it may ask for what clients do.
+    ///
+    /// # Errors
+    /// [`Denied::OnlyNode`].
+    pub fn is_client(&self) -> Result<(), Denied> {
+        if self.is_client { Ok(()) } else { Err(self.refused(Denied::OnlyNode, "be a client")) }
+    }
+
+    /// Whether what a method needs is there; what its handler checks is not looked at.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn has(&self, needed: Needed) -> Result<(), Denied> {
+        match needed {
+            Needed::Nothing => Ok(()),
+            Needed::Known | Needed::Topic(_) if self.is_node => Ok(()),
+            Needed::Known | Needed::Topic(_) => self.is_known(),
+            Needed::Whole(action) => self.check(action, crate::access::ANYONE),
+            Needed::Node => {
+                let must_prove = self.door.as_ref().is_some_and(|door| door.proof.is_set())
+                    || self.caller.subject.is_some();
+                if self.is_node || !must_prove {
+                    return Ok(());
+                }
+                self.check(Action::Peer, crate::access::ANYONE)
+            }
+        }
+    }
+
+    fn is_known(&self) -> Result<(), Denied> {
+        let Some(door) = &self.door else { return Ok(()) };
+        let known = self.in_time().and_then(|()| door.gate.check_known(&self.caller));
+        known.map_err(|denied| self.refused(denied, "authenticate"))
+    }
+
+    fn in_time(&self) -> Result<(), Denied> {
+        let Some(door) = &self.door else { return Ok(()) };
+        match self.until {
+            Some(until) if door.clock.wall() >= until && !door.gate.is_open() => {
+                Err(Denied::Unauthenticated("the token has expired: get a new one".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this may be done.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn check(&self, action: Action, object: &str) -> Result<(), Denied> {
+        let Some(door) = &self.door else { return Ok(()) };
+        let judged = self.in_time().and_then(|()| door.gate.check(&self.caller, action, object));
+        judged.map_err(|denied| self.refused(denied, &format!("{action} {object}")))
+    }
+
+    /// Whether this may be done; nobody is told of a no.
+    pub fn may(&self, action: Action, object: &str) -> bool {
+        self.door.as_ref().is_none_or(|door| {
+            self.in_time().is_ok() && door.gate.check(&self.caller, action, object).is_ok()
+        })
+    }
+
+    /// What the door would say to somebody else, who came with a proof.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn would(&self, subject: &str, action: Action, object: &str) -> Result<(), Denied> {
+        let caller = Caller { subject: Some(subject.into()), ..Caller::nobody() };
+        let gate = self.door.as_ref().map(|door| &door.gate);
+        gate.map_or(Ok(()), |gate| gate.check(&caller, action, object))
+    }
+
+    /// Waits until this generation of the cluster's policy is in force here, at most so long.
+    pub async fn until_in_force(&self, generation: u64, time: Duration) {
+        if let Some(door) = &self.door {
+            // Later it is all the same: the change is made.
+            let _ = tokio::time::timeout(time, door.gate.until(generation)).await;
+        }
+    }
+
+    /// The name that another node is told, to which this is passed on.
+    pub fn name(&self) -> &str {
+        self.caller.subject.as_deref().unwrap_or_default()
+    }
+
+    /// For the requests of a stream. `is_forwarded`: they say on whose behalf they are.
+    pub fn pass(&self, is_forwarded: bool) -> StreamPass {
+        let given =
+            self.door.as_ref().map(|door| (Pass::new(door.gate.clone()), door.gate.watch()));
+        StreamPass { asker: self.clone(), given, is_forwarded: is_forwarded && self.is_node }
+    }
+
+    fn refused(&self, denied: Denied, what: &str) -> Denied {
+        self.note("denied", what.to_owned(), denied.to_string());
+        denied
+    }
+
+    /// Notes an administrative act and how it ended.
+    pub fn acted(&self, what: String, outcome: String) {
+        self.note("act", what, outcome);
+    }
+
+    fn note(&self, kind: &'static str, what: String, outcome: String) {
+        let Some(audit) = self.door.as_ref().and_then(|door| door.audit.as_ref()) else { return };
+        let Caller { subject, peer, .. } = &self.caller;
+        // A node without a client's name has that of its certificate.
+        let node = || peer.as_ref().map(|name| format!("duramen://peer/{name}"));
+        audit.note(AuditNote {
+            kind,
+            subject: subject.as_ref().map(ToString::to_string).or_else(node),
+            peer: self.from.0.ip().to_string(),
+            call: self.from.1.to_string(),
+            what,
+            outcome,
+        });
+    }
+}
+
+/// An [`Asker`] with what it was permitted lately.
+#[derive(Debug)]
+pub struct StreamPass {
+    asker: Asker,
+    given: Option<(Pass, watch::Receiver<u64>)>,
+    is_forwarded: bool,
+}
+
+impl Clone for StreamPass {
+    fn clone(&self) -> Self {
+        self.asker.pass(self.is_forwarded)
+    }
+}
+
+impl StreamPass {
+    /// As [`Asker::check`]; costs next to nothing while nothing changes.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn check(&mut self, action: Action, object: &str) -> Result<(), Denied> {
+        let Some((pass, _)) = &mut self.given else { return Ok(()) };
+        let asker = &self.asker;
+        let judged = asker.in_time().and_then(|()| pass.check(&asker.caller, action, object));
+        judged.map_err(|denied| asker.refused(denied, &format!("{action} {object}")))
+    }
+
+    /// The same for a request that names on whose behalf it is, as those do that another node passes
+    /// on; of anybody else the name counts for nothing. Gives back who asks.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn check_for(
+        &mut self,
+        named: &str,
+        action: Action,
+        object: &str,
+    ) -> Result<Arc<str>, Denied> {
+        if !self.is_forwarded {
+            self.check(action, object)?;
+            return Ok(self.asker.caller.subject.clone().unwrap_or_default());
+        }
+        let subject: Option<Arc<str>> = (!named.is_empty()).then(|| named.into());
+        let caller = Caller { subject: subject.clone(), ..Caller::nobody() };
+        let Some((pass, _)) = &mut self.given else { return Ok(subject.unwrap_or_default()) };
+        let judged = pass.check(&caller, action, object);
+        let on_behalf = || Asker { caller: caller.clone(), ..self.asker.clone() };
+        judged.map_err(|denied| on_behalf().refused(denied, &format!("{action} {object}")))?;
+        Ok(subject.unwrap_or_default())
+    }
+
+    /// Resolves when what was permitted must be asked for again: the laws changed, or the token's
+    /// time is over. Never, where nothing is judged.
+    pub async fn news(&mut self) {
+        let Some((_, changes)) = &mut self.given else { return std::future::pending().await };
+        let left = self.asker.until.zip(self.asker.door.as_ref()).map(|(until, door)| {
+            Duration::from_millis(u64::try_from(until.0 - door.clock.wall().0).unwrap_or(0))
+        });
+        let over = async {
+            match left {
+                Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
+                // Over already: every check says so.
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The sender lives in the gate, which is held here.
+            _ = changes.changed() => {}
+            () = over => {}
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! What one end of a connection shows and trusts, read and found to belong together.
+
+use super::describe::describe;
+use super::files::TlsError;
+use super::identity::Identity;
+use super::reason::in_words;
+use crate::model::Timestamp;
+use arc_swap::ArcSwap;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime,
+};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// A file and what it holds.
+type Named<'a> = (&'a Path, &'a [u8]);
+
+/// See the module.
+pub struct Credentials {
+    roots: Arc<RootCertStore>,
+    authorities: Vec<CertificateDer<'static>>,
+    own: Arc<CertifiedKey>,
+    crls: Vec<CertificateRevocationListDer<'static>>,
+    identity: Identity,
+}
+
+/// The one provider of cryptography.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(ring::default_provider())))
+}
+
+pub(super) fn unix_time(time: Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(time.0).unwrap_or(0)))
+}
+
+/// All parts of one kind in a PEM file; at least one.
+pub(super) fn parts<T: PemObject>((file, pem): Named<'_>, what: &str) -> Result<Vec<T>, TlsError> {
+    let parts: Result<Vec<T>, _> = T::pem_slice_iter(pem).collect();
+    let parts = parts.map_err(|error| {
+        TlsError::content(file, format!("it is not sound PEM text: {error}; expected {what}"))
+    })?;
+    if parts.is_empty() {
+        return Err(TlsError::content(file, format!("it does not hold {what} in PEM")));
+    }
+    Ok(parts)
+}
+
+impl Credentials {
+    /// Reads PEM text, each with the file that it is from.
+    ///
+    /// # Errors
+    /// Which file does not hold what it should, or does not belong to the others.
+    pub fn read(
+        ca: Named<'_>,
+        cert: Named<'_>,
+        key: Named<'_>,
+        crl: Option<Named<'_>>,
+    ) -> Result<Self, TlsError> {
+        let authorities: Vec<CertificateDer<'static>> = parts(ca, "certificates of a CA")?;
+        let mut roots = RootCertStore::empty();
+        for authority in &authorities {
+            roots.add(authority.clone()).map_err(|error| {
+                TlsError::content(
+                    ca.0,
+                    format!("it holds a certificate that is none of a CA: {error}"),
+                )
+            })?;
+        }
+        let chain: Vec<CertificateDer<'static>> = parts(cert, "a certificate")?;
+        let identity = Identity::of(&chain[0]).map_err(|error| TlsError::content(cert.0, error))?;
+        let private = PrivateKeyDer::from_pem_slice(key.1).map_err(|_| {
+            // Nothing of the text is repeated: it may be a key all the same.
+            TlsError::content(key.0, "it does not hold a private key in PEM without a password")
+        })?;
+        let own = CertifiedKey::from_der(chain, private, &provider()).map_err(|error| {
+            use rustls::{Error, InconsistentKeys::KeyMismatch};
+            let what = match error {
+                Error::InconsistentKeys(KeyMismatch) => {
+                    format!("it is not the key of {}", cert.0.display())
+                }
+                other => format!("it cannot be used: {other}"),
+            };
+            TlsError::content(key.0, what)
+        })?;
+        let crls = match crl {
+            Some(crl) => parts(crl, "a list of revoked certificates")?,
+            None => Vec::new(),
+        };
+        let read = Self { roots: Arc::new(roots), authorities, own: Arc::new(own), crls, identity };
+        if let Some((file, _)) = crl {
+            // The lists are read when a verifier is made of them.
+            read.client_verifier().map_err(|error| TlsError::content(file, error))?;
+        }
+        Ok(read)
+    }
+
+    /// Whom the own certificate is for.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The own certificate, intermediate ones behind it.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.own.cert
+    }
+
+    /// Whether a list of revoked certificates is honoured.
+    pub fn has_crl(&self) -> bool {
+        !self.crls.is_empty()
+    }
+
+    /// Why the own certificate would not be taken by others of the same CA at this time; empty: it
+    /// would.
+    pub fn faults(&self, now: Timestamp) -> Vec<String> {
+        let now = unix_time(now);
+        let (own, others) = (&self.chain()[0], &self.chain()[1..]);
+        let read = match describe(own) {
+            Ok(read) => read,
+            Err(fault) => return vec![fault],
+        };
+        let mut faults = Vec::new();
+        if read.usages.is_empty() || read.usages.contains(&"client") {
+            let as_client = self.client_verifier().and_then(|verifier| {
+                let verified = verifier.verify_client_cert(own, others, now);
+                verified.map(|_| ()).map_err(|error| in_words(&error))
+            });
+            faults.extend(as_client.err());
+        }
+        if read.usages.contains(&"server") {
+            let names = read.names.iter().filter_map(|name| ServerName::try_from(&**name).ok());
+            let names: Vec<ServerName<'_>> = names.collect();
+            if names.is_empty() {
+                faults.push("it is for servers and names no host".into());
+            }
+            let verifier = self.server_verifier();
+            for name in &names {
+                let verified = verifier.as_ref().map_err(Clone::clone).and_then(|verifier| {
+                    let verified = verifier.verify_server_cert(own, others, name, &[], now);
+                    verified.map(|_| ()).map_err(|error| in_words(&error))
+                });
+                faults.extend(verified.err());
+            }
+        }
+        faults.dedup();
+        faults
+    }
+
+    /// Whether another end would be shown and asked for the same, revoked certificates left out.
+    pub(super) fn shows_the_same(&self, other: &Self) -> bool {
+        self.chain() == other.chain() && self.authorities == other.authorities
+    }
+
+    /// Decides about clients.
+    pub(super) fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, String> {
+        // One that no list speaks of is refused as soon as there is a list: it has to be the CA's.
+        WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), provider())
+            .with_crls(self.crls.iter().cloned())
+            .only_check_end_entity_revocation()
+            .build()
+            .map_err(|error| error.to_string())
+    }
+
+    /// Decides about servers.
+    pub(super) fn server_verifier(&self) -> Result<Arc<WebPkiServerVerifier>, String> {
+        WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), provider())
+            .with_crls(self.crls.iter().cloned())
+            .only_check_end_entity_revocation()
+            .build()
+            .map_err(|error| error.to_string())
+    }
+
+    /// What a port is served with that speaks `protocol`.
+    pub(super) fn server(
+        &self,
+        verifier: &Arc<dyn ClientCertVerifier>,
+        protocol: &[u8],
+    ) -> Result<Arc<ServerConfig>, String> {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_client_cert_verifier(Arc::clone(verifier))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&self.own))));
+        config.alpn_protocols = vec![protocol.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+
+    /// What gRPC connections are made with.
+    pub(super) fn client(&self) -> Result<Arc<ClientConfig>, String> {
+        let own = Arc::new(SingleCertAndKey::from(Arc::clone(&self.own)));
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_webpki_verifier(self.server_verifier()?)
+            .with_client_cert_resolver(own);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(Arc::new(config))
+    }
+}
+
+/// The key is left out.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials({:?})", self.identity)
+    }
+}
+
+/// Whom a client wants to find at the other end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ExpectedServer {
+    /// Any server of the CA that has the host's name.
+    #[default]
+    Any,
+    /// A node.
+    Node,
+    /// The node of this name.
+    NodeNamed(Arc<str>),
+}
+
+/// What a program makes TLS connections with. Clones share it; a node's is renewed with its files.
+#[derive(Clone)]
+pub struct ClientTls {
+    config: Arc<ArcSwap<ClientConfig>>,
+    expected: ExpectedServer,
+}
+
+impl ClientTls {
+    /// Of a program that runs for a while: what is given is not read again.
+    ///
+    /// # Errors
+    /// What rustls says.
+    pub fn new(credentials: &Credentials) -> Result<Self, String> {
+        Ok(Self::shared(Arc::new(ArcSwap::new(credentials.client()?))))
+    }
+
+    pub(super) fn shared(config: Arc<ArcSwap<ClientConfig>>) -> Self {
+        Self { config, expected: ExpectedServer::Any }
+    }
+
+    /// The same, for connections that are to find this at the other end.
+    #[must_use]
+    pub fn expecting(&self, expected: ExpectedServer) -> Self {
+        Self { config: Arc::clone(&self.config), expected }
+    }
+
+    /// What the next connection is made with.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.config.load_full()
+    }
+
+    /// Whether the other end is who was looked for, by the certificate that it has shown, which is
+    /// known to be the CA's and the host's.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn check(&self, shown: Option<&[CertificateDer<'_>]>) -> Result<(), String> {
+        let wanted = match &self.expected {
+            ExpectedServer::Any => return Ok(()),
+            ExpectedServer::Node => None,
+            ExpectedServer::NodeNamed(name) => Some(name),
+        };
+        let shown = shown.and_then(<[_]>::first).ok_or("it shows no certificate")?;
+        let Identity { peer, .. } = Identity::of(shown).map_err(|error| error.to_string())?;
+        let Some(peer) = peer else {
+            return Err("its certificate is not a node's (no duramen://peer/NAME)".into());
+        };
+        match wanted {
+            Some(name) if *name != peer => Err(format!(
+                "its certificate is that of the node {}, and {name} was looked for",
+                peer.escape_debug()
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl PartialEq for ClientTls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config) && self.expected == other.expected
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientTls({:?})", self.expected)
+    }
+}

@@ -1,0 +1,124 @@
+//! The node's certificates: read at the start, looked at every second, and read again when they have
+//! changed or somebody asks for it.
+
+use super::NodeError;
+use crate::guards::tls::{Described, Reloaded, Tls, TlsFiles, describe};
+use crate::model::Clock;
+use crate::ops::settings::{Settings, TlsSettings};
+use crate::supervision::TreeHandle;
+use slog::{Logger, error, info, warn};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::MissedTickBehavior;
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A certificate is told of at the start when it expires within this time (unit: milliseconds).
+const SOON: i64 = 14 * 86_400_000;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    pub tls: Arc<Tls>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    logger: Logger,
+}
+
+impl Certificates {
+    /// Reads what the settings name; `None` where they name nothing. Blocks shortly.
+    ///
+    /// # Errors
+    /// A file is not as it should be.
+    pub fn open(
+        settings: &Settings,
+        clock: &Arc<dyn Clock>,
+        logger: Logger,
+    ) -> Result<Option<Arc<Self>>, NodeError> {
+        if !settings.tls.is_on() {
+            return Ok(None);
+        }
+        let (served, dialed) = files(&settings.tls);
+        let (settings, clock) = (settings.clone(), Arc::clone(clock));
+        let own = Self { tls: Tls::open(served, dialed)?, settings, clock, logger };
+        own.tell();
+        Ok(Some(Arc::new(own)))
+    }
+
+    /// Tells what is in force, and what is amiss with it though it can be used.
+    fn tell(&self) {
+        let (now, logger) = (self.tls.now(), &self.logger);
+        let Some(Ok(own)) = now.served().chain().first().map(describe) else { return };
+        let Described { not_after, fingerprint, .. } = &own;
+        info!(logger, "certificates are in force"; "is" => own.role(),
+            "fingerprint" => fingerprint, "expires" => not_after.rfc3339(),
+            "revocation_list" => now.served().has_crl());
+        if not_after.0 - self.clock.wall().0 < SOON {
+            warn!(logger, "this node's certificate expires soon, or has: nobody will connect then";
+                "expires" => not_after.rfc3339(), "advice" => "replace it: duramen tls node NAME");
+        }
+        let name = self.settings.node.shown_name();
+        let said = now.dialed().identity().peer.clone();
+        if said.as_deref() != Some(name.as_str()) {
+            warn!(logger, "other nodes will not talk to this one: its certificate does not say \
+                that it is this node"; "node_name" => &name, "certificate_says" => said.as_deref(),
+                "advice" => format!("duramen tls node {name}, or --node-name"));
+        }
+    }
+
+    /// Reads the files again, if they have changed or anyway; what is wrong with them is told, and
+    /// changes nothing. Blocks shortly.
+    pub fn reload(&self, anyway: bool) {
+        match self.tls.reload(anyway) {
+            Ok(Reloaded::Unchanged) => {}
+            Ok(Reloaded::Changed) => self.tell(),
+            Err(fault) => {
+                error!(self.logger, "certificates have changed and cannot be used; those \
+                before stay in force"; "error" => %fault)
+            }
+        }
+    }
+
+    /// Looks after the files until the tree ends.
+    pub async fn watch(self: Arc<Self>, tree: TreeHandle) {
+        let look = async {
+            let mut every = tokio::time::interval(LOOK_EVERY);
+            every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                every.tick().await;
+                self.reload(false);
+            }
+        };
+        tokio::select! {
+            () = look => {}
+            _ = tree.outcome() => {}
+        }
+    }
+}
+
+fn files(tls: &TlsSettings) -> (TlsFiles, Option<TlsFiles>) {
+    let dir = tls.dir.as_deref();
+    // Without a directory the settings' rules have seen to it that all three are given.
+    let mut served = TlsFiles::in_dir(dir.unwrap_or(Path::new("")), "node");
+    let named = [
+        (&mut served.ca, &tls.ca_file),
+        (&mut served.cert, &tls.cert_file),
+        (&mut served.key, &tls.key_file),
+    ];
+    for (file, named) in named {
+        if let Some(named) = named {
+            file.clone_from(named);
+        }
+    }
+    served.crl_required = tls.crl_file.is_some();
+    served.crl = tls.crl_file.clone().or(served.crl.filter(|_| dir.is_some()));
+    let is_apart = tls.peer_ca_file.is_some() || tls.peer_cert_file.is_some();
+    let dialed = is_apart.then(|| TlsFiles {
+        ca: tls.peer_ca_file.clone().unwrap_or_else(|| served.ca.clone()),
+        cert: tls.peer_cert_file.clone().unwrap_or_else(|| served.cert.clone()),
+        key: tls.peer_key_file.clone().unwrap_or_else(|| served.key.clone()),
+        ..served.clone()
+    });
+    (served, dialed)
+}

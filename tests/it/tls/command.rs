@@ -1,0 +1,247 @@
+// `duramen tls` and a node from the command line: nothing is written over, keys are their owner's, and
+// certificates made by others work.
+
+use crate::harness::binary::{Binary, run};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+fn duramen(arguments: &[&str], input: &[u8]) -> String {
+    let output = run(arguments, input);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+    text(&output)
+}
+
+fn refused(arguments: &[&str], code: i32) -> String {
+    let output = run(arguments, b"");
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output));
+    text(&output)
+}
+
+#[test]
+fn from_nothing_to_a_node_that_asks_everybody_who_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().join("tls");
+    let at = dir.to_str().unwrap();
+    duramen(&["tls", "init", "--dir", at, "--node-name", "n1"], b"");
+    for (file, mode) in [("ca-key.pem", 0o600), ("node-key.pem", 0o600), ("client-key.pem", 0o600)]
+    {
+        let found = std::fs::metadata(dir.join(file)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{file}");
+    }
+    let before = std::fs::read(dir.join("ca.pem")).unwrap();
+    let again = refused(&["tls", "init", "--dir", at], 73);
+    assert!(again.contains("never written over"), "{again}");
+    assert_eq!(std::fs::read(dir.join("ca.pem")).unwrap(), before);
+    assert!(duramen(&["tls", "verify", at], b"").contains("node n1"));
+    let shown = duramen(&["tls", "show", at, "--json"], b"");
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let roles: Vec<&str> =
+        shown.as_array().unwrap().iter().map(|one| one["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["CA", "client root", "node n1"]);
+
+    let log = directory.path().join("log");
+    let node = Binary::start_logging_to(
+        &directory.path().join("data"),
+        &["--tls-dir", at, "--node-name", "n1", "--log", "trace"],
+        std::fs::File::create(&log).unwrap(),
+    );
+    let to = ["--rpc-addr", node.rpc.as_str()];
+    duramen(&["produce", "log", to[0], to[1], "--tls-dir", at], b"hello\n");
+    let read = duramen(&["consume", "log", to[0], to[1], "--tls-dir", at], b"");
+    assert!(read.contains("hello"), "{read}");
+    let without = refused(&["consume", "log", to[0], to[1]], 69);
+    assert!(without.contains("security") || without.contains("TLS"), "{without}");
+    duramen(&["ps", to[0], to[1], "--tls-dir", at], b"");
+    duramen(&["cluster", "status", "--addr", &node.rpc, "--tls-dir", at], b"");
+
+    duramen(&["tls", "client", "ada", "--dir", at], b"");
+    let ada = dir.join("clients/ada");
+    duramen(&["consume", "log", to[0], to[1], "--tls-dir", ada.to_str().unwrap()], b"");
+    let certificate = ada.join("client.pem");
+    duramen(&["tls", "revoke", certificate.to_str().unwrap(), "--dir", at], b"");
+    let deadline = std::time::Instant::now() + super::PATIENCE;
+    let consume = ["consume", "log", to[0], to[1], "--tls-dir", ada.to_str().unwrap()];
+    while run(&consume, b"").status.success() {
+        assert!(std::time::Instant::now() < deadline, "the list is not honoured");
+    }
+    duramen(&["consume", "log", to[0], to[1], "--tls-dir", at], b"");
+    drop(node);
+    let logged = std::fs::read_to_string(&log).unwrap();
+    assert!(logged.contains("a client was not let in") && logged.contains("is revoked"));
+    for key in ["ca-key.pem", "node-key.pem", "client-key.pem", "clients/ada/client-key.pem"] {
+        let key = std::fs::read_to_string(dir.join(key)).unwrap();
+        // The first line of base64 is the same for all keys of a kind.
+        let secret = key.lines().nth(2).unwrap();
+        assert!(!logged.contains(secret), "a key is in the log");
+    }
+}
+
+#[test]
+fn a_name_that_could_be_a_path_makes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().to_str().unwrap();
+    duramen(&["tls", "init", "--dir", at, "--node-name", "n1"], b"");
+    for name in ["../x", "a/b", "", ".."] {
+        refused(&["tls", "client", name, "--dir", at], 64);
+    }
+    assert!(!directory.path().join("clients").exists());
+}
+
+#[test]
+fn files_that_do_not_fit_are_named_before_a_port_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().join("tls");
+    let at = dir.to_str().unwrap();
+    duramen(&["tls", "init", "--dir", at, "--node-name", "n1"], b"");
+    std::fs::copy(dir.join("client-key.pem"), dir.join("node-key.pem")).unwrap();
+    let verified = refused(&["tls", "verify", at], 78);
+    assert!(verified.contains("node-key.pem") && verified.contains("not the key of"), "{verified}");
+    let data = directory.path().join("data");
+    let started = refused(
+        &[
+            "serve",
+            "--data-dir",
+            data.to_str().unwrap(),
+            "--tls-dir",
+            at,
+            "--rpc-addr",
+            "127.0.0.1:0",
+            "--http-addr",
+            "127.0.0.1:0",
+            "--gossip-addr",
+            "127.0.0.1:0",
+        ],
+        78,
+    );
+    assert!(started.contains("not the key of"), "{started}");
+}
+
+fn openssl(dir: &Path, arguments: &str) {
+    let output = Command::new("openssl").args(arguments.split(' ')).current_dir(dir).output();
+    let output = output.expect("openssl is on this machine");
+    assert!(output.status.success(), "openssl {arguments}: {}", text(&output));
+}
+
+/// RSA 2048, server auth or client auth only, names in the common name: as the book has them made.
+fn as_the_book_does(dir: &Path) {
+    let write = |file: &str, text: &str| std::fs::write(dir.join(file), text).unwrap();
+    write("ca.ext", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n");
+    write(
+        "server.ext",
+        "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature,keyEncipherment\n\
+         extendedKeyUsage=serverAuth\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n",
+    );
+    write(
+        "client.ext",
+        "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature,keyEncipherment\n\
+         extendedKeyUsage=clientAuth\n",
+    );
+    openssl(
+        dir,
+        "req -new -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca.csr -subj /CN=My\u{a0}CA",
+    );
+    openssl(dir, "x509 -req -in ca.csr -signkey ca-key.pem -days 9 -extfile ca.ext -out ca.pem");
+    for (name, common, extensions) in [
+        ("server", "127.0.0.1", "server.ext"),
+        ("root-client", "root", "client.ext"),
+        ("nobody-client", "nobody", "client.ext"),
+    ] {
+        openssl(
+            dir,
+            &format!(
+                "req -new -newkey rsa:2048 -nodes -keyout {name}-key.pem -out {name}.csr -subj /CN={common}"
+            ),
+        );
+        openssl(
+            dir,
+            &format!(
+                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 9 \
+                 -extfile {extensions} -out {name}.pem"
+            ),
+        );
+    }
+}
+
+#[test]
+fn the_books_certificates_work_and_its_file_names_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
+    as_the_book_does(dir);
+    let file = |name: &str| dir.join(name).display().to_string();
+    let config = dir.join("config.yaml");
+    std::fs::write(
+        &config,
+        format!(
+            "server-tls-cert-file: {}\nserver-tls-key-file: {}\nserver-tls-ca-file: {}\n\
+             peer-tls-cert-file: {}\npeer-tls-key-file: {}\npeer-tls-ca-file: {}\n",
+            file("server.pem"),
+            file("server-key.pem"),
+            file("ca.pem"),
+            file("root-client.pem"),
+            file("root-client-key.pem"),
+            file("ca.pem"),
+        ),
+    )
+    .unwrap();
+    let node = Binary::start_with(&dir.join("data"), &["--config", config.to_str().unwrap()]);
+    let (ca, cert, key) = (file("ca.pem"), file("root-client.pem"), file("root-client-key.pem"));
+    let tls = ["--ca", &ca, "--cert", &cert, "--key", &key];
+    let produce = [&["produce", "log", "--addr", &node.rpc][..], &tls].concat();
+    duramen(&produce, b"hello\n");
+    let servers = duramen(&[&["getservers", "--addr", &node.rpc][..], &tls].concat(), b"");
+    assert!(servers.contains("servers:"), "{servers}");
+    let shown = duramen(&["tls", "show", &cert, "--json"], b"");
+    assert!(shown.contains("\"client root\"") && shown.contains("RSA 2048"), "{shown}");
+    // A server's certificate is no client's.
+    let (cert, key) = (file("server.pem"), file("server-key.pem"));
+    let tls = ["--ca", &ca, "--cert", &cert, "--key", &key];
+    refused(&[&["consume", "log", "--addr", &node.rpc][..], &tls].concat(), 69);
+}
+
+#[test]
+fn openssl_finds_no_renegotiation_no_resumption_and_no_old_version() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().join("tls");
+    let at = dir.to_str().unwrap();
+    duramen(&["tls", "init", "--dir", at, "--node-name", "n1"], b"");
+    let node =
+        Binary::start_with(&directory.path().join("data"), &["--tls-dir", at, "--node-name", "n1"]);
+    let client = |flags: &str, input: &[u8]| {
+        use std::io::Write;
+        use std::process::Stdio;
+        let mut child = Command::new("openssl")
+            .args(["s_client", "-connect", &node.http, "-CAfile", "ca.pem", "-cert", "client.pem"])
+            .args(["-key", "client-key.pem"])
+            .args(flags.split_whitespace())
+            .current_dir(&dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input).unwrap();
+        // With something to say it stays until the node ends the connection.
+        let _held = (!input.is_empty()).then_some(stdin);
+        text(&child.wait_with_output().unwrap())
+    };
+    let good = client("-quiet", b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert!(good.contains("HTTP/1.1 200") && good.contains("verify return:1"), "{good}");
+    for flags in ["-tls1 -cipher DEFAULT@SECLEVEL=0", "-tls1_1 -cipher DEFAULT@SECLEVEL=0"] {
+        let old = client(flags, b"");
+        assert!(old.contains("alert handshake failure") && !old.contains("New, TLS"), "{old}");
+    }
+    let again = client("-tls1_2 -reconnect", b"");
+    assert!(again.contains("New, TLSv1.2") && !again.contains("Reused, "), "{again}");
+    let renegotiated = client("-tls1_2", b"R\n");
+    assert!(renegotiated.contains("no renegotiation"), "{renegotiated}");
+}
