@@ -62,10 +62,30 @@ pub fn namespaces_missing() -> Option<String> {
     if !run("command -v ip >/dev/null && command -v iptables >/dev/null") {
         return Some("`ip` and `iptables` are not there: apt-get install iproute2 iptables".into());
     }
-    let probe = format!("{}probe", prefix());
-    let works = run(&format!("ip netns add {probe} && ip netns exec {probe} ip link set lo up"));
-    run(&format!("ip netns del {probe}"));
-    (!works).then(|| "network namespaces cannot be made here (that takes root)".into())
+    let p = prefix();
+    let works = run(&format!(
+        "ip link add {p}pb type bridge && ip netns add {p}probe \
+         && ip link add {p}pv type veth peer name e0 netns {p}probe \
+         && ip link set {p}pv master {p}pb up \
+         && ip netns exec {p}probe iptables -A INPUT -s 10.99.0.1 -j DROP"
+    ));
+    for rest in [format!("netns del {p}probe"), format!("link del {p}pb")] {
+        run(&format!("ip {rest}"));
+    }
+    (!works).then(|| {
+        "network namespaces with bridges and packet filters cannot be made here (that takes root, \
+         and a kernel that has them)"
+            .into()
+    })
+}
+
+/// Why small file systems cannot be mounted here; `None` where they can.
+pub fn mounts_missing() -> Option<String> {
+    let at = std::env::temp_dir().join(format!("{}mount", prefix()));
+    let at = at.display();
+    let works = run(&format!("mkdir {at} && mount -t tmpfs -o size=1m tmpfs {at}"));
+    run(&format!("umount {at}; rmdir {at}"));
+    (!works).then(|| "file systems cannot be mounted here (that takes root)".into())
 }
 
 /// What the names of this process' namespaces and links begin with: other runs have theirs. At most

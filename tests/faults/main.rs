@@ -18,10 +18,10 @@ mod show;
 mod stage;
 
 use checker::percentile;
-use cluster::{Cluster, Net, namespaces_missing};
+use cluster::{Cluster, Net};
 use duramen::testing::Chance;
 use load::{Gap, Load};
-use rungs::{RUNGS, Rung};
+use rungs::{Needs, RUNGS, Rung};
 use stage::{Stage, TOPIC};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -106,9 +106,7 @@ fn main() -> ExitCode {
         if !is_wanted {
             continue;
         }
-        if rung.needs_namespaces
-            && let Some(missing) = namespaces_missing()
-        {
+        if let Some(missing) = rung.needs.missing() {
             println!("{}: skipped: {missing}", rung.name);
             continue;
         }
@@ -178,7 +176,7 @@ fn show(kills: u32) -> bool {
 fn play(rung: &Rung, count: u32, seed: u64, is_gate: bool) -> bool {
     println!("{}: {} ({count} episodes, seed {seed})", rung.name, rung.about);
     let Some((directory, _lock)) = directory_of(rung.name) else { return false };
-    let _small_disks = (rung.name == "C9").then(|| SmallDisks::mount(&directory));
+    let _small_disks = (rung.needs == Needs::Mounts).then(|| SmallDisks::mount(&directory));
     let retention = directory.join("retention.toml");
     let small = "[log]\nsegment_bytes_max = \"256KiB\"\nretention_bytes = \"1MiB\"\n\
         batch_bytes_max = \"128KiB\"\nrecord_bytes_max = \"64KiB\"\n";
@@ -189,7 +187,10 @@ fn play(rung: &Rung, count: u32, seed: u64, is_gate: bool) -> bool {
         .iter()
         .map(|f| if *f == "{retention}" { retention.as_str() } else { f })
         .collect();
-    let net = if rung.needs_namespaces { Net::Namespaces } else { Net::Loopback };
+    let net = match rung.needs {
+        Needs::Namespaces => Net::Namespaces,
+        Needs::Nothing | Needs::Mounts => Net::Loopback,
+    };
     let mut cluster = Cluster::new(&directory, rung.nodes, net, &flags);
     let begun = Instant::now();
     cluster.start();

@@ -1,9 +1,29 @@
 //! The rungs of the ladder for clusters. Each is a nemesis: what one of its episodes does to a
 //! cluster under load. What must hold afterwards is the same for all (checker.rs).
 
+use crate::cluster::{mounts_missing, namespaces_missing};
 use crate::stage::Stage;
 use duramen::testing::Chance;
 use std::time::Duration;
+
+/// What the machine must allow for a rung.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    Nothing,
+    Namespaces,
+    Mounts,
+}
+
+impl Needs {
+    /// Why it cannot be had here; `None` where it can.
+    pub fn missing(self) -> Option<String> {
+        match self {
+            Self::Nothing => None,
+            Self::Namespaces => namespaces_missing(),
+            Self::Mounts => mounts_missing(),
+        }
+    }
+}
 
 /// One rung.
 pub struct Rung {
@@ -14,7 +34,7 @@ pub struct Rung {
     pub gate: u32,
     /// Nodes of the cluster; each holds all partitions.
     pub nodes: usize,
-    pub needs_namespaces: bool,
+    pub needs: Needs,
     /// Beyond the usual ones, for all nodes.
     pub flags: &'static [&'static str],
     /// Gives back what it did, for the figures.
@@ -28,7 +48,7 @@ pub const RUNGS: [Rung; 8] = [
         full: 200,
         gate: 10,
         nodes: 3,
-        needs_namespaces: false,
+        needs: Needs::Nothing,
         flags: &[],
         episode: kill,
     },
@@ -38,7 +58,7 @@ pub const RUNGS: [Rung; 8] = [
         full: 100,
         gate: 5,
         nodes: 5,
-        needs_namespaces: false,
+        needs: Needs::Nothing,
         flags: &[],
         episode: kill,
     },
@@ -48,7 +68,7 @@ pub const RUNGS: [Rung; 8] = [
         full: 50 * SHAPES.len() as u32,
         gate: SHAPES.len() as u32,
         nodes: 3,
-        needs_namespaces: true,
+        needs: Needs::Namespaces,
         flags: &[],
         episode: partition,
     },
@@ -58,7 +78,7 @@ pub const RUNGS: [Rung; 8] = [
         full: 100,
         gate: 5,
         nodes: 3,
-        needs_namespaces: false,
+        needs: Needs::Nothing,
         flags: &[],
         episode: pause,
     },
@@ -68,7 +88,7 @@ pub const RUNGS: [Rung; 8] = [
         full: 100,
         gate: 4,
         nodes: 3,
-        needs_namespaces: false,
+        needs: Needs::Nothing,
         flags: &[],
         episode: churn,
     },
@@ -78,7 +98,7 @@ pub const RUNGS: [Rung; 8] = [
         full: 20,
         gate: 2,
         nodes: 3,
-        needs_namespaces: false,
+        needs: Needs::Mounts,
         flags: &[],
         episode: full_disk,
     },
@@ -88,7 +108,7 @@ pub const RUNGS: [Rung; 8] = [
         full: 100,
         gate: 3,
         nodes: 3,
-        needs_namespaces: false,
+        needs: Needs::Nothing,
         flags: &["--config", "{retention}"],
         episode: catch_up,
     },
@@ -98,7 +118,7 @@ pub const RUNGS: [Rung; 8] = [
         full: 20,
         gate: 2,
         nodes: 3,
-        needs_namespaces: false,
+        needs: Needs::Nothing,
         flags: &[],
         episode: rolling_restart,
     },
