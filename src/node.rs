@@ -185,7 +185,8 @@ impl Node {
         if data_dir.cluster().is_some() && !disk.exists(&controller).unwrap_or(true) {
             return Err(data_dir.wiped("controller").into());
         }
-        let told_by = logger.new(o!("actor" => "node"));
+        let named = |actor: &'static str| logger.new(o!("actor" => actor));
+        let told_by = named("node");
         let certificates = Certificates::open(settings, &clock, told_by)?;
         let tls = certificates.as_ref().map(|certificates| Arc::clone(&certificates.tls));
         let rpc = listen(settings.rpc.addr, "gRPC")?;
@@ -231,9 +232,8 @@ impl Node {
         if data_dir.cluster().is_none() && !settings.gossip.joins() && mirrored.is_none() {
             partitions.found()?;
         }
-        let audit =
-            AuditLog::new(data_dir.path(), Arc::clone(&clock), logger.new(o!("actor" => "node")));
-        let told_by = logger.new(o!("actor" => "node/access"));
+        let audit = AuditLog::new(data_dir.path(), Arc::clone(&clock), named("node"));
+        let told_by = named("node/access");
         let access = Access::new(settings, &data_dir, &clock, &audit, told_by);
         let rpc_addr = local_addr(&rpc, settings.rpc.addr);
         let http_addr = local_addr(&http, settings.http.addr);
@@ -261,13 +261,13 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").into(),
         });
         let control = Arc::clone(&cluster.control);
-        let told_by = logger.new(o!("actor" => "node/planter"));
+        let told_by = named("node/planter");
         access.clone().below(&root, Arc::clone(&control));
         planter::below(&root, partitions.clone(), Arc::clone(&control), told_by);
         let hand_over = HandOver {
             groups: Arc::clone(&groups),
             leadership: Arc::clone(&leadership),
-            logger: logger.new(o!("actor" => "node")),
+            logger: named("node"),
         };
         let peer = PeerService::new(PeerParts {
             me: Arc::clone(&cluster.identity),
@@ -277,13 +277,14 @@ impl Node {
             control: Arc::clone(&control),
             asks_for_role: tls.is_some(),
             clock: Arc::clone(&clock),
-            logger: logger.new(o!("actor" => "node/frontends/grpc")),
+            logger: named("node/frontends/grpc"),
         });
         let presence = cluster.presence.clone();
         let view = ClusterView {
             control: Arc::clone(&control),
             leadership: Arc::clone(&leadership),
             presence: presence.clone(),
+            gate: access.gate.clone(),
         };
         let admin = AdminService {
             view: view.clone(),
@@ -303,8 +304,7 @@ impl Node {
             order: Order::Together,
             ..supervisor("frontends", Strategy::OneForOne, Exhausted::Escalate, settings)
         });
-        let complaints =
-            Complaints::new(Arc::clone(&clock), logger.new(o!("actor" => "node/frontends")));
+        let complaints = Complaints::new(Arc::clone(&clock), named("node/frontends"));
         let observer: Arc<dyn ObserveApi> = Arc::new(Observer {
             tree: root.handle(),
             hub: Arc::clone(&hub),
@@ -322,7 +322,7 @@ impl Node {
                 hang_after: settings.supervision.hang_after,
             }),
             entrance: root.path().child("frontends").child("grpc"),
-            logger: logger.new(o!("actor" => "node")),
+            logger: named("node"),
         });
         let started_at = clock.wall();
         let readings = Readings::new(
@@ -355,8 +355,8 @@ impl Node {
             readings,
             tls,
         };
-        seams.grpc_below(&front, shard, rpc, logger.new(o!("actor" => "node/frontends/grpc")));
-        seams.http_below(&front, http, logger.new(o!("actor" => "node/frontends/http")));
+        seams.grpc_below(&front, shard, rpc, named("node/frontends/grpc"));
+        seams.http_below(&front, http, named("node/frontends/http"));
         let tree = root.start();
         readings_of_tree.started(&tree);
         info!(logger, "listening"; "rpc" => %rpc_addr, "http" => %http_addr,

@@ -202,7 +202,7 @@ impl Gate {
         if state.is_open {
             return Ok(());
         }
-        let Some(subject) = &caller.subject else { return Err(Denied::nobody()) };
+        let Some(subject) = &caller.subject else { return Err(state.denied_to_nobody()) };
         if state.laws.admins.contains(&**subject) && is_subject(subject) {
             return Ok(());
         }
@@ -225,21 +225,41 @@ impl Gate {
     /// Whether it is known who asks, where that must be.
     ///
     /// # Errors
-    /// [`Denied::Unauthenticated`].
+    /// [`Denied::Unauthenticated`], or that this node cannot tell yet.
     pub fn check_known(&self, caller: &Caller) -> Result<(), Denied> {
-        if self.is_open() || caller.subject.is_some() { Ok(()) } else { Err(Denied::nobody()) }
+        let state = self.0.state.load();
+        let may_pass = state.is_open || caller.subject.is_some();
+        if may_pass { Ok(()) } else { Err(state.denied_to_nobody()) }
+    }
+
+    /// What this node waits for before it can tell who may do what; `None` where it can.
+    pub fn waits_for(&self) -> Option<String> {
+        self.0.state.load().unknown()
     }
 }
 
 impl State {
-    fn denied(&self, caller: &Caller, action: Action, object: &str) -> Denied {
+    fn unknown(&self) -> Option<String> {
         let laws = [&self.laws.cluster, &self.laws.files];
-        let unknown = laws.iter().find_map(|law| match law {
+        laws.iter().find_map(|law| match law {
             Law::Unknown(reason) => Some(reason.clone()),
             _ => None,
-        });
+        })
+    }
+
+    /// Where it is not known yet whether anything is asked of anybody, that is what nobody hears: it may
+    /// pass a moment later.
+    fn denied_to_nobody(&self) -> Denied {
+        self.unknown().map_or_else(Denied::nobody, |reason| Denied::NotKnownYet {
+            subject: Caller::nobody().to_string(),
+            reason,
+        })
+    }
+
+    fn denied(&self, caller: &Caller, action: Action, object: &str) -> Denied {
+        let laws = [&self.laws.cluster, &self.laws.files];
         let subject = caller.to_string();
-        if let Some(reason) = unknown {
+        if let Some(reason) = self.unknown() {
             return Denied::NotKnownYet { subject, reason };
         }
         let reason = laws.iter().find_map(|law| match law {

@@ -52,6 +52,19 @@ fn the_books_model_and_policy_work_unchanged() {
 }
 
 #[test]
+fn where_it_is_not_known_yet_who_may_do_what_nobody_is_asked_to_come_again() {
+    let reason = || Law::Unknown("it waits".into());
+    let gate = Gate::new(Laws { cluster: reason(), ..Laws::default() });
+    let again = |denied: Result<(), Denied>| matches!(denied, Err(Denied::NotKnownYet { .. }));
+    assert!(again(gate.check(&Caller::nobody(), Action::Produce, "log")));
+    assert!(again(gate.check_known(&Caller::nobody())));
+    assert!(again(gate.check(&caller("ada"), Action::Produce, "log")));
+    assert_eq!(gate.waits_for().as_deref(), Some("it waits"));
+    gate.set(Laws::default());
+    assert_eq!((gate.waits_for(), gate.check_known(&Caller::nobody())), (None, Ok(())));
+}
+
+#[test]
 fn files_that_are_empty_cut_off_or_odd_permit_nothing_and_say_so() {
     let odd: [(&str, &str); 12] = [
         ("", BOOK_POLICY),

@@ -1,5 +1,6 @@
 //! The cluster in the words of `duramen.v1.Admin`: topics, nodes, and what is not well.
 
+use crate::access::Gate;
 use crate::actors::control::ControlApi;
 use crate::actors::leadership::Leadership;
 use crate::actors::presence::{PresenceBoard, Seen};
@@ -25,6 +26,8 @@ pub struct ClusterView {
     pub leadership: Arc<Leadership>,
     /// Who is there.
     pub presence: PresenceBoard,
+    /// Whom this node lets pass.
+    pub gate: Gate,
 }
 
 impl ClusterView {
@@ -156,6 +159,9 @@ impl ClusterView {
             ];
         }
         let mut troubles = Vec::new();
+        if let Some(reason) = self.gate.waits_for() {
+            troubles.push(format!("this node cannot tell yet who may do what: {reason}"));
+        }
         let gossips = self.gossips();
         let members: Vec<_> =
             catalogue.nodes.iter().filter(|(_, node)| node.state != NodeState::Removed).collect();

@@ -25,6 +25,8 @@ use std::time::{Duration, SystemTime};
 
 /// How often files are looked at, and whether the catalogue is current.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often the catalogue is, where nobody passes before.
+const LOOK_EVERY_UNKNOWN: Duration = Duration::from_millis(10);
 /// There while access control is on.
 const MARK: &str = "ACCESS";
 
@@ -32,7 +34,7 @@ const MARK: &str = "ACCESS";
 #[derive(Debug, Clone)]
 pub(super) struct Access {
     pub door: Arc<Door>,
-    gate: Gate,
+    pub gate: Gate,
     tokens: TokenShelf,
     settings: AccessSettings,
     mark: PathBuf,
@@ -130,11 +132,12 @@ impl Access {
                 }
                 known = Some((standing, generation, looks));
             }
-            let must_look = standing == Standing::Unknown || looks != Looks::default();
+            let must_look = self.names_files() || looks != Looks::default();
             let again = async {
-                match must_look || self.names_files() {
-                    true => tokio::time::sleep(LOOK_EVERY).await,
-                    false => std::future::pending().await,
+                match standing {
+                    Standing::Unknown => tokio::time::sleep(LOOK_EVERY_UNKNOWN).await,
+                    _ if must_look => tokio::time::sleep(LOOK_EVERY).await,
+                    _ => std::future::pending().await,
                 }
             };
             tokio::select! {

@@ -136,7 +136,8 @@ impl Cluster {
         leadership.learn(GroupId::LOG, Term(1), Some(ReplicaId::FIRST));
         leadership.learn(GroupId::CONTROLLER, Term(1), Some(ReplicaId::FIRST));
         let acts = Arc::new(Recorded::default());
-        let view = ClusterView { control: control.clone() as _, leadership, presence };
+        let gate = crate::access::Gate::default();
+        let view = ClusterView { control: control.clone() as _, leadership, presence, gate };
         let service = AdminService {
             view,
             acts: acts.clone() as _,
