@@ -43,25 +43,10 @@ const LABELS_MAX: usize = 64;
 /// The longest command taken from a node.
 const COMMAND_BYTES_MAX: usize = 1 << 20;
 
-/// What the service is made of. Clones share it.
+/// The service. Clones share it.
 #[derive(Clone)]
 pub struct PeerService {
-    /// Who this node is; empty until it is a member of a cluster.
-    pub me: Arc<OnceLock<LocalIdentity>>,
-    /// Takes the messages.
-    pub inbox: Arc<dyn Inbox>,
-    /// Learns who leads.
-    pub leadership: Arc<Leadership>,
-    /// Knows the members.
-    pub addresses: Arc<Addresses>,
-    /// Answers nodes that want to join, or change something.
-    pub control: Arc<dyn ControlApi>,
-    /// Takes nothing of whoever's certificate does not say which node it is.
-    pub asks_for_role: bool,
-    /// Decides how often the log tells of the same.
-    pub clock: Arc<dyn Clock>,
-    /// Where it tells of peers.
-    pub logger: Logger,
+    parts: Arc<PeerParts>,
     strangers: Arc<Mutex<Strangers>>,
 }
 
@@ -72,7 +57,7 @@ struct Strangers {
     untold: u64,
 }
 
-/// What [`PeerService::new`] needs.
+/// What the service is made of.
 pub struct PeerParts {
     /// Who this node is, from when it is a member.
     pub me: Arc<OnceLock<LocalIdentity>>,
@@ -95,10 +80,7 @@ pub struct PeerParts {
 impl PeerService {
     /// Puts it together.
     pub fn new(parts: PeerParts) -> Self {
-        let PeerParts { me, inbox, leadership, addresses, control, asks_for_role, clock, logger } =
-            parts;
-        let strangers = Arc::default();
-        Self { me, inbox, leadership, addresses, control, asks_for_role, clock, logger, strangers }
+        Self { parts: Arc::new(parts), strangers: Arc::default() }
     }
 
     /// As a service of the gRPC port, until the drain begins.
@@ -111,7 +93,7 @@ impl PeerService {
     /// Checks that a caller's certificate is that of the node of this name; of any, where nothing says
     /// what its name is.
     fn prove(&self, extensions: &Extensions, name: Option<&str>) -> Result<(), Status> {
-        if !self.asks_for_role {
+        if !self.parts.asks_for_role {
             return Ok(());
         }
         let caller = extensions.get::<Caller>().cloned().unwrap_or_default();
@@ -136,7 +118,7 @@ impl PeerService {
 
     /// Who this node is.
     fn me(&self) -> Result<&LocalIdentity, Status> {
-        self.me.get().ok_or_else(|| {
+        self.parts.me.get().ok_or_else(|| {
             Status::unavailable("this node is no member of a cluster yet; try again later")
         })
     }
@@ -165,7 +147,7 @@ impl PeerService {
                 me.uuid
             )));
         }
-        match self.addresses.standing(node) {
+        match self.parts.addresses.standing(node) {
             Standing::Unknown => Err(Status::unavailable(format!(
                 "{} does not know a node {node} yet; try again later",
                 me.node
@@ -184,7 +166,8 @@ impl PeerService {
     }
 
     fn check_protocol(&self, node: NodeId, said: &pb::Introduction) -> Result<(), Status> {
-        let (theirs, spoken) = (said.protocol_min..=said.protocol_max, self.addresses.protocol());
+        let (theirs, spoken) =
+            (said.protocol_min..=said.protocol_max, self.parts.addresses.protocol());
         let overlap = theirs.start().max(&PROTOCOL_MIN) <= theirs.end().min(&PROTOCOL_MAX);
         if overlap && spoken.is_none_or(|protocol| theirs.contains(&protocol)) {
             return Ok(());
@@ -201,7 +184,7 @@ impl PeerService {
 
     /// Tells the log of a caller that was turned away, once a second at most.
     fn tell_of_stranger(&self, said: &pb::Introduction, from: Option<SocketAddr>, why: &Status) {
-        let now = self.clock.monotonic();
+        let now = self.parts.clock.monotonic();
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
         let Strangers { told, untold } = &mut *strangers;
         let is_recent = |at: &Duration| now.saturating_sub(*at) < TELL_INTERVAL;
@@ -213,7 +196,7 @@ impl PeerService {
         told.insert(said.node, now);
         let untold = std::mem::take(untold);
         drop(strangers);
-        warn!(self.logger, "a node was turned away"; "node" => %NodeId(said.node),
+        warn!(self.parts.logger, "a node was turned away"; "node" => %NodeId(said.node),
             "from" => from.map(|from| from.to_string()), "reason" => why.message(),
             "untold_before" => untold);
     }
@@ -227,7 +210,7 @@ impl PeerService {
             let (Some(group), Some(replica)) = (group, replica) else {
                 return Err(wrong("news of a leader that is no replica of its own".into()));
             };
-            self.leadership.learn(group, Term(leads.term), Some(replica));
+            self.parts.leadership.learn(group, Term(leads.term), Some(replica));
         }
         for message in frame.messages {
             let message = message_from_pb(message).map_err(|error| wrong(error.to_string()))?;
@@ -235,8 +218,8 @@ impl PeerService {
                 return Err(wrong(format!("a message from {} to {}", message.from, message.to)));
             }
             let (group, to) = (message.group, message.to);
-            if let Err(why) = self.inbox.deliver(message) {
-                debug!(self.logger, "a peer's message reached nobody"; "peer" => %from,
+            if let Err(why) = self.parts.inbox.deliver(message) {
+                debug!(self.parts.logger, "a peer's message reached nobody"; "peer" => %from,
                     "group" => %group, "to" => %to, "why" => ?why);
             }
         }
@@ -284,7 +267,7 @@ impl Exchange {
     async fn next(&mut self) -> Result<Option<pb::PeerNotice>, Status> {
         loop {
             // Nobody sends the catalogue's records to one that was removed: this is how it hears.
-            if self.service.addresses.standing(self.from) == Standing::Removed {
+            if self.service.parts.addresses.standing(self.from) == Standing::Removed {
                 return Err(removed(self.from));
             }
             let frame = tokio::select! {
@@ -340,15 +323,15 @@ impl Peer for Serving {
             .service
             .admit(&said)
             .and_then(|admitted| {
-                let name = self.service.addresses.name_of(admitted.0);
+                let name = self.service.parts.addresses.name_of(admitted.0);
                 self.service.prove(&extensions, name.as_deref()).map(|()| admitted)
             })
             .inspect_err(|why| self.service.tell_of_stranger(&said, peer, why))?;
-        info!(self.service.logger, "a peer connected"; "peer" => %from,
+        info!(self.service.parts.logger, "a peer connected"; "peer" => %from,
             "from" => peer.map(|peer| peer.to_string()), "version" => shown(&said.version));
         let (service, me) = (self.service.clone(), me.node);
         let drain = self.drain.clone();
-        let changes = service.addresses.changes();
+        let changes = service.parts.addresses.changes();
         let due = Instant::now();
         let exchange =
             Exchange { service, drain, frames, changes, from, me, taken: 0, told: 0, due };
@@ -362,7 +345,7 @@ impl Peer for Serving {
         let extensions = request.extensions().clone();
         let asked = join_asked(request.into_inner())?;
         self.service.prove(&extensions, Some(&asked.node.name))?;
-        let answer = self.service.control.join_here(asked).await.map_err(Refusal::from)?;
+        let answer = self.service.parts.control.join_here(asked).await.map_err(Refusal::from)?;
         Ok(Response::new(match answer {
             Answered::AskAt(ask_addr) => pb::JoinResponse { ask_addr, ..Default::default() },
             Answered::Here(Joined { cluster_id, node, members }) => pb::JoinResponse {
@@ -384,7 +367,7 @@ impl Peer for Serving {
         let extensions = request.extensions().clone();
         let pb::ChangeRequest { cluster_id, from, command } = request.into_inner();
         let from = NodeId(from);
-        self.service.prove(&extensions, self.service.addresses.name_of(from).as_deref())?;
+        self.service.prove(&extensions, self.service.parts.addresses.name_of(from).as_deref())?;
         let me = self.service.me()?;
         if cluster_id != me.cluster_id {
             let message = format!(
@@ -401,7 +384,8 @@ impl Peer for Serving {
                 command.len()
             )));
         }
-        let answer = self.service.control.change_here(command).await.map_err(Refusal::from)?;
+        let answer =
+            self.service.parts.control.change_here(command).await.map_err(Refusal::from)?;
         Ok(Response::new(match answer {
             Answered::AskAt(ask_addr) => pb::ChangeResponse { ask_addr, ..Default::default() },
             Answered::Here(outcome) => pb::ChangeResponse { ask_addr: String::new(), outcome },
@@ -436,6 +420,6 @@ fn join_asked(asked: pb::JoinRequest) -> Result<JoinAsked, Status> {
 
 impl fmt::Debug for PeerService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PeerService").field(&self.me.get()).finish()
+        f.debug_tuple("PeerService").field(&self.parts.me.get()).finish()
     }
 }
