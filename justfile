@@ -22,6 +22,14 @@ bench *ARGS:
 bench-cores:
     cargo bench
 
+# A fuzz target (docs/testing.md) for so many seconds; without a name the list of them.
+fuzz TARGET="" SECONDS="60":
+    bash .ci/fuzz {{TARGET}} {{SECONDS}}
+
+# What CI does at night: each fuzz target for a minute, hostile clients.
+nightly:
+    bash .ci/nightly
+
 # All that CI does, from a clean clone.
 ci:
     bash .ci/run

@@ -1,5 +1,5 @@
-//! The node: the only file that knows everyone. It builds the supervision tree from settings and
-//! is the in-process API: the binary is a thin `main` on it.
+//! The node: the only file that knows everyone. It builds the supervision tree from settings; with
+//! `node/running.rs` it is the in-process API: the binary is a thin `main` on it.
 //!
 //! ```text
 //! node                         one-for-one; gives up → the process ends with its own exit code
@@ -13,10 +13,12 @@
 //! ```
 
 mod access;
+mod audit;
 mod certificates;
 mod cluster;
 pub mod controller;
 mod files;
+mod freshness;
 mod front;
 mod handover;
 mod inside;
@@ -28,6 +30,8 @@ mod partitions;
 pub mod peers;
 mod planter;
 mod readings;
+mod running;
+mod task;
 mod topics;
 
 pub use crate::frontends::cluster::ClusterView;
@@ -36,19 +40,19 @@ pub use partitions::{Partitions, PlantError};
 
 use crate::actors::control::ControlApi;
 use crate::actors::groups::Groups;
-use crate::actors::handle::PartitionHandle;
 use crate::actors::housekeeping::{self, HousekeepingActor, Tended};
 use crate::actors::leadership::Leadership;
 use crate::actors::observer::{LogLevelControl, ObserveApi, Observer};
-use crate::actors::partition::PartitionState;
 use crate::actors::peers::PeerPost;
-use crate::actors::presence::PresenceBoard;
 use crate::actors::readiness::NodeInfo;
 use crate::actors::replicator::Peers;
+use crate::frontends::forward::Forwarder;
 use crate::frontends::grpc::{AdminService, PeerParts, PeerService};
+use crate::frontends::listener;
+use crate::frontends::route::Route;
 use crate::guards::tls::{ExpectedServer, TlsError};
 use crate::log::disk::{Disk, RealDisk};
-use crate::model::{Clock, FIRST_TOPIC, SystemClock};
+use crate::model::{Clock, SystemClock};
 use crate::observe::metrics::Measure;
 use crate::observe::{Complaints, CrashSink, Hub, HubLimits, MessageFilter};
 use crate::ops::audit::AuditLog;
@@ -62,6 +66,7 @@ use crate::supervision::{
     SupervisorSpec, TreeHandle,
 };
 use access::Access;
+use audit::AuditCopy;
 use certificates::Certificates;
 use cluster::{Cluster, ClusterHome};
 use front::Seams;
@@ -71,7 +76,7 @@ use mirror::{Mirror, MirrorControl};
 use partition::{Soil, log_options};
 use partitions::Registry;
 use readings::Readings;
-use slog::{Logger, info, o, warn};
+use slog::{Logger, info, o};
 use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Weak};
@@ -275,7 +280,6 @@ impl Node {
             leadership: Arc::clone(&leadership),
             addresses: Arc::clone(&cluster.addresses),
             control: Arc::clone(&control),
-            asks_for_role: tls.is_some(),
             clock: Arc::clone(&clock),
             logger: named("node/frontends/grpc"),
         });
@@ -284,6 +288,7 @@ impl Node {
             control: Arc::clone(&control),
             leadership: Arc::clone(&leadership),
             presence: presence.clone(),
+            peers: Arc::clone(&peers) as Arc<dyn PeerPost>,
             gate: access.gate.clone(),
         };
         let admin = AdminService {
@@ -299,6 +304,21 @@ impl Node {
             presence: presence.clone(),
             read_only,
         };
+        if settings.access.audit_topic && topics.read_only.is_none() {
+            let tls = tls.as_ref().map(|tls| tls.client().expecting(ExpectedServer::Node));
+            let request_max = settings.rpc.message_bytes_max.len();
+            let forwarder = Forwarder::new(request_max, tls, access.door.proof().clone());
+            let forwarder = settings.rpc.forward.then_some(forwarder);
+            AuditCopy {
+                audit: audit.clone(),
+                route: Route { topics: topics.clone(), forwarder },
+                control: Arc::clone(&control),
+                gate: access.gate.clone(),
+                clock: Arc::clone(&clock),
+                logger: named("node/audit"),
+            }
+            .below(&root);
+        }
         // Together: while one drains the other must not go on taking requests.
         let front = root.supervisor(SupervisorSpec {
             order: Order::Together,
@@ -337,8 +357,8 @@ impl Node {
         if let Some(telemetry) = &telemetry {
             telemetry.measure(Arc::clone(&readings) as Arc<dyn Measure>);
         }
-        if let Some(tls) = &tls {
-            readings.secured(tls);
+        if let Some(certificates) = &certificates {
+            readings.secured(certificates);
         }
         let readings_of_tree = Arc::clone(&readings);
         let seams = Seams {
@@ -384,179 +404,6 @@ impl Node {
             audit,
         })
     }
-
-    /// Reads the certificates again, whether they have changed or not; faulty ones change nothing.
-    /// Blocks shortly.
-    pub fn reload_certificates(&self) {
-        if let Some(certificates) = &self.certificates {
-            certificates.reload(true);
-        }
-    }
-
-    /// Who is there, as gossip sees it.
-    pub fn presence(&self) -> &PresenceBoard {
-        &self.view.presence
-    }
-
-    /// What it knows of its cluster.
-    pub fn cluster(&self) -> &ClusterView {
-        &self.view
-    }
-
-    /// The ways to the other nodes.
-    pub fn peers(&self) -> &Arc<Peers> {
-        &self.peers
-    }
-
-    /// Where gRPC is served.
-    pub fn rpc_addr(&self) -> SocketAddr {
-        self.rpc_addr
-    }
-
-    /// Where HTTP is served.
-    pub fn http_addr(&self) -> SocketAddr {
-        self.http_addr
-    }
-
-    /// The node's identity, kept in its data directory.
-    pub fn node_id(&self) -> &str {
-        self.data_dir.node_id()
-    }
-
-    /// The data directory.
-    pub fn data_dir(&self) -> &DataDir {
-        &self.data_dir
-    }
-
-    /// The topic `log`, partition 0: append, read and describe without a network.
-    ///
-    /// # Panics
-    /// When this node has no replica of it; see [`Node::partitions`].
-    pub fn log(&self) -> PartitionHandle {
-        let log = self.partitions.get(FIRST_TOPIC, 0);
-        log.expect("this node has no replica of log/0")
-    }
-
-    /// The partitions that it has replicas of.
-    pub fn partitions(&self) -> &Partitions {
-        &self.partitions
-    }
-
-    /// The supervision tree: look at it, subscribe to it, act on it.
-    pub fn tree(&self) -> &TreeHandle {
-        &self.tree
-    }
-
-    /// The recorders of its actors, and taps on them.
-    pub fn hub(&self) -> &Arc<Hub> {
-        &self.hub
-    }
-
-    /// What its front ends show of its inside, and what they let an operator do.
-    pub fn observer(&self) -> &Arc<dyn ObserveApi> {
-        &self.observer
-    }
-
-    /// Where reports of crashes go.
-    pub fn crashes(&self) -> &Arc<CrashStore> {
-        &self.crashes
-    }
-
-    /// The threads of its shard, those that were given up included.
-    pub fn shard_threads(&self) -> ShardThreads {
-        self.shard_threads.clone()
-    }
-
-    /// What is to be gone when the node has stopped and all that it gave out is dropped, by name.
-    pub fn traces(&self) -> Vec<(&'static str, Weak<dyn Any + Send + Sync>)> {
-        let mut traces = self.tree.traces();
-        traces.extend(self.partitions.traces());
-        traces
-    }
-
-    /// Waits until recovery is over and says how it ended: serving, or, where a replica is out of
-    /// service, what it is.
-    pub async fn ready(&self) -> PartitionState {
-        let is_under_way =
-            |state| matches!(state, PartitionState::Recovering | PartitionState::Restarting);
-        loop {
-            let states = self.partitions.registry().states();
-            if !states.iter().any(|state| is_under_way(*state)) {
-                let out = states.into_iter().find(|state| *state != PartitionState::Serving);
-                return out.unwrap_or(PartitionState::Serving);
-            }
-            tokio::time::sleep(Duration::from_micros(500)).await;
-        }
-    }
-
-    /// Waits until the node is a member of its cluster and knows what was decided there by now. Waits
-    /// for ever where it joins and nobody lets it in.
-    pub async fn settled(&self) {
-        let control = &self.view.control;
-        while control.node().is_none() || !control.is_current() || !control.catalogue().is_founded()
-        {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    /// Resolves, with the reason, when the root supervisor has given up.
-    pub async fn failed(&self) -> String {
-        match self.tree.outcome().await {
-            Err(escalation) => escalation.to_string(),
-            // A shutdown: whoever waits here is cancelled by it.
-            Ok(()) => std::future::pending().await,
-        }
-    }
-
-    /// Stops in order: others lead what this node led, no new connections, requests under way finish within the configured grace
-    /// time, the log is flushed and closed. Waits for the actors for at most `grace` and a few
-    /// seconds, then for the log for at most `grace`; what is not done by then is given up, which
-    /// loses nothing that was acknowledged.
-    pub async fn shutdown(self, grace: Duration) {
-        self.hand_over.run().await;
-        let patience = grace + 3 * FAREWELL;
-        let stopped = tokio::time::timeout(patience, self.tree.shutdown());
-        let is_late = tokio::select! {
-            stopped = stopped => stopped.is_err(),
-            () = self.hand_over.keep_on() => false,
-        };
-        if is_late {
-            warn!(self.logger, "the grace time is over"; "grace" => ?grace);
-        }
-        let closed = async {
-            let is_open = || {
-                self.home
-                    .as_ref()
-                    .and_then(|home| home.group())
-                    .is_some_and(|group| !group.plan.is_closed())
-            };
-            while !self.partitions.registry().are_closed() || is_open() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        if tokio::time::timeout(grace, closed).await.is_err() {
-            warn!(self.logger, "a log was not closed in time; it will be recovered");
-        }
-        let reported = async {
-            while !self.crashes.is_idle() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        if tokio::time::timeout(FAREWELL, reported).await.is_err() {
-            warn!(self.logger, "the last crash report was not written in time");
-        }
-        let noted = async {
-            while !self.audit.is_idle() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        if tokio::time::timeout(FAREWELL, noted).await.is_err() {
-            warn!(self.logger, "the last lines of the audit log were not written in time");
-        }
-        if let Some(telemetry) = self.telemetry {
-            telemetry.shutdown(grace.max(FAREWELL)).await;
-        }
-    }
 }
 
 fn housekeeping_below(root: &Supervisor, partitions: Registry, home: Option<Arc<ClusterHome>>) {
@@ -592,7 +439,7 @@ fn supervisor(
 }
 
 fn listen(addr: SocketAddr, what: &'static str) -> Result<TcpListener, NodeError> {
-    TcpListener::bind(addr).map_err(|source| NodeError::Listen { addr, what, source })
+    listener::listen(addr).map_err(|source| NodeError::Listen { addr, what, source })
 }
 
 fn local_addr(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {

@@ -6,11 +6,13 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+/// The topic that every node copies its audit log to. Nodes alone write it, and nobody deletes it.
+pub const AUDIT_TOPIC: &str = "_audit";
 /// What the first line of all follows.
 const BEGINNING: &str = "";
 
 /// What is to be noted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each is the field of the same name of the entry")]
 pub struct AuditNote {
     pub kind: &'static str,
@@ -21,10 +23,22 @@ pub struct AuditNote {
     pub outcome: String,
 }
 
+/// What has become of notes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AuditCounts {
+    /// Lines that are stored.
+    pub written: u64,
+    /// Notes that there was no room for, or that could not be stored.
+    pub lost: u64,
+}
+
 /// Where it is noted. Never waits; what it has no room for is counted and told in the log itself.
 pub trait AuditSink: Send + Sync + std::fmt::Debug {
     /// Notes it.
     fn note(&self, note: AuditNote);
+
+    /// What has become of notes so far.
+    fn counts(&self) -> AuditCounts;
 }
 
 /// Something that was denied, or an administrative act.

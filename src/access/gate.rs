@@ -1,19 +1,18 @@
-//! The gate that every request passes: the policies that are in force on this node, and what they
-//! decided lately. Replaced whole when one of them changes; whoever holds an answer compares one
-//! number to know whether it still counts.
+//! The gate that every request passes: the policies that are in force on this node. Replaced whole
+//! when one of them changes; whoever holds an answer compares one number to know whether it still
+//! counts.
 
 use super::action::Action;
+use super::audit::AUDIT_TOPIC;
 use super::judge::Judge;
-use super::policy::is_subject;
+use super::policy::{ANYONE, is_subject};
 use crate::model::{Caller, Disposition};
 use arc_swap::ArcSwap;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
-/// Decisions remembered for one generation; more: they are all forgotten.
-const DECISIONS_MAX: usize = 16 << 10;
 /// Decisions remembered by one stream.
 const PASS_MAX: usize = 8;
 
@@ -71,6 +70,15 @@ pub enum Denied {
          client NAME), or one that is both (duramen tls node NAME --client)"
     )]
     OnlyNode,
+    /// Only nodes may ask for this, and the certificate is not a node's.
+    #[error(
+        "only nodes may call this, and the certificate is that of {subject}, no node's: it has to say \
+         duramen://peer/NAME (duramen tls node NAME)"
+    )]
+    NotNode {
+        /// Who asks, fit to be shown.
+        subject: String,
+    },
     /// Too many tokens from there proved nothing.
     #[error("too many attempts to authenticate failed; try again later")]
     TooOften {
@@ -108,13 +116,10 @@ impl Denied {
     }
 }
 
-type Asked = (Arc<str>, Action, Box<str>);
-
 #[derive(Debug, Default)]
 struct State {
     laws: Laws,
     is_open: bool,
-    decided: Mutex<HashMap<Asked, bool>>,
 }
 
 impl Laws {
@@ -123,12 +128,27 @@ impl Laws {
         matches!((&self.cluster, &self.files), (Law::Off, Law::Off))
     }
 
+    fn has_admin(&self, subject: &str) -> bool {
+        self.admins.contains(subject) && is_subject(subject)
+    }
+
     fn decide(&self, subject: &str, action: Action, object: &str) -> bool {
         [&self.cluster, &self.files].into_iter().all(|law| match law {
             Law::Off => true,
             Law::Judge(judge) => judge.permits(subject, action, object),
             Law::Broken(_) | Law::Unknown(_) => false,
         })
+    }
+}
+
+/// What must be permitted for an action: of the audit log's own topic a look is an observer's, how it
+/// is made an administrator's, and the rest nobody's (`None`), whatever the policy says.
+fn judged_as(action: Action, object: &str) -> Option<(Action, &str)> {
+    match action {
+        _ if object != AUDIT_TOPIC => Some((action, object)),
+        Action::Consume | Action::Describe | Action::Observe => Some((Action::Observe, ANYONE)),
+        Action::Create | Action::Admin | Action::Peer => Some((Action::Admin, ANYONE)),
+        Action::Produce | Action::Alter | Action::Delete => None,
     }
 }
 
@@ -152,7 +172,7 @@ impl Default for Gate {
 impl Gate {
     /// With these laws.
     pub fn new(laws: Laws) -> Self {
-        let state = State { is_open: laws.are_off(), laws, ..State::default() };
+        let state = State { is_open: laws.are_off(), laws };
         let (generation, news) = (AtomicU64::new(0), watch::Sender::new(0));
         Self(Arc::new(Shared { state: ArcSwap::from_pointee(state), generation, news }))
     }
@@ -161,7 +181,7 @@ impl Gate {
     pub fn set(&self, laws: Laws) {
         let generation = self.generation() + 1;
         let is_open = laws.are_off();
-        self.0.state.store(Arc::new(State { laws, is_open, ..State::default() }));
+        self.0.state.store(Arc::new(State { laws, is_open }));
         // Behind the state: whoever sees the number sees the laws.
         self.0.generation.store(generation, Ordering::Release);
         self.0.news.send_replace(generation);
@@ -170,6 +190,11 @@ impl Gate {
     /// Grows with every change of what is in force.
     pub fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// The generation of the cluster's policy that decides here.
+    pub fn in_force(&self) -> u64 {
+        self.0.state.load().laws.generation
     }
 
     /// As it grows.
@@ -193,6 +218,16 @@ impl Gate {
         self.0.state.load().is_open
     }
 
+    /// Whether the node's settings let this subject do everything.
+    pub fn is_admin(&self, subject: &str) -> bool {
+        self.0.state.load().laws.has_admin(subject)
+    }
+
+    /// Whether requests are judged by the cluster's policy.
+    pub fn goes_by_policy(&self) -> bool {
+        matches!(self.0.state.load().laws.cluster, Law::Judge(_))
+    }
+
     /// Whether this subject may do it.
     ///
     /// # Errors
@@ -203,22 +238,21 @@ impl Gate {
             return Ok(());
         }
         let Some(subject) = &caller.subject else { return Err(state.denied_to_nobody()) };
-        if state.laws.admins.contains(&**subject) && is_subject(subject) {
+        let (action, object) = match judged_as(action, object) {
+            Some(judged) => judged,
+            None => {
+                return Err(Denied::Forbidden {
+                    subject: caller.to_string(),
+                    action,
+                    object: object.into(),
+                    reason: Some("what was noted is written by nodes only".into()),
+                });
+            }
+        };
+        if state.laws.has_admin(subject) {
             return Ok(());
         }
-        let asked = (Arc::clone(subject), action, Box::from(object));
-        let mut decided = state.decided.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = decided.get(&asked).copied();
-        drop(decided);
-        let is_permitted = known.unwrap_or_else(|| state.laws.decide(subject, action, object));
-        if known.is_none() {
-            decided = state.decided.lock().unwrap_or_else(PoisonError::into_inner);
-            if decided.len() >= DECISIONS_MAX {
-                decided.clear();
-            }
-            decided.insert(asked, is_permitted);
-            drop(decided);
-        }
+        let is_permitted = state.laws.decide(subject, action, object);
         if is_permitted { Ok(()) } else { Err(state.denied(caller, action, object)) }
     }
 

@@ -13,7 +13,9 @@ mod policy;
 mod token;
 
 pub use action::{Action, Actions};
-pub use audit::{AuditEntry, AuditFault, AuditNote, AuditSink, Chain, verify_line};
+pub use audit::{
+    AUDIT_TOPIC, AuditCounts, AuditEntry, AuditFault, AuditNote, AuditSink, Chain, verify_line,
+};
 pub use gate::{Denied, Gate, Law, Laws, Pass};
 pub use judge::{BrokenPolicy, Judge};
 pub use policy::{

@@ -217,6 +217,12 @@ impl Policy {
         self.rules.iter().filter(speaks).collect()
     }
 
+    /// Whether the rules permit it, as casbin decides by them.
+    pub fn permits(&self, subject: &str, action: Action, object: &str) -> bool {
+        let speaking = self.speaking(subject, action, object);
+        !speaking.is_empty() && speaking.iter().all(|rule| rule.effect == Effect::Allow)
+    }
+
     /// Whether anybody could still change it.
     pub fn has_admin(&self) -> bool {
         self.rules.iter().any(|rule| {

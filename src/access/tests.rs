@@ -1,5 +1,10 @@
+use super::judge::enforcer;
+use super::policy::covers;
 use super::*;
 use crate::model::{Caller, Proof, Timestamp};
+use casbin::function_map::OperatorFunction;
+use casbin::rhai::ImmutableString;
+use casbin::{CoreApi, Enforcer};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +67,34 @@ fn where_it_is_not_known_yet_who_may_do_what_nobody_is_asked_to_come_again() {
     assert_eq!(gate.waits_for().as_deref(), Some("it waits"));
     gate.set(Laws::default());
     assert_eq!((gate.waits_for(), gate.check_known(&Caller::nobody())), (None, Ok(())));
+}
+
+/// Each ended the process, or never came to an end.
+#[test]
+fn a_matcher_that_is_no_small_expression_is_refused() {
+    let with = |matcher: &str| {
+        let (before, _) = BOOK_MODEL.split_once("m = ").unwrap();
+        Judge::of_files(&format!("{before}m = {matcher}\n"), "p, root, *, produce")
+    };
+    let deep = format!("{}true{}", "(".repeat(300), ")".repeat(300));
+    let odd = [
+        deep,
+        format!("{}true", "!".repeat(3_000)),
+        vec!["true"; 2_000].join(" == "),
+        "eval(\"loop {}\")".to_owned(),
+        "if true { loop {} } else { true }".to_owned(),
+        "a = 1; true".to_owned(),
+    ];
+    for matcher in odd {
+        let refused = with(&matcher).unwrap_err();
+        assert!(refused.0.contains("one expression"), "{refused}");
+    }
+    let nested = format!("{}r.sub == p.sub{}", "(".repeat(16), ")".repeat(16));
+    let judge = with(&nested).unwrap();
+    assert!(judge.permits("root", Action::Produce, "log"));
+    assert!(!judge.permits("ada", Action::Produce, "log"));
+    let flat = vec!["r.sub == p.sub"; 20].join(" && ");
+    assert!(with(&flat).unwrap().permits("root", Action::Produce, "log"));
 }
 
 #[test]
@@ -260,27 +293,69 @@ fn policies() -> impl Strategy<Value = Policy> {
     (rules, members).prop_map(|(rules, members)| Policy { rules, members })
 }
 
+/// Our own rules in casbin's words.
+const OWN_MODEL: &str = r#"
+[request_definition]
+r = sub, obj, act
+
+[policy_definition]
+p = sub, obj, act, eft
+
+[role_definition]
+g = _, _
+
+[policy_effect]
+e = some(where (p.eft == allow)) && !some(where (p.eft == deny))
+
+[matchers]
+m = (r.act == p.act || p.act == "*" && r.act != "peer") && covers(p.obj, r.obj) && (p.sub == "*" || g(r.sub, p.sub))
+"#;
+
+/// A second opinion.
+fn casbin_of(policy: &Policy) -> Enforcer {
+    let rules = policy.rules.iter().map(|rule| {
+        let (subject, object) = (rule.subject.clone(), rule.object.clone());
+        vec![subject, object, rule.action.to_string(), rule.effect.name().into()]
+    });
+    let roles = policy.members.iter().map(|member| {
+        let (subject, role) = (member.subject.clone(), member.role.clone());
+        vec![subject, role]
+    });
+    let mut enforcer = enforcer(OWN_MODEL, rules.collect(), roles.collect()).unwrap();
+    let function = OperatorFunction::Arg2(|rule, asked| {
+        let rule: ImmutableString = rule.cast();
+        let asked: ImmutableString = asked.cast();
+        covers(&rule, &asked).into()
+    });
+    enforcer.add_function("covers", function);
+    enforcer
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn casbin_decides_as_the_rules_say_and_a_remembered_decision_is_the_same(policy in policies()) {
+    fn our_own_rules_are_judged_as_casbin_judges_them_and_as_they_are_explained(policy in policies()) {
         let read: Policy = policy.to_string().parse().unwrap();
         prop_assert_eq!(&read, &policy);
         let gate = Gate::new(Laws {
             cluster: Law::Judge(Judge::of(&policy).unwrap()),
             ..Laws::default()
         });
+        let casbin = (!policy.rules.is_empty()).then(|| casbin_of(&policy));
         let mut pass = Pass::new(gate.clone());
         for who in ["a", "b", "d"] {
             for action in [Action::Produce, Action::Consume, Action::Admin, Action::Peer] {
                 for object in ["*", "t", "t1", "u"] {
-                    let speaking = policy.speaking(who, action, object);
-                    let is_taken = speaking.iter().any(|rule| rule.effect == Effect::Deny);
-                    let expected = !is_taken && !speaking.is_empty();
+                    let asked = (who, object, action.name());
+                    let expected = casbin.as_ref().is_some_and(|casbin| casbin.enforce(asked).unwrap());
                     prop_assert_eq!(may(&gate, who, action, object), expected, "{} {} {}", who, action, object);
-                    prop_assert_eq!(may(&gate, who, action, object), expected, "remembered");
                     let passed = pass.check(&caller(who), action, object).is_ok();
                     prop_assert_eq!(passed, expected);
+                    let passed = pass.check(&caller(who), action, object).is_ok();
+                    prop_assert_eq!(passed, expected, "remembered");
+                    let speaking = policy.speaking(who, action, object);
+                    let is_taken = speaking.iter().any(|rule| rule.effect == Effect::Deny);
+                    prop_assert_eq!(!is_taken && !speaking.is_empty(), expected, "explained");
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The seam to the controller: what a node may ask of the cluster's catalogue, whoever leads it.
 
-use crate::cluster::{Catalogue, Command, NodeSelf, Outcome, Rejection};
+use crate::cluster::{Catalogue, Command, NodeSelf, OnBehalf, Outcome, Rejection};
 use crate::model::{Disposition, NodeId};
 use bytes::Bytes;
 use std::fmt;
@@ -26,6 +26,12 @@ pub trait ControlApi: Send + Sync + fmt::Debug {
         true
     }
 
+    /// Resolves once the catalogue is as new as the controller's leader, which a majority still follows,
+    /// said that it is after this was called. Who asks bounds the time.
+    fn confirm(&self) -> Answering<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// How this node waits to be let into a cluster, where it does.
     fn joining(&self) -> Option<Joining> {
         None
@@ -37,9 +43,14 @@ pub trait ControlApi: Send + Sync + fmt::Debug {
     /// The node that leads the controller, as far as this one knows.
     fn leader(&self) -> Option<NodeId>;
 
-    /// Changes the catalogue, here or where the controller is led. Resolves once the command is
-    /// applied on this node as well.
-    fn change(&self, command: Command) -> Answering<Outcome>;
+    /// Changes the catalogue as this node sees fit, here or where the controller is led. Resolves once
+    /// the command is applied on this node as well.
+    fn change(&self, command: Command) -> Answering<Outcome> {
+        self.change_for(None, command)
+    }
+
+    /// The same for a client: where the command is applied it is judged once more whether that may.
+    fn change_for(&self, by: Option<OnBehalf>, command: Command) -> Answering<Outcome>;
 
     /// A command from another node, as the catalogue encodes it: carried out only where this node
     /// leads, never passed on.

@@ -9,9 +9,11 @@ use super::partition::{
 use super::published::{Phase, Published};
 use super::raft::{Body, Propose, RaftActor, ReadIndex};
 use super::readers::Reader;
-use crate::log::batch::{self, BatchBuilder, BatchError, BatchLimits, Compression};
+use crate::log::batch::{self, BatchBuilder, BatchError, BatchLimits, Compression, HEADERS_MAX};
 use crate::log::{LogError, LogView, ReadMode, ReadOutcome};
-use crate::model::{Clock, Durability, Offset, Record, ReplicaId, Seldom, Timestamp, with_causes};
+use crate::model::{
+    Clock, Durability, Header, Offset, Record, ReplicaId, Seldom, Timestamp, with_causes,
+};
 use crate::observe::Instruments;
 use crate::observe::metrics::RefusedFor;
 use crate::supervision::{ActorRef, Load, Refused, State};
@@ -302,7 +304,15 @@ fn refused_for(refused: &Refused) -> RefusedFor {
 }
 
 fn invalid(error: BatchError) -> ProduceError {
-    let message = error.to_string();
+    let message = match &error {
+        BatchError::RecordTooLarge { .. } => {
+            format!("{error} (log.record_bytes_max); send smaller ones")
+        }
+        BatchError::BatchTooLarge { .. } | BatchError::DecompressedTooLarge { .. } => {
+            format!("{error} (log.batch_bytes_max)")
+        }
+        _ => error.to_string(),
+    };
     match error {
         BatchError::BatchTooLarge { .. }
         | BatchError::RecordTooLarge { .. }
@@ -349,7 +359,9 @@ fn decode(
 
 fn payload_bytes(record: &Record) -> usize {
     let part = |payload: &Option<crate::model::Payload>| payload.as_deref().map_or(0, <[u8]>::len);
-    let headers: usize = record.headers.iter().map(|h| h.key.len() + part(&h.value)).sum();
+    // A header without content takes memory all the same.
+    let header = |h: &Header| size_of::<Header>() + h.key.len() + part(&h.value);
+    let headers: usize = record.headers.iter().map(header).sum();
     part(&record.key) + part(&record.value) + headers
 }
 
@@ -360,6 +372,10 @@ impl PartitionApi for PartitionHandle {
         for record in &mut records {
             if record.timestamp == Timestamp(0) {
                 record.timestamp = *now.get_or_insert_with(|| self.0.clock.wall());
+            }
+            if record.headers.len() > HEADERS_MAX {
+                let problem = "it has too many headers; at most 65536 are taken";
+                return Err(invalid(BatchError::MalformedRecord { record: 0, problem }));
             }
             let record_bytes = encoded_bytes_max(record);
             if record_bytes > self.0.limits.record_bytes_max {
@@ -521,5 +537,21 @@ mod tests {
         assert_eq!(offsets(98, 1000, 3500), [98, 99]);
         assert_eq!(offsets(5, 1000, 1), [5], "at least one");
         assert_eq!(offsets(5, 2, 1 << 20), [5, 6]);
+    }
+
+    #[test]
+    fn headers_without_content_count_in_what_an_answer_may_hold() {
+        const HEADERS: usize = 1_000;
+        let mut builder = BatchBuilder::new();
+        for _ in 0..10 {
+            let headers = (0..HEADERS).map(|_| ("", None));
+            builder.push_parts(None, None, headers, Timestamp(0)).unwrap();
+        }
+        let batches = builder.finish().unwrap().into_bytes();
+        let read = |records: usize| {
+            let bytes_max = records * HEADERS * size_of::<Header>();
+            decode(batches.clone(), BatchLimits::default(), Offset(0), 100, bytes_max).unwrap()
+        };
+        assert_eq!((read(0).len(), read(3).len(), read(10).len()), (1, 3, 10));
     }
 }

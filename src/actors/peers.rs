@@ -24,4 +24,7 @@ pub trait PeerPost: Send + Sync + fmt::Debug {
 
     /// Whether there is a connection to a node now: whoever has none is as good as dead.
     fn reaches(&self, node: NodeId) -> bool;
+
+    /// Whether a way leads to a node, and there is no connection: it has ended, or none can be made.
+    fn misses(&self, node: NodeId) -> bool;
 }

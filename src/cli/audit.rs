@@ -1,13 +1,16 @@
-//! `duramen audit`: what a node noted of denied requests and administrative acts, read from its data
-//! directory, whether it runs or not.
+//! `duramen audit`: what nodes noted of denied requests and administrative acts: one node's, read from
+//! its data directory, whether it runs or not; or all nodes', read from the topic that they copy it to.
+
+mod copies;
 
 use super::shape::json_line;
-use super::{Class, Failure, stdout};
-use crate::access::AuditEntry;
+use super::{Class, ClusterAddress, Failure, NodeDirectory, block_on, stdout};
+use crate::access::{AuditEntry, Chain};
 use crate::model::escape;
 use crate::ops::audit;
-use crate::ops::settings::{Flag, Sources};
 use clap::{Args, Subcommand};
+use copies::{Copies, mark};
+use serde::Serialize;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
@@ -28,29 +31,36 @@ enum Act {
         /// As JSON.
         #[arg(long)]
         json: bool,
+        /// Of all nodes, from the topic _audit.
+        #[arg(long)]
+        cluster: bool,
         #[command(flatten)]
         place: Place,
+        #[command(flatten)]
+        address: ClusterAddress,
     },
     /// Check that no line was changed, taken out or put in.
     Verify {
+        /// Check what all nodes copied to the topic _audit; with --data-dir also that the node's own lines
+        /// are those that it copied.
+        #[arg(long)]
+        cluster: bool,
         #[command(flatten)]
         place: Place,
+        #[command(flatten)]
+        address: ClusterAddress,
     },
 }
 
 #[derive(Debug, Args)]
 struct Place {
-    /// The node's data directory [default: as `duramen serve`].
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    of: NodeDirectory,
 }
 
 impl Place {
     fn directory(&self) -> Result<PathBuf, Failure> {
-        let data_dir = match &self.data_dir {
-            Some(data_dir) => data_dir.clone(),
-            None => Sources::gather(Vec::<Flag>::new(), None)?.layer()?.settings.data_dir,
-        };
+        let data_dir = self.of.path()?;
         let directory = data_dir.join(audit::DIRECTORY);
         if !directory.is_dir() {
             let error = format!("nothing was noted below {}", data_dir.display());
@@ -60,10 +70,10 @@ impl Place {
         Ok(directory)
     }
 
-    fn read(&self, each: impl FnMut(AuditEntry)) -> Result<u64, Failure> {
+    fn read(&self, each: impl FnMut(AuditEntry)) -> Result<Chain, Failure> {
         let directory = self.directory()?;
         let read = audit::read(&directory, each);
-        read.map(|chain| chain.map_or(0, |chain| chain.number)).map_err(|(file, line, what)| {
+        read.map(Option::unwrap_or_default).map_err(|(file, line, what)| {
             Failure::new(Class::Io, format!("{} line {line}: {what}", file.display()))
                 .cause("lines up to there are as they were written")
         })
@@ -71,23 +81,48 @@ impl Place {
 }
 
 /// Carries out one of them.
-pub fn run(args: &AuditArgs) -> Result<(), Failure> {
-    match &args.act {
-        Act::Tail { lines, json, place } => {
+pub fn run(args: AuditArgs) -> Result<(), Failure> {
+    match args.act {
+        Act::Tail { lines, json, cluster, place, address } => {
             let mut last = VecDeque::new();
-            let read = place.read(|entry| {
-                last.push_back(entry);
-                if last.len() > *lines {
+            let mut keep = |node: Option<String>, entry: AuditEntry| {
+                last.push_back((node, entry));
+                if last.len() > lines {
                     last.pop_front();
                 }
+            };
+            let read = if cluster {
+                let mut copies = Copies::default();
+                block_on(copies.read(&address, |node, entry| keep(Some(node.into()), entry)))
+            } else {
+                place.read(|entry| keep(None, entry)).map(drop)
+            };
+            let shown = last.iter().map(|(node, entry)| match (json, node) {
+                (true, None) => json_line(entry),
+                (true, Some(node)) => json_line(&Copied { node, entry }),
+                (false, None) => line(entry),
+                (false, Some(node)) => format!("{node} {}", line(entry)),
             });
-            let shown = last.iter().map(|entry| if *json { json_line(entry) } else { line(entry) });
             stdout::write(shown.collect::<String>().as_bytes())?;
-            read.map(drop)
+            read
         }
-        Act::Verify { place } => {
+        Act::Verify { cluster: true, place, address } => {
+            let mut copies = Copies::default();
+            block_on(copies.read(&address, |_, _| {}))?;
+            let mut text = copies.report()?;
+            if place.of.data_dir.is_some() {
+                let mut own = Vec::new();
+                let end =
+                    place.read(|entry| own.push((entry.number - 1, mark(&entry.previous))))?;
+                own.push((end.number, mark(&end.hash)));
+                let (node, lines) = copies.compare(&own)?;
+                text += &format!("{lines} lines of this directory are those that {node} copied\n");
+            }
+            stdout::write(text.as_bytes())
+        }
+        Act::Verify { cluster: false, place, .. } => {
             let (mut first, mut count) = (None, 0u64);
-            let last = place.read(|entry| {
+            let Chain { number: last, .. } = place.read(|entry| {
                 first.get_or_insert(entry.number);
                 count += 1;
             })?;
@@ -98,6 +133,14 @@ pub fn run(args: &AuditArgs) -> Result<(), Failure> {
             )
         }
     }
+}
+
+/// An entry, and who noted it.
+#[derive(Serialize)]
+struct Copied<'a> {
+    node: &'a str,
+    #[serde(flatten)]
+    entry: &'a AuditEntry,
 }
 
 fn line(entry: &AuditEntry) -> String {

@@ -62,10 +62,7 @@ impl About {
 
 /// A failure of these commands: what to try is not what it is for those that move records.
 fn failed(error: ClientError) -> Failure {
-    let code = match &error {
-        ClientError::Refused(refusal) => Some(refusal.code),
-        _ => None,
-    };
+    let code = error.code();
     let failure = Failure::from(error);
     match code {
         Some(Code::NotFound) => {

@@ -4,10 +4,10 @@ mod show;
 
 use super::shape::Shape;
 use super::stdout;
-use super::{Class, Failure};
+use super::{Class, Failure, NodeDirectory};
 use crate::model::escape;
 use crate::ops::crash::{self, CrashFileError, LATEST, Summary};
-use crate::ops::settings::{ByteSize, Flag, Sources};
+use crate::ops::settings::ByteSize;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -44,9 +44,8 @@ enum CrashCommand {
 
 #[derive(Debug, Args)]
 struct Place {
-    /// The node's data directory [default: as `duramen serve`].
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    of: NodeDirectory,
     #[command(flatten)]
     shape: Shape,
 }
@@ -54,10 +53,7 @@ struct Place {
 impl Place {
     /// Where the reports are.
     fn directory(&self) -> Result<PathBuf, Failure> {
-        let data_dir = match &self.data_dir {
-            Some(data_dir) => data_dir.clone(),
-            None => Sources::gather(Vec::<Flag>::new(), None)?.layer()?.settings.data_dir,
-        };
+        let data_dir = self.of.path()?;
         if !data_dir.is_dir() {
             let error = format!("there is no data directory {}", data_dir.display());
             return Err(Failure::new(Class::BadInput, error)

@@ -147,6 +147,7 @@ impl From<DataDirError> for Failure {
         let class = match &error {
             DataDirError::Locked { .. }
             | DataDirError::NotADirectory { .. }
+            | DataDirError::Link { .. }
             | DataDirError::Foreign { .. }
             | DataDirError::NotWritable { .. } => Class::CannotCreate,
             DataDirError::TooNew { .. }
@@ -260,6 +261,14 @@ impl From<ClientError> for Failure {
                     ),
                     // What else is denied says itself what is missing.
                     Code::PermissionDenied => failure,
+                    Code::NotFound if refusal.message.starts_with("there is no topic") => failure
+                        .advice(
+                            "`duramen topic list` tells which there are, `duramen topic create \
+                             NAME` makes one",
+                        ),
+                    Code::NotFound => failure.advice(
+                        "`duramen topic describe NAME` tells which partitions there are",
+                    ),
                     Code::OutOfRange => {
                         failure.advice("`duramen describe` tells which offsets there are")
                     }
@@ -337,6 +346,22 @@ mod tests {
         assert_eq!(refused(Code::OutOfRange).class.code(), 64);
         let cause = refused(Code::OutOfRange).cause;
         assert_eq!(cause.as_deref(), Some("no (OUT_OF_RANGE)"));
+    }
+
+    #[test]
+    fn whoever_names_a_topic_that_is_not_there_hears_what_makes_one() {
+        let of = |message: &str| {
+            let (code, message) = (Code::NotFound, message.to_owned());
+            let (retry_after, definite, leader) = (None, true, None);
+            let refused = Refusal { code, message, retry_after, definite, leader };
+            Failure::from(ClientError::Refused(refused)).advice.unwrap()
+        };
+        use crate::actors::topics::TopicError;
+        let topic = TopicError::unknown_topic("orders", std::iter::once("log")).to_string();
+        assert!(of(&topic).contains("duramen topic create"), "{topic}");
+        let partition =
+            TopicError::UnknownPartition { topic: "log".into(), partition: 7, partitions: 3 };
+        assert!(of(&partition.to_string()).starts_with("`duramen topic describe"));
     }
 
     #[test]

@@ -27,8 +27,13 @@ mod version;
 
 pub use exit::{Class, Failure};
 
+use crate::model::escape;
+use crate::ops::settings::Sources;
 use crate::wire::client::{ClusterClient, ClusterOptions, WayTold};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Where a node's gRPC front end is unless told otherwise.
@@ -49,6 +54,28 @@ struct Cli {
     command: Option<Command>,
     #[command(flatten)]
     serve: serve::ServeArgs,
+}
+
+/// What of [`Cli`] a node is started with. A process keeps the pages that its start has touched, and
+/// the tree of all commands touches many, all over the program: nodes do not build it.
+#[derive(Debug, Parser)]
+#[command(name = "duramen", args_override_self = true)]
+enum NodeAlone {
+    /// Run a node (what `duramen` alone does).
+    Serve(Box<serve::ServeArgs>),
+}
+
+impl Cli {
+    fn of(args: &[OsString]) -> Result<Self, clap::Error> {
+        match args.get(1) {
+            Some(first) if first == "serve" => {
+                let NodeAlone::Serve(serve) = NodeAlone::try_parse_from(args)?;
+                Ok(Self { command: None, serve: *serve })
+            }
+            None => Ok(Self { command: None, serve: serve::ServeArgs::default() }),
+            Some(_) => Self::try_parse_from(args),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,6 +151,23 @@ struct NodeAddress {
     secure: secure::ClientArgs,
 }
 
+/// Where a node keeps what it stores; the node need not run.
+#[derive(Debug, Args)]
+struct NodeDirectory {
+    /// The node's data directory [default: as `duramen serve`].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl NodeDirectory {
+    fn path(&self) -> Result<PathBuf, Failure> {
+        Ok(match &self.data_dir {
+            Some(named) => named.clone(),
+            None => Sources::gather(Vec::new(), None)?.layer()?.settings.data_dir,
+        })
+    }
+}
+
 /// The cluster that a client command speaks to.
 #[derive(Debug, Args)]
 struct ClusterAddress {
@@ -166,7 +210,18 @@ impl ClusterAddress {
 
 /// Reads the arguments of the process, does what they ask for, and returns how it ended.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let cli = Cli::of(&args).unwrap_or_else(|error| {
+        // It quotes the arguments, which may be somebody else's text.
+        let told = error.render().to_string();
+        match escape::lines(&told) {
+            Cow::Owned(plain) if error.use_stderr() => {
+                eprintln!("{plain}");
+                std::process::exit(error.exit_code())
+            }
+            _ => error.exit(),
+        }
+    });
     let outcome = match cli.command {
         None => serve::run(cli.serve),
         Some(Command::Serve(args)) => serve::run(*args),
@@ -178,7 +233,7 @@ pub fn run() -> ExitCode {
         Some(Command::Cluster(args)) => cluster::status::run(args),
         Some(Command::Acl(args)) => cluster::acl::run(args),
         Some(Command::Token(args)) => token::run(args),
-        Some(Command::Audit(args)) => audit::run(&args),
+        Some(Command::Audit(args)) => audit::run(args),
         Some(Command::Node(args)) => cluster::node::run(args),
         Some(Command::Getservers(args)) => cluster::getservers::run(&args),
         Some(Command::Ps(args)) => observe::ps::run(&args),
@@ -191,7 +246,7 @@ pub fn run() -> ExitCode {
         Some(Command::Segment(args)) => segment::run(args),
         Some(Command::Tls(args)) => tls::run(args),
         Some(Command::Config(args)) => config::run(args),
-        Some(Command::Bench(args)) => bench::run(args).map_err(Failure::from),
+        Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Completions { shell }) => completions(shell),
         Some(Command::Version(args)) => version::run(&args),
     };
@@ -229,6 +284,26 @@ mod tests {
     #[test]
     fn the_arguments_are_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_node_alone_is_started_as_by_all_commands_together() {
+        let line =
+            |rest: &str| -> Vec<OsString> { rest.split_whitespace().map(OsString::from).collect() };
+        for rest in ["--help", "-h", "--nonsense", "more", "--log", "--data-dir a --data-dirr b"] {
+            let args = line(&format!("duramen serve {rest}"));
+            let (alone, together) = (Cli::of(&args), Cli::try_parse_from(&args));
+            let (alone, together) = (alone.unwrap_err(), together.unwrap_err());
+            assert_eq!(alone.to_string(), together.to_string(), "{rest}");
+        }
+        let args = line("duramen serve --data-dir a --join b,c --data-dir d");
+        let Some(Command::Serve(together)) = Cli::try_parse_from(&args).unwrap().command else {
+            panic!("the node's command is another");
+        };
+        assert_eq!(format!("{:?}", Cli::of(&args).unwrap().serve), format!("{together:?}"));
+        assert_eq!(together.data_dir.as_deref(), Some("d"));
+        let bare = Cli::try_parse_from(["duramen"]).unwrap();
+        assert_eq!(format!("{:?}", Cli::of(&line("duramen")).unwrap()), format!("{bare:?}"));
     }
 
     #[test]

@@ -183,7 +183,10 @@ async fn partitions_of(cluster: &ClusterClient, topic: &str) -> Result<NonZeroU3
     let known = cluster.partitions(topic).await.and_then(NonZeroU32::new);
     known.ok_or_else(|| {
         Failure::new(Class::Temporary, format!("nobody tells how many partitions {topic} has"))
-            .advice(format!("`duramen topic describe {topic}` tells whether there is such a topic"))
+            .advice(format!(
+                "`duramen topic list` tells whether there is such a topic, `duramen topic create \
+                 {topic}` makes it"
+            ))
     })
 }
 

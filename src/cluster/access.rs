@@ -1,7 +1,8 @@
 //! Who may do what, as the cluster agrees on it: the policy, and whether it is in force.
 
-use super::command::{Rejection, RejectionKind};
-use crate::access::{Policy, PolicyError};
+use super::command::{Command, Rejection, RejectionKind};
+use crate::access::{Denied, Policy, PolicyError};
+use crate::model::Caller;
 use serde::{Deserialize, Serialize};
 
 /// Access control of a cluster.
@@ -31,6 +32,19 @@ pub enum AccessChange {
     },
 }
 
+/// Who asked a node for a command that a client may ask for. The node has judged it by the policy that it
+/// knew; where the command is applied it is judged again, by the policy of that very place in the log. What
+/// nodes do by themselves, and what a node's own settings permit, is on nobody's behalf.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnBehalf {
+    /// The name that was proved; `None`: none was.
+    pub subject: Option<String>,
+    /// The policy counts also while it is not in force: the node that was asked goes by it all the same.
+    #[serde(default)]
+    pub always: bool,
+}
+
 impl From<PolicyError> for Rejection {
     fn from(error: PolicyError) -> Self {
         Self::invalid(error.to_string())
@@ -38,6 +52,22 @@ impl From<PolicyError> for Rejection {
 }
 
 impl Access {
+    /// Whether this command is permitted to whoever asked for it. The same on every node: the rules
+    /// alone decide.
+    pub(super) fn judge(&self, by: &OnBehalf, command: &Command) -> Result<(), Rejection> {
+        let Some((action, object)) = command.needs().filter(|_| self.is_on || by.always) else {
+            return Ok(());
+        };
+        let subject = by.subject.as_deref();
+        if subject.is_some_and(|subject| self.policy.permits(subject, action, object)) {
+            return Ok(());
+        }
+        let caller = Caller { subject: subject.map(Into::into), ..Caller::nobody() };
+        let (subject, object, reason) = (caller.to_string(), object.to_owned(), None);
+        let denied = Denied::Forbidden { subject, action, object, reason };
+        Err(Rejection::new(RejectionKind::Denied, denied.to_string()))
+    }
+
     /// Carries out a change.
     pub(super) fn apply(&mut self, change: &AccessChange) -> Result<(), Rejection> {
         let mut next = self.clone();

@@ -232,8 +232,12 @@ impl Catalogue {
         self.topics.remove(name).map(|_| Outcome::Done).ok_or_else(|| unknown_topic(name))
     }
 
-    /// Partitions are bounded over all topics: each costs every node a little for ever.
-    fn check_room(&self, more: u32) -> Result<(), Rejection> {
+    /// Whether so many more partitions fit in: they are bounded over all topics, as each costs every
+    /// node a little for ever.
+    ///
+    /// # Errors
+    /// They do not, or are none.
+    pub fn check_room(&self, more: u32) -> Result<(), Rejection> {
         let has: u32 = self.topics.values().map(|topic| topic.partitions.len() as u32).sum();
         if more == 0 {
             return Err(Rejection::invalid("a topic has at least one partition"));
@@ -241,7 +245,7 @@ impl Catalogue {
         if more > PARTITIONS_MAX.saturating_sub(has) {
             return Err(Rejection::invalid(format!(
                 "{more} more partitions are too many: there are {has}, and at most \
-                 {PARTITIONS_MAX} in all topics together"
+                 {PARTITIONS_MAX} in all topics together; `duramen topic delete` makes room"
             )));
         }
         Ok(())

@@ -32,8 +32,27 @@ const SETTINGS: [(&str, Kind); 4] = [
     ("durability", Kind::Durability),
 ];
 
-const SIZE_UNITS: [&str; 9] = ["B", "kB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"];
-const AGE_UNITS: [&str; 7] = ["ns", "us", "ms", "s", "m", "h", "d"];
+const SIZE_UNITS: [(&str, u64); 9] = [
+    ("B", 1),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
+/// In nanoseconds.
+const AGE_UNITS: [(&str, u64); 7] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("d", 86_400_000_000_000),
+];
 
 impl Rejection {
     pub(super) fn new(kind: RejectionKind, message: impl Into<String>) -> Self {
@@ -52,15 +71,16 @@ fn is_text(text: &str) -> bool {
 
 fn is_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=TEXT_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed)
+    let is_path = matches!(name, "." | "..");
+    (1..=TEXT_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed) && !is_path
 }
 
 /// What a node tells of itself.
 pub fn node(node: &NodeSelf) -> Result<(), Rejection> {
     if !is_name(&node.name) {
         return Err(Rejection::invalid(
-            "the node's name is not valid: 1 to 255 of the characters A-Z a-z 0-9 . _ -; give \
-             another one with --node-name",
+            "the node's name is not valid: 1 to 255 of the characters A-Z a-z 0-9 . _ - (and \
+             neither . nor ..); give another one with --node-name",
         ));
     }
     if !is_name(&node.uuid) {
@@ -141,11 +161,19 @@ pub fn settings(settings: &TopicSettings, may_remove: bool) -> Result<(), Reject
     Ok(())
 }
 
-/// Digits with or without a point, then a unit: as nodes read sizes and times in their own files.
-fn is_quantity(text: &str, units: &[&str]) -> bool {
+/// Digits with or without a point, then a unit: as nodes read sizes and times in their own files. What
+/// is no whole number of the smallest unit, or too large, no node could read.
+fn is_quantity(text: &str, units: &[(&str, u64)]) -> bool {
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.');
     let Some((number, unit)) = unit_at.map(|at| text.split_at(at)) else { return false };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let is_number = !fraction.is_empty() && fraction.len() <= 9 && whole.parse::<u32>().is_ok();
-    is_number && fraction.parse::<u64>().is_ok() && units.contains(&unit)
+    let each = units.iter().find(|(name, _)| *name == unit).map(|(_, each)| u128::from(*each));
+    let (Ok(whole), Ok(parts), Some(each), 1..=9) =
+        (whole.parse::<u32>(), fraction.parse::<u32>(), each, fraction.len())
+    else {
+        return false;
+    };
+    let denominator = 10_u128.pow(fraction.len() as u32);
+    let total = (u128::from(whole) * denominator + u128::from(parts)) * each;
+    total.is_multiple_of(denominator) && total / denominator <= u128::from(u64::MAX)
 }

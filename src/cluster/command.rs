@@ -2,6 +2,7 @@
 
 use super::access::AccessChange;
 use super::catalogue::TopicSettings;
+use crate::access::{ANYONE, Action};
 use crate::model::{Disposition, GroupId, NodeId, ReplicaId, Term, TopicName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -161,6 +162,8 @@ pub enum RejectionKind {
     NotNow,
     /// It is somebody else's: another cluster, another directory, another protocol.
     Foreign,
+    /// Whoever asked may not.
+    Denied,
 }
 
 impl Rejection {
@@ -171,6 +174,26 @@ impl Rejection {
 }
 
 impl Command {
+    /// The right that a client needs to ask for it, and on what; `None`: only nodes do, by themselves.
+    pub fn needs(&self) -> Option<(Action, &str)> {
+        match self {
+            Self::CreateTopic { name, .. } => Some((Action::Create, name.as_str())),
+            Self::AlterTopic { name, .. } => Some((Action::Alter, name.as_str())),
+            Self::DeleteTopic { name } => Some((Action::Delete, name.as_str())),
+            Self::AddReplica { .. }
+            | Self::DropReplica { .. }
+            | Self::PreferLeader { .. }
+            | Self::Leave { .. }
+            | Self::Remove { .. }
+            | Self::Access(_) => Some((Action::Admin, ANYONE)),
+            Self::Found { .. }
+            | Self::Register(_)
+            | Self::GroupIs { .. }
+            | Self::GroupsAre { .. }
+            | Self::RaiseProtocol { .. } => None,
+        }
+    }
+
     /// The group that a command is about.
     pub fn group(&self) -> Option<GroupId> {
         match self {

@@ -2,6 +2,7 @@
 //! travel between nodes. JSON with a version in front, so that a node which is too old for what
 //! its cluster writes says so, and neither guesses nor skips.
 
+use super::access::OnBehalf;
 use super::catalogue::Catalogue;
 use super::command::{Command, Outcome, Rejection};
 use crate::model::{Disposition, NodeId, Offset};
@@ -10,9 +11,12 @@ use serde::{Deserialize, Serialize};
 
 /// The newest protocol that this program speaks with other nodes: the catalogue's records, and
 /// what replicas say to each other.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// The oldest that it still speaks.
 pub const PROTOCOL_MIN: u32 = 1;
+
+/// The protocol from which on commands say on whose behalf they are.
+const ON_BEHALF_SINCE: u32 = 3;
 
 /// The form of the records that this program writes.
 const FORMAT: u32 = 1;
@@ -30,6 +34,8 @@ pub enum CatalogueRecord {
         command: Command,
         /// The nodes that the proposer held for absent: they get nothing new by this command.
         absent: Vec<NodeId>,
+        /// Whoever asked for it, unless a node did by itself.
+        by: Option<OnBehalf>,
     },
     /// The whole catalogue, so that nothing before it is needed.
     Snapshot {
@@ -97,6 +103,8 @@ struct Written<C, S> {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     absent: Vec<NodeId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<OnBehalf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     snapshot: Option<S>,
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<Offset>,
@@ -123,13 +131,25 @@ fn read<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, RecordError> {
 }
 
 impl CatalogueRecord {
+    /// A command, in words that the cluster of this protocol knows: as long as a member speaks an older
+    /// one, nobody is told on whose behalf it is, and only the node that was asked has judged it.
+    pub fn command(
+        command: Command,
+        absent: Vec<NodeId>,
+        by: Option<OnBehalf>,
+        protocol: u32,
+    ) -> Self {
+        Self::Command { command, absent, by: by.filter(|_| protocol >= ON_BEHALF_SINCE) }
+    }
+
     /// As bytes of a record.
     pub fn encode(&self) -> Bytes {
-        let mut written =
-            Written { v: FORMAT, command: None, absent: Vec::new(), snapshot: None, at: None };
+        let (command, absent, by, snapshot, at) = Default::default();
+        let mut written = Written { v: FORMAT, command, absent, by, snapshot, at };
         match self {
-            Self::Command { command, absent } => {
+            Self::Command { command, absent, by } => {
                 (written.command, written.absent) = (Some(command), absent.clone());
+                written.by.clone_from(by);
             }
             Self::Snapshot { catalogue, at } => {
                 (written.snapshot, written.at) = (Some(catalogue), Some(*at));
@@ -145,13 +165,13 @@ impl CatalogueRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let unknown =
             |reason: &str| RecordError::Unknown { bytes: bytes.len(), reason: reason.to_owned() };
-        let Written { v: _, command, absent, snapshot, at } = read(bytes)?;
+        let Written { v: _, command, absent, by, snapshot, at } = read(bytes)?;
         match (command, snapshot, at) {
             (Some(_), None, None) if absent.len() > ABSENT_MAX => {
                 Err(unknown("too many absent nodes"))
             }
-            (Some(command), None, None) => Ok(Self::Command { command, absent }),
-            (None, Some(snapshot), Some(at)) => {
+            (Some(command), None, None) => Ok(Self::Command { command, absent, by }),
+            (None, Some(snapshot), Some(at)) if by.is_none() => {
                 let catalogue: Catalogue = snapshot;
                 catalogue
                     .fault()

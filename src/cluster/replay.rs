@@ -102,9 +102,10 @@ impl Replay {
         let decoded = CatalogueRecord::decode(record)
             .map_err(|source| ReplayError::Record { offset, source })?;
         let folded = match (decoded, &mut self.catalogue) {
-            (CatalogueRecord::Command { command, absent }, Some(catalogue)) => {
+            (CatalogueRecord::Command { command, absent, by }, Some(catalogue)) => {
                 (self.commands, self.bytes) = (self.commands + 1, self.bytes + record.len() as u64);
-                Folded::Applied(catalogue.apply_avoiding(&command, &absent))
+                let judged = by.map_or(Ok(()), |by| catalogue.access.judge(&by, &command));
+                Folded::Applied(judged.and_then(|()| catalogue.apply_avoiding(&command, &absent)))
             }
             (CatalogueRecord::Command { .. }, None) => Folded::Passed,
             (CatalogueRecord::Snapshot { at, .. }, _) if at != offset => Folded::Passed,

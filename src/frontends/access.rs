@@ -2,24 +2,26 @@
 //! pass. What a port's methods need is in one table for each protocol; whatever is refused here is
 //! noted for the audit.
 
-use crate::access::{Action, AuditNote, AuditSink, Denied, Gate, Pass, Proven, TokenKeys};
-use crate::guards::{TokenBucket, TokenBucketOptions};
+use super::denials::Denials;
+use super::sources::Sources;
+use crate::access::{
+    AUDIT_TOPIC, Action, AuditCounts, AuditNote, AuditSink, Denied, Gate, Pass, Proven, TokenKeys,
+};
+use crate::cluster::OnBehalf;
 use crate::model::{Caller, Clock, Proof, Timestamp};
+use crate::observe::metrics::catalogue as of;
+use crate::observe::metrics::{Protocol, Snapshot};
 use crate::wire::peer::PeerProof;
 use arc_swap::ArcSwapOption;
 use http::{Extensions, HeaderMap, header};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// Tokens remembered as good, so that their signatures are not checked for each call.
 const TOKENS_MAX: usize = 4096;
-/// Sources whose failures are counted.
-const SOURCES_MAX: usize = 4096;
-/// Failures in a row that one source may have, and how many it gets back in a second.
-const FAILURES: TokenBucketOptions = TokenBucketOptions { capacity: 20, refill_per_second: 1 };
 
 /// What a method needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +50,8 @@ pub struct Door {
     clock: Arc<dyn Clock>,
     audit: Option<Arc<dyn AuditSink>>,
     good: Mutex<Good>,
-    failures: Mutex<HashMap<IpAddr, TokenBucket>>,
+    failures: Mutex<Sources>,
+    denials: Denials,
 }
 
 /// Tokens that were good with these keys.
@@ -68,8 +71,8 @@ impl Door {
         clock: Arc<dyn Clock>,
         audit: Option<Arc<dyn AuditSink>>,
     ) -> Arc<Self> {
-        let (good, failures) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { gate, tokens, proof, clock, audit, good, failures })
+        let (good, failures, denials) = (Mutex::default(), Mutex::default(), Denials::default());
+        Arc::new(Self { gate, tokens, proof, clock, audit, good, failures, denials })
     }
 
     /// One that everybody passes.
@@ -91,7 +94,7 @@ impl Door {
         headers: &HeaderMap,
         connection: &Caller,
         peer: SocketAddr,
-        call: &str,
+        (protocol, call): (Protocol, &str),
     ) -> Result<Asker, Denied> {
         let mut asker = Asker {
             door: Some(Arc::clone(self)),
@@ -102,8 +105,9 @@ impl Door {
                 Proof::Certificate => connection.peer.is_some(),
                 _ => self.proof.is_shown(headers),
             },
+            is_secured: connection.proof == Proof::Certificate,
             is_client: connection.peer.is_none() || connection.subject.is_some(),
-            from: Arc::new((peer, call.into())),
+            from: Arc::new((peer, protocol, call.into())),
         };
         if let Some(shown) = headers.get(header::AUTHORIZATION) {
             match self.proven(shown.as_bytes(), peer.ip()) {
@@ -112,9 +116,15 @@ impl Door {
                         Caller { subject: Some(subject), proof: Proof::Token, peer: None };
                     asker.until = Some(until);
                 }
-                // Nothing is asked of anybody: what does not prove anything does no harm.
-                Err(_) if self.gate.is_open() => {}
-                Err(denied) => return Err(asker.refused(denied, "authenticate")),
+                Err(denied) => {
+                    if !matches!(denied, Denied::TooOften { .. }) {
+                        self.denials.failed_token(protocol);
+                    }
+                    // Nothing is asked of anybody: what does not prove anything does no harm.
+                    if !self.gate.is_open() {
+                        return Err(asker.refused(denied, "authenticate"));
+                    }
+                }
             }
         }
         Ok(asker)
@@ -155,7 +165,7 @@ impl Door {
                 Ok(proven)
             }
             Err(error) => {
-                self.failed(source);
+                self.failures().failed(source, self.clock.monotonic());
                 Err(Denied::Unauthenticated(error.to_string()))
             }
         }
@@ -164,24 +174,40 @@ impl Door {
     /// Whether this source may still try.
     fn may_fail(&self, source: IpAddr) -> Result<(), Denied> {
         let now = self.clock.monotonic();
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        match failures.get_mut(&source).map(|bucket| bucket.wait(now)) {
-            Some(wait) if !wait.is_zero() => Err(Denied::TooOften { retry_after: wait }),
-            _ => Ok(()),
+        match self.failures().wait(source, now) {
+            Duration::ZERO => Ok(()),
+            retry_after => Err(Denied::TooOften { retry_after }),
         }
     }
 
-    fn failed(&self, source: IpAddr) {
-        let now = self.clock.monotonic();
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= SOURCES_MAX && !failures.contains_key(&source) {
-            // Whoever has not failed for a while is forgotten; where all have, all begin anew.
-            failures.retain(|_, bucket| bucket.tokens(now) < f64::from(FAILURES.capacity));
-            if failures.len() >= SOURCES_MAX {
-                failures.clear();
-            }
+    fn failures(&self) -> MutexGuard<'_, Sources> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it turned away.
+    pub fn denials(&self) -> &Denials {
+        &self.denials
+    }
+
+    /// Adds what is counted here to a snapshot.
+    pub fn read(&self, snapshot: &mut Snapshot) {
+        self.denials.read(snapshot);
+        let (remembered, forgotten) = {
+            let failures = self.failures();
+            (failures.remembered(), failures.forgotten())
+        };
+        let AuditCounts { written, lost } =
+            self.audit.as_ref().map(|audit| audit.counts()).unwrap_or_default();
+        for (family, labels, value) in [
+            (&of::FAILING_SOURCES, &[][..], remembered as f64),
+            (&of::FORGOTTEN_SOURCES, &[], forgotten as f64),
+            (&of::POLICY_GENERATION, &[], self.gate.in_force() as f64),
+            (&of::ENFORCED, &[], f64::from(!self.gate.is_open())),
+            (&of::AUDIT_LINES, &["written"], written as f64),
+            (&of::AUDIT_LINES, &["lost"], lost as f64),
+        ] {
+            snapshot.number(family, labels, value);
         }
-        failures.entry(source).or_insert_with(|| TokenBucket::new(FAILURES, now)).allow(now);
     }
 }
 
@@ -195,10 +221,12 @@ pub struct Asker {
     until: Option<Timestamp>,
     /// Another node of the cluster: what it passes on is somebody else's.
     is_node: bool,
+    /// The connection shows certificates: it is they that say who is a node.
+    is_secured: bool,
     /// Not only a node: a node's certificate says nothing of a client, whatever token comes with it.
     is_client: bool,
-    /// From where, and which call.
-    from: Arc<(SocketAddr, Box<str>)>,
+    /// From where, by which port, and which call.
+    from: Arc<(SocketAddr, Protocol, Box<str>)>,
 }
 
 impl Asker {
@@ -209,8 +237,9 @@ impl Asker {
             caller: Caller::nobody(),
             until: None,
             is_node: false,
+            is_secured: false,
             is_client: true,
-            from: Arc::new((SocketAddr::from(([0, 0, 0, 0], 0)), "".into())),
+            from: Arc::new((SocketAddr::from(([0, 0, 0, 0], 0)), Protocol::Grpc, "".into())),
         })
     }
 
@@ -243,10 +272,23 @@ impl Asker {
             Needed::Known | Needed::Topic(_) => self.is_known(),
             Needed::Whole(action) => self.check(action, crate::access::ANYONE),
             Needed::Node => {
-                let must_prove = self.door.as_ref().is_some_and(|door| door.proof.is_set())
-                    || self.caller.subject.is_some();
-                if self.is_node || !must_prove {
+                if self.is_node {
                     return Ok(());
+                }
+                if self.is_secured {
+                    let subject = self.caller.to_string();
+                    return Err(self.refused(Denied::NotNode { subject }, "be a node"));
+                }
+                let has_secret = self.door.as_ref().is_some_and(|door| door.proof.is_set());
+                if !has_secret && self.caller.subject.is_none() {
+                    return Ok(());
+                }
+                // Without access control everybody may do everything that a client can, and no client
+                // is a node.
+                if has_secret && !self.is_judged() {
+                    let told = "only nodes may call this, and the caller does not show that it has \
+                                the gossip.key of this cluster: give it the same --gossip-key-file";
+                    return Err(self.refused(Denied::Unauthenticated(told.into()), "be a node"));
                 }
                 self.check(Action::Peer, crate::access::ANYONE)
             }
@@ -317,8 +359,27 @@ impl Asker {
     }
 
     fn refused(&self, denied: Denied, what: &str) -> Denied {
+        if let Some(door) = &self.door {
+            door.denials.denied(self.from.1, &denied);
+        }
         self.note("denied", what.to_owned(), denied.to_string());
         denied
+    }
+
+    /// On whose behalf an act is, for those who judge it again. Nobody's where this node alone is asked:
+    /// by its own process, or by an administrator of its settings.
+    pub fn on_behalf(&self) -> Option<OnBehalf> {
+        let gate = &self.door.as_ref()?.gate;
+        let subject = self.caller.subject.as_deref();
+        if subject.is_some_and(|subject| gate.is_admin(subject)) {
+            return None;
+        }
+        Some(OnBehalf { subject: subject.map(Into::into), always: gate.goes_by_policy() })
+    }
+
+    /// Notes an act that was denied where it was to be applied.
+    pub fn was_denied(&self, what: String, outcome: String) {
+        self.note("denied", what, outcome);
     }
 
     /// Notes an administrative act and how it ended.
@@ -335,7 +396,7 @@ impl Asker {
             kind,
             subject: subject.as_ref().map(ToString::to_string).or_else(node),
             peer: self.from.0.ip().to_string(),
-            call: self.from.1.to_string(),
+            call: self.from.2.to_string(),
             what,
             outcome,
         });
@@ -382,6 +443,10 @@ impl StreamPass {
         if !self.is_forwarded {
             self.check(action, object)?;
             return Ok(self.asker.caller.subject.clone().unwrap_or_default());
+        }
+        // What nodes note themselves is on nobody's behalf.
+        if named.is_empty() && action == Action::Produce && object == AUDIT_TOPIC {
+            return Ok(named.into());
         }
         let subject: Option<Arc<str>> = (!named.is_empty()).then(|| named.into());
         let caller = Caller { subject: subject.clone(), ..Caller::nobody() };

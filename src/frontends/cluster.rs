@@ -3,6 +3,7 @@
 use crate::access::Gate;
 use crate::actors::control::ControlApi;
 use crate::actors::leadership::Leadership;
+use crate::actors::peers::PeerPost;
 use crate::actors::presence::{PresenceBoard, Seen};
 use crate::cluster::{
     Catalogue, Node, NodeState, Placement, Replica, ReplicaState, Topic, controller_group,
@@ -26,6 +27,8 @@ pub struct ClusterView {
     pub leadership: Arc<Leadership>,
     /// Who is there.
     pub presence: PresenceBoard,
+    /// The ways to the others: a connection that has ended tells before gossip does.
+    pub peers: Arc<dyn PeerPost>,
     /// Whom this node lets pass.
     pub gate: Gate,
 }
@@ -167,15 +170,17 @@ impl ClusterView {
             catalogue.nodes.iter().filter(|(_, node)| node.state != NodeState::Removed).collect();
         for (id, node) in &members {
             let seen = match self.seen(**id) {
-                Some(Seen::Alive) => continue,
-                Some(seen) => seen_name(seen),
-                None if gossips => "unknown",
+                Some(Seen::Alive) => None,
+                Some(seen) => Some(seen_name(seen)),
+                None => gossips.then_some("unknown"),
+            };
+            let sign = match seen {
+                Some(seen) => format!("gossip sees it as {seen}"),
+                None if self.peers.misses(**id) => "there is no connection to it".into(),
                 None => continue,
             };
             let Node { name, rpc_addr, .. } = node;
-            troubles.push(format!(
-                "node {id} ({name}, {rpc_addr}) is not there: gossip sees it as {seen}"
-            ));
+            troubles.push(format!("node {id} ({name}, {rpc_addr}) is not there: {sign}"));
         }
         let versions: BTreeSet<_> = members.iter().map(|(_, node)| node.version.as_str()).collect();
         if versions.len() > 1 {

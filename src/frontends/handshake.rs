@@ -1,29 +1,38 @@
 //! Handshakes of a TLS port: so many at once, for so long, and a line of diagnostics for each that
-//! fails.
+//! fails. A handshake takes as much of a processor as hundreds of records, so all of a port's are on a
+//! thread of their own, which accepts; whoever is let in is handed over to the thread that serves.
 //!
 //! Where too many are under way the oldest gives way: a client that is there finishes in
 //! milliseconds, and is let in however many others only hold their places.
 
-use super::listener::ConnectionCounters;
+use super::listener::{ConnectionCounters, accepted};
 use super::stream::Stream;
 use super::tenure::Shown;
 use crate::guards::tls::{Generation, Identity, Tls, describe, failed_handshake};
 use crate::guards::{TokenBucket, TokenBucketOptions};
 use crate::model::{Caller, Clock};
 use crate::observe::metrics::Protocol;
+use crate::wire::read_ahead::ReadAhead;
+use futures_util::FutureExt;
+use rustls::ServerConnection;
 use slog::{Logger, debug, warn};
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// Handshakes under way at once on one port.
 pub const HANDSHAKES_MAX: usize = 512;
+/// Clients that were let in and wait to be served; more: accepting rests.
+const LET_IN_MAX: usize = 64;
 /// Lines about failures: so many at once, then this many a second.
 const LINES: TokenBucketOptions = TokenBucketOptions { capacity: 30, refill_per_second: 1 };
 /// The first byte of TLS: a record that holds a handshake.
@@ -73,12 +82,106 @@ pub(super) struct LetIn {
     pub shown: Shown,
 }
 
-/// The handshakes of a port. Dropped, it ends them.
-pub(super) struct Handshakes {
+/// The same on its way from the one thread to the other: with the socket as no runtime's.
+struct Passed {
+    tcp: std::net::TcpStream,
+    tls: ServerConnection,
+    peer: SocketAddr,
+    caller: Caller,
+    shown: Shown,
+}
+
+impl Passed {
+    fn new(let_in: Shaken) -> io::Result<Self> {
+        let Shaken { stream, peer, caller, shown } = let_in;
+        let (tcp, tls) = stream.into_inner();
+        Ok(Self { tcp: tcp.into_std()?, tls, peer, caller, shown })
+    }
+
+    /// As a connection of the runtime that calls.
+    fn arrive(self) -> io::Result<LetIn> {
+        let Self { tcp, tls, peer, caller, shown } = self;
+        let tcp = ReadAhead::new(TcpStream::from_std(tcp)?);
+        // There is no other way to say that a connection is past its handshake.
+        let acceptor = TlsAcceptor::from(shown.generation.grpc());
+        let done = acceptor.accept_with(tcp, |fresh| *fresh = tls).now_or_never();
+        let stream = done.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))?;
+        Ok(LetIn { stream: Stream::Tls(Box::new(stream)), peer, caller, shown })
+    }
+}
+
+/// A handshake that is done.
+struct Shaken {
+    stream: TlsStream<TcpStream>,
+    peer: SocketAddr,
+    caller: Caller,
+    shown: Shown,
+}
+
+/// The clients of a port that its handshakes let in. Dropped, it ends the handshakes and their thread.
+pub(super) struct Entrance {
+    let_in: mpsc::Receiver<Box<Passed>>,
+    /// Resolves when the thread has let go of the socket.
+    gone: oneshot::Receiver<()>,
+    logger: Logger,
+}
+
+impl Entrance {
+    /// Accepts at this socket, which is not to block.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn open(
+        socket: std::net::TcpListener,
+        secured: Arc<Secured>,
+        counters: Arc<ConnectionCounters>,
+        logger: Logger,
+    ) -> io::Result<Self> {
+        let (sender, let_in) = mpsc::channel(LET_IN_MAX);
+        let (held, gone) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handshakes = Handshakes::new(secured, counters, logger.clone());
+        let thread = std::thread::Builder::new().name("duramen-shake".into());
+        thread.spawn(move || {
+            runtime.block_on(handshakes.run(socket, sender));
+            drop((runtime, held));
+        })?;
+        Ok(Self { let_in, gone, logger })
+    }
+
+    /// Lets nobody in any more, and waits until the socket is free.
+    pub async fn close(self) {
+        drop(self.let_in);
+        // An error is what tells it.
+        let _ = self.gone.await;
+    }
+
+    /// The next client that is let in.
+    ///
+    /// # Errors
+    /// The thread is gone.
+    pub async fn next(&mut self) -> io::Result<LetIn> {
+        loop {
+            let Some(passed) = self.let_in.recv().await else {
+                return Err(io::Error::other("the thread of the handshakes has ended"));
+            };
+            let peer = passed.peer;
+            match passed.arrive() {
+                Ok(let_in) => return Ok(let_in),
+                Err(error) => {
+                    debug!(self.logger, "connection lost"; "peer" => %peer, "error" => %error);
+                }
+            }
+        }
+    }
+}
+
+/// The handshakes of a port.
+struct Handshakes {
     secured: Arc<Secured>,
     telling: Arc<Telling>,
     counters: Arc<ConnectionCounters>,
-    under_way: JoinSet<Option<LetIn>>,
+    under_way: JoinSet<Option<Box<Passed>>>,
     by_age: VecDeque<AbortHandle>,
 }
 
@@ -89,7 +192,7 @@ struct Telling {
 }
 
 impl Handshakes {
-    pub fn new(secured: Arc<Secured>, counters: Arc<ConnectionCounters>, logger: Logger) -> Self {
+    fn new(secured: Arc<Secured>, counters: Arc<ConnectionCounters>, logger: Logger) -> Self {
         let clock = Arc::clone(&secured.clock);
         let lines = Mutex::new((TokenBucket::new(LINES, clock.monotonic()), 0));
         let telling = Arc::new(Telling { logger, clock, lines });
@@ -97,8 +200,33 @@ impl Handshakes {
         Self { secured, telling, counters, under_way, by_age }
     }
 
+    /// Until nobody takes who is let in.
+    async fn run(mut self, socket: std::net::TcpListener, let_in: mpsc::Sender<Box<Passed>>) {
+        let listener = match TcpListener::from_std(socket) {
+            Ok(listener) => listener,
+            Err(error) => {
+                warn!(self.telling.logger, "cannot accept connections"; "error" => %error);
+                return;
+            }
+        };
+        loop {
+            tokio::select! {
+                biased;
+                () = let_in.closed() => return,
+                passed = self.next() => if let_in.send(passed).await.is_err() {
+                    return;
+                },
+                found = listener.accept() => {
+                    if let Some((stream, peer)) = accepted(found, &self.telling.logger).await {
+                        self.begin(stream, peer);
+                    }
+                }
+            }
+        }
+    }
+
     /// Begins one; the oldest of too many ends.
-    pub fn begin(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn begin(&mut self, stream: TcpStream, peer: SocketAddr) {
         if self.under_way.len() >= HANDSHAKES_MAX {
             let oldest = std::iter::from_fn(|| self.by_age.pop_front());
             if let Some(oldest) = oldest.into_iter().find(|oldest| !oldest.is_finished()) {
@@ -114,10 +242,13 @@ impl Handshakes {
             let shaking = shake(&secured, stream, peer);
             let mut left = None;
             let failed = match tokio::time::timeout(secured.handshake_max, shaking).await {
-                Ok(Ok(let_in)) => {
-                    counters.handshakes_ok.one();
-                    return Some(let_in);
-                }
+                Ok(Ok(let_in)) => match Passed::new(let_in) {
+                    Ok(passed) => {
+                        counters.handshakes_ok.one();
+                        return Some(Box::new(passed));
+                    }
+                    Err(error) => format!("its connection cannot be handed over: {error}"),
+                },
                 Ok(Err(Failure::Silent)) => {
                     debug!(telling.logger, "a connection was closed before a word"; "peer" => %peer);
                     return None;
@@ -141,14 +272,14 @@ impl Handshakes {
     }
 
     /// The next client that is let in; never resolves where nothing is under way.
-    pub async fn next(&mut self) -> LetIn {
+    async fn next(&mut self) -> Box<Passed> {
         loop {
             let Some(ended) = self.under_way.join_next().await else {
                 return std::future::pending().await;
             };
             self.counters.set_handshakes_open(self.under_way.len());
             match ended {
-                Ok(Some(let_in)) => return let_in,
+                Ok(Some(passed)) => return passed,
                 Ok(None) => {}
                 Err(error) => self.gave_way(&error),
             }
@@ -196,7 +327,7 @@ async fn shake(
     secured: &Secured,
     mut stream: TcpStream,
     peer: SocketAddr,
-) -> Result<LetIn, Failure> {
+) -> Result<Shaken, Failure> {
     let lost = |error: std::io::Error| Failure::Told(failed_handshake(&error), None);
     let mut first = [0; 3];
     let seen = stream.peek(&mut first).await.map_err(lost)?;
@@ -222,7 +353,7 @@ async fn shake(
         .map_err(|(error, stream)| Failure::Told(failed_handshake(&error), Some(stream)))?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let (caller, shown) = who(chain, generation).map_err(|why| Failure::Told(why, None))?;
-    Ok(LetIn { stream: Stream::Tls(Box::new(stream)), peer, caller, shown })
+    Ok(Shaken { stream, peer, caller, shown })
 }
 
 fn who(

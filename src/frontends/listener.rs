@@ -1,7 +1,7 @@
 //! Accepts connections for a front end: so many at most, and a bounded farewell at the end.
 
 use super::drain::Drain;
-use super::handshake::{Handshakes, LetIn, Secured};
+use super::handshake::{Entrance, LetIn, Secured};
 use super::stream::Stream;
 use super::tenure::Tenure;
 use crate::model::Caller;
@@ -16,6 +16,20 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+
+/// Connections that wait to be accepted: what comes beyond is dropped by the system, and its client tries
+/// again after a second.
+const BACKLOG: i32 = 4096;
+
+/// A socket that listens at this address.
+///
+/// # Errors
+/// The system's: it is in use, or not this machine's.
+pub fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = std::net::TcpListener::bind(addr)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
 
 /// How long accepting rests after an error such as "too many open files".
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
@@ -115,37 +129,38 @@ impl Listener {
     /// waits for them for the grace time and ends the rest. Dropped, it ends all of them at once.
     ///
     /// # Errors
-    /// When the socket cannot be used with the runtime.
+    /// When the socket cannot be used with the runtime, or the thread of the handshakes ends.
     pub async fn run<S, F>(self, serve: S) -> io::Result<()>
     where
         S: Fn(Admitted) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
         self.socket.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(self.socket.try_clone()?)?;
+        let socket = self.socket.try_clone()?;
+        let mut door = match &self.secured {
+            None => Door::Open(TcpListener::from_std(socket)?),
+            Some(secured) => {
+                let (counters, logger) = (Arc::clone(&self.counters), self.logger.clone());
+                Door::Guarded(Entrance::open(socket, Arc::clone(secured), counters, logger)?)
+            }
+        };
         let mut connections = JoinSet::new();
-        let mut handshakes = self.secured.as_ref().map(|secured| {
-            Handshakes::new(Arc::clone(secured), Arc::clone(&self.counters), self.logger.clone())
-        });
         let mut drained = std::pin::pin!(self.drain.clone().begun());
         loop {
             tokio::select! {
                 () = &mut drained => break,
                 Some(_) = connections.join_next() => {}
-                let_in = next(&mut handshakes) => self.admit_secured(&mut connections, &serve, let_in),
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => match &mut handshakes {
-                        Some(handshakes) => handshakes.begin(stream, peer),
-                        None => self.admit(&mut connections, &serve, stream, peer),
-                    },
-                    Err(error) => {
-                        warn!(self.logger, "cannot accept a connection"; "error" => %error);
-                        tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
+                came = door.next() => match came? {
+                    Came::Accepted(found) => {
+                        if let Some((stream, peer)) = accepted(found, &self.logger).await {
+                            self.admit(&mut connections, &serve, stream, peer);
+                        }
                     }
+                    Came::LetIn(let_in) => self.admit_secured(&mut connections, &serve, let_in),
                 },
             }
         }
-        drop((listener, handshakes));
+        door.close().await;
         self.farewell(connections).await;
         Ok(())
     }
@@ -224,9 +239,40 @@ impl Listener {
     }
 }
 
-async fn next(handshakes: &mut Option<Handshakes>) -> LetIn {
-    match handshakes {
-        Some(handshakes) => handshakes.next().await,
-        None => std::future::pending().await,
+/// By what clients come in.
+enum Door {
+    Open(TcpListener),
+    Guarded(Entrance),
+}
+
+enum Came {
+    Accepted(io::Result<(TcpStream, SocketAddr)>),
+    LetIn(LetIn),
+}
+
+impl Door {
+    async fn next(&mut self) -> io::Result<Came> {
+        match self {
+            Self::Open(listener) => Ok(Came::Accepted(listener.accept().await)),
+            Self::Guarded(entrance) => entrance.next().await.map(Came::LetIn),
+        }
     }
+
+    async fn close(self) {
+        if let Self::Guarded(entrance) = self {
+            entrance.close().await;
+        }
+    }
+}
+
+/// What was accepted; after an error such as "too many open files" rests a while.
+pub(super) async fn accepted(
+    found: io::Result<(TcpStream, SocketAddr)>,
+    logger: &Logger,
+) -> Option<(TcpStream, SocketAddr)> {
+    if let Err(error) = &found {
+        warn!(logger, "cannot accept a connection"; "error" => %error);
+        tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
+    }
+    found.ok()
 }

@@ -1,5 +1,6 @@
 //! A connection as it was let in: as it is, or within TLS.
 
+use crate::wire::read_ahead::ReadAhead;
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,7 +14,7 @@ pub enum Stream {
     /// Whoever is on the way can read and change what is said.
     Plain(TcpStream),
     /// Only the other end can, and it has shown a certificate.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<ReadAhead>>),
 }
 
 impl Stream {
@@ -21,7 +22,7 @@ impl Stream {
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Tls(stream) => stream.get_ref().0.tcp(),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 /// What the log can be made to do wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sin {
+pub(crate) enum Sin {
     /// Checksums of stored bytes are taken as right.
     IgnoreChecksums,
     /// Recovery gives up one whole frame before the first bad place.
@@ -24,7 +24,7 @@ pub(super) enum Sin {
 }
 
 #[cfg(test)]
-pub(super) use committed::{commits, committing};
+pub(crate) use committed::{commits, committing};
 
 /// True while a test has this thread commit `sin`.
 #[cfg(not(test))]

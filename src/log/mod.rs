@@ -45,7 +45,7 @@ mod buffer;
 mod checkpoint;
 mod chunk;
 mod commit_log;
-mod control;
+pub(crate) mod control;
 mod entries;
 mod entry;
 mod error;

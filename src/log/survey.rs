@@ -345,7 +345,8 @@ impl Surveyor<'_> {
         let path = Part::Index.path(self.directory, base);
         let file = self.disk.open(&path).ok()?;
         let length = file.len().ok()?;
-        let wanted = count.map_or(length, |count| count * INDEX_ENTRY_BYTES as u64);
+        let wanted =
+            count.map_or(Some(length), |count| count.checked_mul(INDEX_ENTRY_BYTES as u64))?;
         if wanted > length || !wanted.is_multiple_of(INDEX_ENTRY_BYTES as u64) {
             return None;
         }

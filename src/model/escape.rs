@@ -13,11 +13,14 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c == '\n')
 }
 
+/// Whether a character moves a cursor, changes a colour, ends a line or turns the direction of writing.
+pub fn is_odd(c: char) -> bool {
+    let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
 fn escaped(text: &str, is_kept: impl Fn(char) -> bool) -> Cow<'_, str> {
-    let is_odd = |c: char| {
-        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        (c.is_control() || turns) && !is_kept(c)
-    };
+    let is_odd = |c: char| is_odd(c) && !is_kept(c);
     if !text.contains(is_odd) {
         return Cow::Borrowed(text);
     }

@@ -22,8 +22,22 @@ impl fmt::Display for NodeId {
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
-#[serde(transparent)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct ReplicaId(u64);
+
+impl TryFrom<u64> for ReplicaId {
+    type Error = &'static str;
+
+    fn try_from(raw: u64) -> Result<Self, Self::Error> {
+        Self::from_raw(raw).ok_or("no replica has this number")
+    }
+}
+
+impl From<ReplicaId> for u64 {
+    fn from(replica: ReplicaId) -> Self {
+        replica.raw()
+    }
+}
 
 impl ReplicaId {
     /// The first replica of a group that began with one node.
@@ -154,6 +168,9 @@ mod tests {
         assert_eq!(ReplicaId::from_raw(0), None);
         assert_eq!(ReplicaId::from_raw(1), None, "the raft id of a lone voter of format 1");
         assert_eq!(ReplicaId::from_raw(7 << 32), None);
+        assert!(serde_json::from_str::<ReplicaId>("0").is_err(), "nor in a file");
+        let read = serde_json::from_str("8589934599").ok();
+        assert_eq!(read, Some(ReplicaId::new(NodeId(2), 7)));
         assert_eq!(GroupId::from_raw(5), None);
         assert_eq!(ReplicaId::new(NodeId(2), 7).to_string(), "n2#7");
         assert_eq!(GroupId::LOG.to_string(), "1/0");

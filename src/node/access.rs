@@ -3,25 +3,28 @@
 //!
 //! A node that cannot know denies. A mark in the data directory says that access control was on when
 //! it was known last: a node that starts again waits for a current catalogue before it lets anybody
-//! pass, and so does one that joins. Where it was off, nothing waits.
+//! pass, and so does one that joins. Where it was off, nothing waits. One that is cut off from the
+//! controller's leader denies as well, after a while: what it knows may be over.
 
-use super::FAREWELL;
 use super::cluster::peer_proof;
+use super::freshness::Freshness;
+use super::task;
 use crate::access::{AuditSink, Gate, Judge, Law, Laws, Policy, TokenKeys, TokenTerms};
 use crate::actors::control::ControlApi;
-use crate::actors::frontend::{self, Draining, FrontendActor, Serve};
+use crate::cluster::Catalogue;
 use crate::frontends::access::{Door, TokenShelf};
 use crate::model::Clock;
 use crate::ops::audit::AuditLog;
 use crate::ops::data_dir::DataDir;
 use crate::ops::settings::{AccessSettings, Settings};
-use crate::supervision::{Place, Supervisor};
+use crate::supervision::Supervisor;
 use slog::{Logger, error, info, warn};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
 
 /// How often files are looked at, and whether the catalogue is current.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -38,6 +41,7 @@ pub(super) struct Access {
     tokens: TokenShelf,
     settings: AccessSettings,
     mark: PathBuf,
+    clock: Arc<dyn Clock>,
     /// Until the catalogue is current it is not known whether anything is permitted.
     starts_unknown: bool,
     logger: Logger,
@@ -49,6 +53,8 @@ enum Standing {
     Off,
     On,
     Unknown,
+    /// It is on, and may have changed since this node heard of it.
+    Doubtful,
 }
 
 /// How files are, as far as it shows from outside.
@@ -75,8 +81,8 @@ impl Access {
         }
         let audit = Some(Arc::new(audit.clone()) as Arc<dyn AuditSink>);
         let door = Door::new(gate.clone(), Arc::clone(&tokens), proof, Arc::clone(clock), audit);
-        let settings = settings.access.clone();
-        let access = Self { door, gate, tokens, settings, mark, starts_unknown, logger };
+        let (settings, clock) = (settings.access.clone(), Arc::clone(clock));
+        let access = Self { door, gate, tokens, settings, mark, clock, starts_unknown, logger };
         access.read_tokens();
         let standing = if starts_unknown { Standing::Unknown } else { Standing::Off };
         access.gate.set(access.laws(standing, &Policy::default(), 0));
@@ -85,30 +91,47 @@ impl Access {
 
     /// Puts the keeper below `root`.
     pub fn below(self, root: &Supervisor, control: Arc<dyn ControlApi>) {
-        let serve = Serve::new(move |mut draining: Draining| {
-            let follow = self.clone().follow(Arc::clone(&control));
-            Box::pin(async move {
+        task::below(root, "access", move || {
+            let (tell, doubts) = watch::channel(false);
+            let follow = self.clone().follow(Arc::clone(&control), doubts);
+            let doubt = self.clone().doubt(Arc::clone(&control), tell);
+            async {
                 tokio::select! {
-                    () = follow => Ok(()),
-                    // An error says that the actor is gone, and with it this future.
-                    _ = draining.wait_for(|wanted| *wanted) => Ok(()),
+                    () = follow => {}
+                    () = doubt => {}
                 }
-            })
+            }
         });
-        let spec = frontend::spec("access", FAREWELL);
-        let place = Place::Control;
-        let _ = root.child(spec, place, move |_, seat| FrontendActor::new(seat, serve.clone()));
     }
 
-    async fn follow(self, control: Arc<dyn ControlApi>) {
+    /// Whether requests are to be judged by this catalogue.
+    fn is_on(&self, catalogue: &Catalogue) -> bool {
+        self.settings.enabled || catalogue.access.is_on
+    }
+
+    /// Tells when the catalogue may be stale, where somebody is judged by it.
+    async fn doubt(self, control: Arc<dyn ControlApi>, tell: watch::Sender<bool>) {
+        let clock = Arc::clone(&self.clock);
+        match self.settings.stale_after {
+            Some(stale_after) => {
+                let matters = |catalogue: &Catalogue| self.is_on(catalogue);
+                Freshness { stale_after, matters, control, clock }.watch(tell).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn follow(self, control: Arc<dyn ControlApi>, mut doubts: watch::Receiver<bool>) {
         let mut catalogues = control.watch();
         let mut known = None;
         loop {
             let catalogue = catalogues.borrow_and_update().clone();
             let is_current = control.is_current() && catalogue.is_founded();
-            let is_on = self.settings.enabled || catalogue.access.is_on;
+            let is_on = self.is_on(&catalogue);
+            let doubtful = *doubts.borrow_and_update();
             let generation = catalogue.access.generation;
             let standing = match (is_current, is_on) {
+                (true, true) if doubtful => Standing::Doubtful,
                 (true, true) => Standing::On,
                 (true, false) => Standing::Off,
                 (false, is_on) if is_on || self.starts_unknown => Standing::Unknown,
@@ -142,6 +165,7 @@ impl Access {
             };
             tokio::select! {
                 changed = catalogues.changed() => if changed.is_err() { return },
+                changed = doubts.changed() => if changed.is_err() { return },
                 () = again => {}
             }
         }
@@ -151,6 +175,11 @@ impl Access {
         let cluster = match standing {
             Standing::Off => Law::Off,
             Standing::Unknown => Law::Unknown("its catalogue is not up to date yet".into()),
+            Standing::Doubtful => Law::Unknown(
+                "it has not heard for too long (access.stale_after) that its policy is the cluster's \
+                 newest: it may be cut off, or nobody leads the controller"
+                    .into(),
+            ),
             Standing::On => self.judged(Judge::of(policy).map_err(|error| error.to_string())),
         };
         let files = match (&self.settings.model_file, &self.settings.policy_file) {
@@ -166,6 +195,7 @@ impl Access {
     fn judged(&self, judge: Result<Judge, String>) -> Law {
         judge.map_or_else(
             |reason| {
+                self.door.denials().unusable_files.one();
                 error!(self.logger, "the policy cannot be used: everything is denied";
                     "reason" => &reason);
                 Law::Broken(reason)
@@ -184,6 +214,7 @@ impl Access {
         let keys = read(file)
             .and_then(|text| TokenKeys::read(&text, terms).map_err(|error| error.to_string()));
         let keys = keys.inspect_err(|reason| {
+            self.door.denials().unusable_files.one();
             error!(self.logger, "no token is taken"; "reason" => reason,
                 "file" => %file.display());
         });

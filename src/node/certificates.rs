@@ -4,6 +4,7 @@
 use super::NodeError;
 use crate::guards::tls::{Described, Reloaded, Tls, TlsFiles, describe};
 use crate::model::Clock;
+use crate::observe::metrics::Counter;
 use crate::ops::settings::{Settings, TlsSettings};
 use crate::supervision::TreeHandle;
 use slog::{Logger, error, info, warn};
@@ -23,6 +24,8 @@ pub(super) struct Certificates {
     pub tls: Arc<Tls>,
     settings: Settings,
     clock: Arc<dyn Clock>,
+    /// Times that changed files could not be used.
+    pub failures: Counter,
     logger: Logger,
 }
 
@@ -41,7 +44,8 @@ impl Certificates {
         }
         let (served, dialed) = files(&settings.tls);
         let (settings, clock) = (settings.clone(), Arc::clone(clock));
-        let own = Self { tls: Tls::open(served, dialed)?, settings, clock, logger };
+        let (tls, failures) = (Tls::open(served, dialed)?, Counter::default());
+        let own = Self { tls, settings, clock, failures, logger };
         own.tell();
         Ok(Some(Arc::new(own)))
     }
@@ -74,6 +78,7 @@ impl Certificates {
             Ok(Reloaded::Unchanged) => {}
             Ok(Reloaded::Changed) => self.tell(),
             Err(fault) => {
+                self.failures.one();
                 error!(self.logger, "certificates have changed and cannot be used; those \
                 before stay in force"; "error" => %fault)
             }

@@ -107,7 +107,15 @@ impl Cluster {
             FormationOptions::new(node_self(settings, &me), joins, Vec::new(), cluster_id);
         let shared_home: Arc<dyn Home> = Arc::clone(&home) as _;
         super::controller::controller_below(&own, &control, shared_home, formation, duties);
-        membership::membership_below(root, settings, presence.clone(), me, control.watch());
+        let metrics = Arc::clone(&soil.instruments.metrics);
+        membership::membership_below(
+            root,
+            settings,
+            metrics,
+            presence.clone(),
+            me,
+            control.watch(),
+        );
         let control = Arc::new(control);
         Self { control, presence, addresses, identity, acts, home: Some(home) }
     }

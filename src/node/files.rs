@@ -52,6 +52,26 @@ impl Mark {
     }
 }
 
+/// Checks that the way from the data directory to a replica's is one of directories: a symbolic link
+/// would have a node read, write or wipe what lies elsewhere. Blocks.
+pub(super) fn refuse_links(data_dir: &Path, directory: &Path) -> io::Result<()> {
+    let inside = directory.ancestors().take_while(|path| path.starts_with(data_dir));
+    for path in inside.filter(|path| *path != data_dir) {
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if found.is_symlink() => {
+                return Err(io::Error::other(format!(
+                    "{} is a symbolic link, and a node opens nothing outside of its data directory: \
+                     move what it points to here, or mount it",
+                    path.display()
+                )));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// The names in a directory; none where it is missing.
 pub(super) fn names(disk: &dyn Disk, directory: &Path) -> io::Result<Vec<String>> {
     match disk.list(directory) {

@@ -12,6 +12,7 @@ use crate::frontends::access::Door;
 use crate::frontends::drain::Drain;
 use crate::frontends::grpc::{AdminService, GrpcFrontend, HealthSwitch, PeerService, RpcLimits};
 use crate::frontends::http::{HttpFrontend, HttpLimits};
+use crate::frontends::intake::Intake;
 use crate::guards::tls::Tls;
 use crate::model::Clock;
 use crate::observe::metrics::Measure;
@@ -40,6 +41,12 @@ pub(super) struct Seams<'a> {
 }
 
 impl Seams<'_> {
+    /// What may be half-way in at both ports together.
+    fn intake(&self) -> Intake {
+        let bytes_max = self.settings.admission.incoming_bytes_max.len();
+        self.readings.intake.get_or_init(|| Intake::new(bytes_max)).clone()
+    }
+
     pub fn grpc_below(
         &self,
         front: &Supervisor,
@@ -51,6 +58,7 @@ impl Seams<'_> {
         let limits = RpcLimits {
             connections_max: rpc.connections_max as usize,
             streams_max: rpc.streams_max,
+            intake: self.intake(),
             message_bytes_max: rpc.message_bytes_max.len(),
             outstanding_batches_max: rpc.outstanding_batches_max as usize,
             request_deadline: rpc.request_deadline,
@@ -64,6 +72,7 @@ impl Seams<'_> {
         let (clock, observer) = (Arc::clone(&self.clock), Arc::clone(&self.observer));
         let (complaints, tls) = (Arc::clone(&self.complaints), self.tls.clone());
         let door = Arc::clone(&self.door);
+        self.readings.guarded(&self.door);
         let (counters, instruments) = (Arc::clone(&self.readings.rpc), self.instruments.clone());
         let readiness = self.readiness();
         let serve = Serve::new(move |draining| {
@@ -99,6 +108,7 @@ impl Seams<'_> {
         let http = &self.settings.http;
         let limits = HttpLimits {
             connections_max: http.connections_max as usize,
+            intake: self.intake(),
             body_bytes_max: http.body_bytes_max.len(),
             request_deadline: self.settings.rpc.request_deadline,
             forward: self.settings.rpc.forward,

@@ -3,6 +3,7 @@
 use crate::actors::membership::{self, Me, MembershipActor, MembershipOptions, Pace};
 use crate::actors::presence::PresenceBoard;
 use crate::cluster::{Catalogue, PROTOCOL};
+use crate::observe::metrics::Metrics;
 use crate::ops::data_dir::DataDir;
 use crate::ops::settings::{HostPort, Settings};
 use crate::supervision::{
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 pub(super) fn membership_below(
     root: &Supervisor,
     settings: &Settings,
+    metrics: Arc<Metrics>,
     board: PresenceBoard,
     me: Me,
     catalogue: watch::Receiver<Arc<Catalogue>>,
@@ -29,6 +31,10 @@ pub(super) fn membership_below(
         key: gossip.key.as_ref().map(|key| key.bytes()),
         multicast: gossip.multicast,
         pace: Pace::of(gossip.addr),
+        connections_max: gossip.connections_max as usize,
+        message_bytes_max: usize::try_from(gossip.message_bytes_max.bytes()).unwrap_or(usize::MAX),
+        message_timeout: gossip.message_timeout,
+        metrics,
         panics: membership::panics_counted,
     });
     // Its restarts are rare enough by their backoff, and a node serves without it.

@@ -15,8 +15,8 @@ use super::supervisor;
 use crate::actors::control::{Answered, Answering, ControlApi, ControlError, JoinAsked, Joined};
 use crate::actors::frontend::{self, Draining, FrontendActor, Serve};
 use crate::cluster::{
-    Catalogue, Command, Node, NodeState, Outcome, Placement, Rejection, RejectionKind, Replica,
-    ReplicaState, Topic, TopicSettings,
+    Catalogue, Command, Node, NodeState, OnBehalf, Outcome, Placement, Rejection, RejectionKind,
+    Replica, ReplicaState, Topic, TopicSettings,
 };
 use crate::guards::tls::ExpectedServer;
 use crate::guards::{
@@ -181,7 +181,7 @@ impl ControlApi for MirrorControl {
         None
     }
 
-    fn change(&self, _: Command) -> Answering<Outcome> {
+    fn change_for(&self, _: Option<OnBehalf>, _: Command) -> Answering<Outcome> {
         self.refused()
     }
 
@@ -533,6 +533,7 @@ fn begin_at(soil: &Soil, plan: &PartitionPlan, start: Offset) -> Result<(), Stri
     let failed = |error: &dyn std::error::Error| {
         format!("{} cannot be made: {}", directory.display(), with_causes(error))
     };
+    files::refuse_links(&soil.settings.data_dir, &directory).map_err(|error| failed(&error))?;
     files::wipe(disk, &directory).map_err(|error| failed(&error))?;
     disk.create_dir_all(&directory).map_err(|error| failed(&error))?;
     let options = log_options(&soil.settings.log);

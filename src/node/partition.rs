@@ -7,7 +7,7 @@ use crate::actors::gather::GatherOptions;
 use crate::actors::groups::{Groups, Here, Wanted};
 use crate::actors::handle::PartitionHandle;
 use crate::actors::leadership::Leadership;
-use crate::actors::log::{self as log_actor, Closers, LogActor, LogPlan, LogPlanParts};
+use crate::actors::log::{self as log_actor, Closers, Lives, LogActor, LogPlan};
 use crate::actors::peers::PeerPost;
 use crate::actors::published::Published;
 use crate::actors::raft::{self as raft_actor, RaftActor, RaftOptions, RaftPlan};
@@ -92,6 +92,7 @@ impl PartitionPlan {
     /// Makes the directory of a new replica its own; what another one left there goes first. Blocks.
     pub fn prepare(&self, soil: &Soil) -> io::Result<()> {
         let (disk, directory) = (&*soil.disk, self.directory(&soil.settings));
+        files::refuse_links(&soil.settings.data_dir, &directory)?;
         let mark = Mark::new(self.group, self.me);
         if Mark::read(disk, &directory)? != Some(mark) {
             files::wipe(disk, &directory)?;
@@ -143,7 +144,7 @@ impl Partition {
         let limits = options.batch;
         let published = Arc::new(Published::default());
         let metrics = Arc::new(LogMetrics::default());
-        let plan = Arc::new(LogPlan::new(LogPlanParts {
+        let plan = Arc::new(LogPlan {
             disk: Arc::clone(disk),
             clock: Arc::clone(clock),
             me: wanted.me,
@@ -156,7 +157,8 @@ impl Partition {
             instruments: instruments.clone(),
             metrics: Arc::clone(&metrics),
             closers: Arc::clone(&soil.closers),
-        }));
+            lives: Lives::default(),
+        });
         let log = {
             let plan = Arc::clone(&plan);
             let mut spec = log_actor::spec();
@@ -253,7 +255,8 @@ fn batch_limits(log: &LogSettings) -> BatchLimits {
     BatchLimits {
         batch_bytes_max,
         record_bytes_max: log.record_bytes_max.len(),
-        decompressed_bytes_max: batch_bytes_max.saturating_mul(4),
+        // Taken while one batch is checked, on top of all else: it is as large as a batch may be either way.
+        decompressed_bytes_max: batch_bytes_max,
     }
 }
 

@@ -162,6 +162,8 @@ impl Partitions {
         let Inner { soil, parent, .. } = &*self.0;
         let plan = plan_of(&first);
         let directory = plan.directory(&soil.settings);
+        files::refuse_links(&soil.settings.data_dir, &directory)
+            .map_err(|source| DataDirError::at(directory.clone(), source))?;
         // A disk that takes no mark takes no log either: the log's actor tells that best.
         let marked = Mark::new(first.group, first.replica).write(&*soil.disk, &directory);
         if let Err(error) = &marked {
@@ -310,7 +312,8 @@ impl Partitions {
         let (soil, dir, written) = (soil.clone(), Arc::clone(data_dir), next.clone());
         let (directory, name) = (local.plan.directory(&soil.settings), local.plan.name());
         blocking(move || {
-            files::wipe(&*soil.disk, &directory)
+            files::refuse_links(&soil.settings.data_dir, &directory)
+                .and_then(|()| files::wipe(&*soil.disk, &directory))
                 .map_err(|source| PlantError::Directory { replica: name, source })?;
             remove_empty(&directory);
             Ok(dir.set_replicas(&written)?)
@@ -520,7 +523,8 @@ fn prepare_all(soil: &Soil, plans: &[PartitionPlan]) -> Result<(), PlantError> {
 fn recover(parent: &Supervisor, soil: &Soil, plan: PartitionPlan) -> Arc<Local> {
     let directory = plan.directory(&soil.settings);
     let wanted = Mark::new(plan.group, plan.me);
-    let reason = match Mark::read(&*soil.disk, &directory) {
+    let links = files::refuse_links(&soil.settings.data_dir, &directory);
+    let reason = match links.and_then(|()| Mark::read(&*soil.disk, &directory)) {
         Ok(Some(mark)) if mark == wanted => return plant(parent, soil, plan),
         Ok(Some(_)) => format!("{} holds the files of another replica", directory.display()),
         Ok(None) => format!("its files are gone ({})", directory.display()),

@@ -1,12 +1,11 @@
 //! Keeps the node's replicas what the catalogue says: a task on the control thread, supervised as
 //! what serves a port is.
 
-use super::FAREWELL;
 use super::partitions::Partitions;
+use super::task;
 use crate::actors::control::ControlApi;
-use crate::actors::frontend::{self, Draining, FrontendActor, Serve};
 use crate::model::with_causes;
-use crate::supervision::{Place, Supervisor};
+use crate::supervision::Supervisor;
 use slog::{Logger, warn};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,19 +20,9 @@ pub(super) fn below(
     control: Arc<dyn ControlApi>,
     logger: Logger,
 ) {
-    let serve = Serve::new(move |mut draining: Draining| {
-        let follow = follow(partitions.clone(), Arc::clone(&control), logger.clone());
-        Box::pin(async move {
-            tokio::select! {
-                () = follow => Ok(()),
-                // An error says that the actor is gone, and with it this future.
-                _ = draining.wait_for(|wanted| *wanted) => Ok(()),
-            }
-        })
+    task::below(root, "planter", move || {
+        follow(partitions.clone(), Arc::clone(&control), logger.clone())
     });
-    let spec = frontend::spec("planter", FAREWELL);
-    let _ =
-        root.child(spec, Place::Control, move |_, seat| FrontendActor::new(seat, serve.clone()));
 }
 
 async fn follow(partitions: Partitions, control: Arc<dyn ControlApi>, logger: Logger) {

@@ -1,13 +1,16 @@
 //! All metrics of a node at a moment: what is counted where it happens, and what its parts know
 //! anyway. Asks no actor, so that it answers while a shard hangs.
 
+use super::certificates::Certificates;
 use super::mirror::Copies;
 use super::partitions::{Local, Registry};
 use super::topics::status_of;
 use crate::actors::partition::{PartitionState, PartitionStatus};
 use crate::actors::replicator::Peers;
+use crate::frontends::access::Door;
+use crate::frontends::intake::Intake;
 use crate::frontends::listener::ConnectionCounters;
-use crate::guards::tls::{Tls, describe};
+use crate::guards::tls::describe;
 use crate::model::{Timestamp, TopicName};
 use crate::observe::metrics::catalogue as of;
 use crate::observe::metrics::{LogMetrics, Measure, Protocol, Snapshot};
@@ -42,12 +45,14 @@ pub(super) struct Readings {
     pub log_control: Option<LogControl>,
     pub rpc: Arc<ConnectionCounters>,
     pub http: Arc<ConnectionCounters>,
+    pub intake: OnceLock<Intake>,
     pub started_at: Timestamp,
     crashes: Arc<CrashStore>,
     peers: Arc<Peers>,
     copies: Option<Arc<Copies>>,
     tree: OnceLock<TreeHandle>,
-    certificates: OnceLock<Arc<Tls>>,
+    certificates: OnceLock<Arc<Certificates>>,
+    door: OnceLock<Arc<Door>>,
 }
 
 impl Readings {
@@ -67,12 +72,14 @@ impl Readings {
             log_control,
             rpc: Arc::default(),
             http: Arc::default(),
+            intake: OnceLock::new(),
             started_at,
             crashes,
             peers,
             copies,
             tree: OnceLock::new(),
             certificates: OnceLock::new(),
+            door: OnceLock::new(),
         })
     }
 
@@ -82,8 +89,13 @@ impl Readings {
     }
 
     /// The ports are secured.
-    pub fn secured(&self, tls: &Arc<Tls>) {
-        self.certificates.get_or_init(|| Arc::clone(tls));
+    pub fn secured(&self, certificates: &Arc<Certificates>) {
+        self.certificates.get_or_init(|| Arc::clone(certificates));
+    }
+
+    /// There is somebody at the door.
+    pub fn guarded(&self, door: &Arc<Door>) {
+        self.door.get_or_init(|| Arc::clone(door));
     }
 
     /// Each partition by itself, as far as a scrape can bear; the rest together.
@@ -123,7 +135,16 @@ impl Readings {
             }
             snapshot.number(&of::HANDSHAKES_OPEN, &labels, counters.handshakes_open() as f64);
         }
-        let own = self.certificates.get().map(|tls| tls.now());
+        if let Some(intake) = self.intake.get() {
+            intake.read(snapshot);
+        }
+        if let Some(door) = self.door.get() {
+            door.read(snapshot);
+        }
+        let certificates = self.certificates.get();
+        let failures = certificates.map_or(0, |certificates| certificates.failures.get());
+        snapshot.number(&of::RELOAD_FAILURES, &[], failures as f64);
+        let own = certificates.map(|certificates| certificates.tls.now());
         let own = own.as_ref().and_then(|now| now.served().chain().first());
         if let Some(Ok(own)) = own.map(describe) {
             let expires = own.not_after.0 as f64 / 1000.0;

@@ -1,22 +1,32 @@
 //! The audit log: what was denied, and administrative acts, as lines of JSON that are chained by
 //! their hashes, below `audit/` in the data directory.
 //!
-//! A file of the node and no topic: what a node refuses must be noted also while no group has a
-//! leader, a flood of refusals must not become load of the cluster, and who may delete topics must
-//! not be able to delete what was noted of it.
+//! Files of the node first: what it refuses must be noted also while no group has a leader. From
+//! there lines are copied to a topic ([`AuditTail`]), so that whoever takes over a node's disk cannot
+//! make its past anew.
 //!
-//! Repeats within a moment are one line with a count. A thread writes, which exists only while there
-//! is something to write; what it has no room for is counted and told in a line of its own.
+//! Repeats within a moment are one line with a count, and so is what one source does beyond its share:
+//! nobody pushes out what was noted of others. A thread writes, which exists only while there is
+//! something to write; what it has no room for is counted and told in a line of its own.
 
-use crate::access::{AuditEntry, AuditNote, AuditSink, Chain, verify_line};
+mod read;
+#[cfg(test)]
+mod tests;
+
+pub use read::{AuditTail, files, read};
+
+use crate::access::{AuditCounts, AuditEntry, AuditNote, AuditSink, Chain, verify_line};
 use crate::model::Clock;
+use crate::observe::metrics::Counter;
+use read::{closed_name, last_line};
 use slog::{Logger, error};
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Below the data directory.
 pub const DIRECTORY: &str = "audit";
@@ -25,10 +35,16 @@ const CURRENT: &str = "current.jsonl";
 const NOTES_MAX: usize = 1024;
 /// A text in a line is cut at this.
 const TEXT_BYTES_MAX: usize = 2048;
+/// Different denials that are noted of one source in a window; the rest of them is one line.
+const SHARE_MAX: u32 = 20;
+const SHARE_WINDOW_MS: i64 = 1_000;
+/// What stands in that line for what was asked.
+const BEYOND_SHARE: &str = "more than its share of lines: what it asked for is only counted";
 /// Repeats within this time are one line.
 const FOLD: Duration = Duration::from_millis(100);
 /// The thread ends when there was nothing for so long.
 const IDLE: Duration = Duration::from_secs(2);
+const DENIED: &str = "denied";
 /// A file is closed at this size, and only so many are kept.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 const FILES_MAX: usize = 64;
@@ -44,28 +60,94 @@ struct Shared {
     logger: Logger,
     waiting: Mutex<Waiting>,
     changed: Condvar,
+    /// The number of the last line that was stored in this life; 0: none was.
+    stored: watch::Sender<u64>,
+    written: Counter,
+    lost: Counter,
+    /// A file is closed at this size …
+    file_bytes_max: u64,
+    /// … and only so many of those are kept.
+    files_max: usize,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     notes: Vec<(AuditNote, i64, u64)>,
     places: HashMap<AuditNote, usize>,
+    /// Since when (wall, ms), and how many lines each source was given since.
+    shares: (i64, HashMap<(Option<String>, String), u32>),
     lost: u64,
     is_writing: bool,
+}
+
+impl Waiting {
+    /// Whether this source may have one more line now.
+    fn has_share(&mut self, note: &AuditNote, now: i64) -> bool {
+        let (since, given) = &mut self.shares;
+        if !(0..SHARE_WINDOW_MS).contains(&(now - *since)) {
+            (*since, *given) = (now, HashMap::new());
+        }
+        // Sources beyond the room for lines get none anyway.
+        let source = (note.subject.clone(), note.peer.clone());
+        if given.len() >= NOTES_MAX && !given.contains_key(&source) {
+            return false;
+        }
+        let given = given.entry(source).or_default();
+        *given += 1;
+        *given <= SHARE_MAX
+    }
 }
 
 impl AuditLog {
     /// Below this data directory; nothing is made before there is something to note.
     pub fn new(data_dir: &Path, clock: Arc<dyn Clock>, logger: Logger) -> Self {
-        let directory = data_dir.join(DIRECTORY);
-        let (waiting, changed) = (Mutex::default(), Condvar::new());
-        Self(Arc::new(Shared { directory, clock, logger, waiting, changed }))
+        Self::with_limits(data_dir, clock, logger, (FILE_BYTES_MAX, FILES_MAX))
     }
 
-    /// Whether nothing waits to be stored.
+    fn with_limits(
+        data_dir: &Path,
+        clock: Arc<dyn Clock>,
+        logger: Logger,
+        (file_bytes_max, files_max): (u64, usize),
+    ) -> Self {
+        let directory = data_dir.join(DIRECTORY);
+        let (waiting, changed) = (Mutex::default(), Condvar::new());
+        let (stored, written, lost) =
+            (watch::Sender::new(0), Counter::default(), Counter::default());
+        let shared = Shared {
+            directory,
+            clock,
+            logger,
+            waiting,
+            changed,
+            stored,
+            written,
+            lost,
+            file_bytes_max,
+            files_max,
+        };
+        Self(Arc::new(shared))
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        &self.0.directory
+    }
+
+    /// The number of the last line, as lines are stored.
+    pub fn stored(&self) -> watch::Receiver<u64> {
+        self.0.stored.subscribe()
+    }
+
+    /// Its lines behind the one of this number.
+    pub fn tail(&self, after: u64) -> AuditTail {
+        AuditTail { directory: self.0.directory.clone(), after, at: None }
+    }
+
+    /// Whether nothing waits to be stored, or nobody tries to any more.
     pub fn is_idle(&self) -> bool {
         let waiting = self.0.waiting();
-        waiting.notes.is_empty() && waiting.lost == 0
+        !waiting.is_writing || waiting.is_empty()
     }
 
     /// Waits until everything noted so far is stored, at most so long. Blocks. False: it is not.
@@ -74,11 +156,9 @@ impl AuditLog {
         let (waiting, _) = self
             .0
             .changed
-            .wait_timeout_while(waiting, time, |waiting| {
-                waiting.is_writing && !(waiting.notes.is_empty() && waiting.lost == 0)
-            })
+            .wait_timeout_while(waiting, time, |waiting| waiting.is_writing && !waiting.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
-        waiting.notes.is_empty()
+        waiting.is_empty()
     }
 }
 
@@ -93,9 +173,21 @@ impl AuditSink for AuditLog {
         }
         let now = self.0.clock.wall().0;
         let mut waiting = self.0.waiting();
+        let is_known = waiting.places.contains_key(&note);
+        if note.kind == DENIED && !is_known && !waiting.has_share(&note, now) {
+            note = AuditNote {
+                call: String::new(),
+                what: BEYOND_SHARE.into(),
+                outcome: DENIED.into(),
+                ..note
+            };
+        }
         match waiting.places.get(&note).copied() {
             Some(place) => waiting.notes[place].2 += 1,
-            None if waiting.notes.len() >= NOTES_MAX => waiting.lost += 1,
+            None if waiting.notes.len() >= NOTES_MAX => {
+                waiting.lost += 1;
+                self.0.lost.one();
+            }
             None => {
                 let place = waiting.notes.len();
                 waiting.places.insert(note.clone(), place);
@@ -114,6 +206,16 @@ impl AuditSink for AuditLog {
         drop(waiting);
         self.0.changed.notify_all();
     }
+
+    fn counts(&self) -> AuditCounts {
+        AuditCounts { written: self.0.written.get(), lost: self.0.lost.get() }
+    }
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.notes.is_empty() && self.lost == 0
+    }
 }
 
 impl Shared {
@@ -128,10 +230,12 @@ impl Shared {
             let waiting = self.waiting();
             let (mut waiting, waited) = self
                 .changed
-                .wait_timeout_while(waiting, IDLE, |waiting| waiting.notes.is_empty())
+                .wait_timeout_while(waiting, IDLE, |waiting| waiting.is_empty())
                 .unwrap_or_else(PoisonError::into_inner);
-            if waited.timed_out() && waiting.notes.is_empty() {
+            if waited.timed_out() && waiting.is_empty() {
                 waiting.is_writing = false;
+                drop(waiting);
+                self.changed.notify_all();
                 return;
             }
             drop(waiting);
@@ -143,20 +247,30 @@ impl Shared {
                 (waiting.notes.clone(), waiting.lost)
             };
             let count = notes.len();
-            if let Err(error) = self.append(&mut file, notes, lost) {
-                error!(self.logger, "the audit log cannot be written"; "error" => %error,
-                    "directory" => %self.directory.display(), "lines" => count);
-                file = None;
-            }
+            let times: u64 = notes.iter().map(|(.., times)| times).sum();
+            let appended = self.append(&mut file, notes, lost);
             let mut waiting = self.waiting();
             waiting.notes.drain(..count);
             waiting.places = {
                 let places = waiting.notes.iter().enumerate();
                 places.map(|(place, (note, ..))| (note.clone(), place)).collect()
             };
-            waiting.lost -= lost;
+            match &appended {
+                Ok(()) => waiting.lost -= lost,
+                // The next note begins anew; a line tells of these once there is a disk again.
+                Err(_) => {
+                    waiting.lost += times;
+                    waiting.is_writing = false;
+                    self.lost.add(times);
+                }
+            }
             drop(waiting);
             self.changed.notify_all();
+            if let Err(error) = appended {
+                error!(self.logger, "the audit log cannot be written"; "error" => %error,
+                    "directory" => %self.directory.display(), "lines" => count);
+                return;
+            }
         }
     }
 
@@ -170,46 +284,32 @@ impl Shared {
             Some(open) => open,
             None => open.insert(self.open()?),
         };
+        let lines = notes.len() as u64 + u64::from(lost > 0);
         let mut text = String::new();
         for (note, at_ms, times) in notes {
-            let AuditNote { kind, subject, peer, call, what, outcome } = note;
-            text.push_str(&chain.append(AuditEntry {
-                number: 0,
-                at_ms,
-                kind: kind.into(),
-                subject,
-                peer,
-                call,
-                what,
-                outcome,
-                times,
-                previous: String::new(),
-            }));
+            text.push_str(&chain.append(AuditEntry { at_ms, times, ..entry_of(note) }));
             text.push('\n');
         }
         if lost > 0 {
-            text.push_str(&chain.append(AuditEntry {
-                number: 0,
-                at_ms: self.clock.wall().0,
-                kind: "lost".into(),
-                subject: None,
-                peer: String::new(),
-                call: String::new(),
+            let at_ms = self.clock.wall().0;
+            let note = AuditNote {
+                kind: "lost",
                 what: "there was no room for these".into(),
-                outcome: String::new(),
-                times: lost,
-                previous: String::new(),
-            }));
+                ..AuditNote::default()
+            };
+            text.push_str(&chain.append(AuditEntry { at_ms, times: lost, ..entry_of(note) }));
             text.push('\n');
         }
         file.write_all(text.as_bytes())?;
         file.sync_data()?;
+        self.written.add(lines);
         *bytes += text.len() as u64;
-        if *bytes >= FILE_BYTES_MAX {
-            let number = chain.number;
+        let number = chain.number;
+        if *bytes >= self.file_bytes_max {
             *open = None;
             self.close(number)?;
         }
+        self.stored.send_replace(number);
         Ok(())
     }
 
@@ -244,138 +344,19 @@ impl Shared {
 
     #[allow(clippy::disallowed_methods, reason = "the edge where the audit log is written")]
     fn close(&self, last: u64) -> io::Result<()> {
-        let closed = self.directory.join(format!("{last:020}.jsonl"));
+        let closed = self.directory.join(closed_name(last));
         fs::rename(self.directory.join(CURRENT), closed)?;
         let all = files(&self.directory)?;
-        for old in all.iter().take(all.len().saturating_sub(FILES_MAX)) {
+        for old in all.iter().take(all.len().saturating_sub(self.files_max)) {
             fs::remove_file(old)?;
         }
         File::open(&self.directory)?.sync_all()
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the edge where the audit log is read")]
-fn last_line(file: &Path) -> Option<String> {
-    fs::read_to_string(file).ok()?.lines().last().map(str::to_owned)
-}
-
-/// The files of an audit log, in order.
-///
-/// # Errors
-/// The directory cannot be read.
-pub fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "jsonl") {
-            found.push(path);
-        }
-    }
-    // Numbers, then `current`.
-    found.sort();
-    Ok(found)
-}
-
-/// What an audit log says, line by line, each checked to follow the one before.
-///
-/// # Errors
-/// A file that cannot be read; a line that does not follow, with its place.
-#[allow(clippy::disallowed_methods, reason = "the edge where the audit log is read")]
-pub fn read(
-    directory: &Path,
-    mut each: impl FnMut(AuditEntry),
-) -> Result<Option<Chain>, (PathBuf, usize, String)> {
-    let odd = |path: &Path, line: usize, what: String| (path.to_owned(), line, what);
-    let all = files(directory).map_err(|error| odd(directory, 0, error.to_string()))?;
-    let mut chain = None;
-    for path in all {
-        let file = File::open(&path).map_err(|error| odd(&path, 0, error.to_string()))?;
-        for (at, line) in BufReader::new(file).lines().enumerate() {
-            let line = line.map_err(|error| odd(&path, at + 1, error.to_string()))?;
-            let entry = verify_line(&mut chain, &line);
-            each(entry.map_err(|fault| odd(&path, at + 1, fault.to_string()))?);
-        }
-    }
-    Ok(chain)
-}
-
-#[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "tests change files")]
-mod tests {
-    use super::*;
-    use crate::model::SystemClock;
-    use slog::o;
-
-    fn log(directory: &Path) -> AuditLog {
-        let logger = Logger::root(slog::Discard, o!());
-        AuditLog::new(directory, Arc::new(SystemClock::new()), logger)
-    }
-
-    fn note(what: &str) -> AuditNote {
-        AuditNote {
-            kind: "denied",
-            subject: Some("mallory".into()),
-            peer: "127.0.0.1".into(),
-            call: "/x/Y".into(),
-            what: what.into(),
-            outcome: "denied".into(),
-        }
-    }
-
-    #[test]
-    fn notes_outlive_the_node_and_a_flood_is_folded() {
-        let directory = tempfile::tempdir().unwrap();
-        let first = log(directory.path());
-        for _ in 0..5_000 {
-            first.note(note("produce log"));
-        }
-        first.note(note("consume log"));
-        assert!(first.flush(Duration::from_secs(30)));
-        let second = log(directory.path());
-        second.note(note("admin *"));
-        assert!(second.flush(Duration::from_secs(30)));
-        let mut seen = Vec::new();
-        let chain = read(&directory.path().join(DIRECTORY), |entry| seen.push(entry)).unwrap();
-        let total: u64 = seen.iter().map(|entry| entry.times).sum();
-        assert_eq!(total, 5_002);
-        assert!(seen.len() < 100, "{} lines", seen.len());
-        assert_eq!(chain.unwrap().number, seen.len() as u64);
-        assert_eq!(seen.last().unwrap().what, "admin *");
-    }
-
-    #[test]
-    fn more_than_there_is_room_for_is_counted() {
-        let directory = tempfile::tempdir().unwrap();
-        let log = log(directory.path());
-        for i in 0..10 * NOTES_MAX {
-            log.note(note(&format!("{i}")));
-        }
-        assert!(log.flush(Duration::from_secs(30)));
-        let mut total = 0;
-        read(&directory.path().join(DIRECTORY), |entry| total += entry.times).unwrap();
-        assert_eq!(total, 10 * NOTES_MAX as u64);
-    }
-
-    #[test]
-    fn a_change_shows_and_a_line_cut_off_by_a_crash_does_not_count() {
-        let directory = tempfile::tempdir().unwrap();
-        let first = log(directory.path());
-        first.note(note("a"));
-        first.note(note("b"));
-        assert!(first.flush(Duration::from_secs(30)));
-        let place = directory.path().join(DIRECTORY);
-        let file = place.join(CURRENT);
-        let whole = fs::read_to_string(&file).unwrap();
-        fs::write(&file, format!("{whole}{{\"entry\":")).unwrap();
-        let second = log(directory.path());
-        second.note(note("c"));
-        assert!(second.flush(Duration::from_secs(30)));
-        let mut count = 0;
-        read(&place, |_| count += 1).unwrap();
-        assert_eq!(count, 3);
-        let changed = fs::read_to_string(&file).unwrap().replacen("mallory", "alice", 1);
-        fs::write(&file, changed).unwrap();
-        let (_, line, _) = read(&place, |_| {}).unwrap_err();
-        assert_eq!(line, 1);
-    }
+/// Its number and the hash before it are the chain's to fill in.
+fn entry_of(note: AuditNote) -> AuditEntry {
+    let AuditNote { kind, subject, peer, call, what, outcome } = note;
+    let (kind, previous) = (kind.into(), String::new());
+    AuditEntry { number: 0, at_ms: 0, kind, subject, peer, call, what, outcome, times: 1, previous }
 }

@@ -28,7 +28,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 /// The newest format this build reads, and the one it writes.
 ///
@@ -51,6 +51,9 @@ pub struct DataDir {
     path: PathBuf,
     node_id: String,
     cluster: OnceLock<Cluster>,
+    /// Held while the record of replicas is written: who becomes a member writes it as it is, while
+    /// replicas may be given.
+    recording: Mutex<()>,
     /// Holds the lock; the system lets go of it however the process ends.
     _lock: File,
 }
@@ -80,7 +83,13 @@ impl DataDir {
             write_version(path)?;
         }
         let cluster = cluster::stored(path)?.map_or_else(OnceLock::new, OnceLock::from);
-        let data_dir = Self { path: path.to_owned(), node_id, cluster, _lock: lock };
+        let data_dir = Self {
+            path: path.to_owned(),
+            node_id,
+            cluster,
+            recording: Mutex::default(),
+            _lock: lock,
+        };
         // A node that was killed leaves it; it would point at ports that are not ours.
         data_dir.remove_ports();
         Ok(data_dir)
@@ -147,6 +156,15 @@ fn check(path: &Path) -> Result<bool, DataDirError> {
     if !path.is_dir() {
         return Err(DataDirError::NotADirectory { path: path.to_owned() });
     }
+    let at_directory = |source| DataDirError::at(path.to_owned(), source);
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path).map_err(at_directory)? {
+        let entry = entry.map_err(at_directory)?;
+        if entry.file_type().map_err(at_directory)?.is_symlink() {
+            return Err(DataDirError::Link { path: entry.path() });
+        }
+        entries.push(entry.file_name());
+    }
     let file = path.join(VERSION);
     match read_small(&file).map_err(|source| DataDirError::at(file.clone(), source))? {
         Some(text) => {
@@ -162,9 +180,7 @@ fn check(path: &Path) -> Result<bool, DataDirError> {
             Ok(true)
         }
         None => {
-            let at_directory = |source| DataDirError::at(path.to_owned(), source);
-            for entry in fs::read_dir(path).map_err(at_directory)? {
-                let name = entry.map_err(at_directory)?.file_name();
+            for name in entries {
                 if !HARMLESS.iter().any(|harmless| name == *harmless) {
                     return Err(DataDirError::Foreign {
                         path: path.to_owned(),

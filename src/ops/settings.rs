@@ -147,6 +147,12 @@ pub struct GossipSettings {
     pub join: Vec<HostPort>,
     /// The key that all nodes share; `None`: nothing is encrypted.
     pub key: Option<GossipKey>,
+    /// Connections open at once; the oldest unfinished one gives way.
+    pub connections_max: u32,
+    /// Largest message on a connection.
+    pub message_bytes_max: ByteSize,
+    /// How long a message on a connection may take.
+    pub message_timeout: Duration,
     /// The group in which a node that knows nobody looks for others; `None`: it does not.
     pub multicast: Option<SocketAddr>,
 }
@@ -225,6 +231,10 @@ pub struct AccessSettings {
     pub model_file: Option<PathBuf>,
     /// … a policy of casbin, in force on this node beside that of the cluster.
     pub policy_file: Option<PathBuf>,
+    /// Copies what was noted of denied requests and administrative acts to the topic `_audit`.
+    pub audit_topic: bool,
+    /// The longest that the cluster's policy counts after it was known to be the newest; `None`: for ever.
+    pub stale_after: Option<Duration>,
     /// The keys of tokens, as a set of JSON Web Keys; `None`: no tokens are taken.
     pub token_keys_file: Option<PathBuf>,
     /// Who issues tokens.
@@ -242,6 +252,9 @@ impl Default for AccessSettings {
             admins: Vec::new(),
             model_file: None,
             policy_file: None,
+            audit_topic: true,
+            // Longer than elections and restarts take, shorter than people need to rely on a change.
+            stale_after: Some(Duration::from_secs(10)),
             token_keys_file: None,
             token_issuer: "duramen".into(),
             token_audience: "duramen".into(),
@@ -284,6 +297,8 @@ pub struct AdmissionSettings {
     pub messages_max: u32,
     /// Bytes of requests waiting per partition.
     pub bytes_max: ByteSize,
+    /// Bytes of requests that are still coming in, of all clients together.
+    pub incoming_bytes_max: ByteSize,
 }
 
 /// When parts are restarted, and when no more.
@@ -425,6 +440,9 @@ impl Default for GossipSettings {
             advertise: None,
             join: Vec::new(),
             key: None,
+            connections_max: 32,
+            message_bytes_max: ByteSize::mib(1),
+            message_timeout: Duration::from_secs(5),
             multicast: None,
         }
     }
@@ -445,7 +463,11 @@ impl Default for ClusterSettings {
 
 impl Default for AdmissionSettings {
     fn default() -> Self {
-        Self { messages_max: 8192, bytes_max: ByteSize::mib(64) }
+        Self {
+            messages_max: 8192,
+            bytes_max: ByteSize::mib(64),
+            incoming_bytes_max: ByteSize::mib(40),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod outbox;
 mod partition;
 mod reconcile;
 mod standing;
+mod step;
 mod storage;
 mod suspicion;
 mod term_runs;

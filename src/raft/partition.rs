@@ -11,21 +11,16 @@
 //! - A hard state that differs in its commit index alone is never written.
 //! - A change of the members is in the hard state before its entry is in the log.
 
-use super::effects::{
-    Content, Effects, EntrySizes, Handle, LogStart, NewEntry, RaftConfig, RaftError, ReadReady,
-    Recovered, Role,
-};
-use super::hard_state::{HardState, PendingChange};
+use super::effects::{EntrySizes, Handle, RaftConfig, RaftError, Recovered, Role};
+use super::hard_state::HardState;
 use super::membership::{ChangeError, MemberStep, Membership, MembershipChange};
 use super::messages::{self, PeerFault, View};
 use super::outbox::Outbox;
 use super::storage::{State, Storage};
 use super::suspicion::Suspicion;
-use super::term_runs::TermRuns;
 use crate::model::{PeerKind, PeerMessage, RaftIndex, ReplicaId, Term};
 use bytes::Bytes;
-use raft::Ready;
-use raft::prelude::{Entry, EntryType, Message};
+use raft::prelude::Message;
 use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
 use slog::Logger;
 use std::cell::RefCell;
@@ -42,16 +37,16 @@ pub struct PartitionRaft {
     pub(super) config: RaftConfig,
     pub(super) outbox: Outbox,
     /// The vote file has changes pending that are not: it is written before anything else is.
-    rewrite: bool,
+    pub(super) rewrite: bool,
     /// The newest step that replaces entries, or the whole log. Reports of earlier ones do not reach
     /// the engine: it could take what they wrote for what is written now.
-    replaced: u64,
+    pub(super) replaced: u64,
     /// The newest step that brought entries, or a start of the log.
-    appended: u64,
+    pub(super) appended: u64,
     /// The newest report that the engine was given.
     reported: u64,
     /// The step that begins the log anew, until it is durable, and where.
-    installing: Option<(u64, RaftIndex)>,
+    pub(super) installing: Option<(u64, RaftIndex)>,
     /// Elections tried: each waits for another time.
     pub(super) attempts: u64,
     pub(super) suspicion: Option<Suspicion>,
@@ -348,7 +343,7 @@ impl PartitionRaft {
     }
 
     /// Names a read, and whose it is: of this replica, since this start.
-    fn read_name(&self, read: u64) -> [u8; 24] {
+    pub(super) fn read_name(&self, read: u64) -> [u8; 24] {
         let mut name = [0; 24];
         let parts = [self.config.me.raw(), self.config.seed, read];
         for (part, at) in parts.iter().zip(name.chunks_exact_mut(8)) {
@@ -395,7 +390,7 @@ impl PartitionRaft {
     }
 
     /// Tells the engine how far things are durable.
-    fn report(&mut self) {
+    pub(super) fn report(&mut self) {
         let number = self.outbox.durable();
         if number <= self.reported || number < self.replaced {
             return;
@@ -404,168 +399,6 @@ impl PartitionRaft {
         self.engine.on_persist_ready(number);
         if let Some((_, index)) = self.installing.take_if(|(step, _)| *step <= number) {
             self.engine.advance_apply_to(index.0);
-        }
-    }
-
-    /// Takes one step, if there is anything to do. Call again until `None`.
-    pub fn step(&mut self) -> Option<Effects> {
-        if !self.engine.has_ready() {
-            let messages = self.outbox.take();
-            let number = self.outbox.last_step();
-            return (!messages.is_empty()).then(|| Effects {
-                number,
-                messages,
-                ..Effects::default()
-            });
-        }
-        let mut ready = self.engine.ready();
-        let number = ready.number();
-        let mut effects = Effects { number, ..Effects::default() };
-        let commit_before = self.storage.0.borrow().hard.commit;
-        let votes = self.note_vote(&ready);
-        effects.install = self.note_start(&ready);
-        let (entries, changes) = self.note_entries(&mut ready);
-        effects.entries = entries;
-        effects.reads = ready.take_read_states().iter().filter_map(|r| self.read(r)).collect();
-        let mut made = ready.take_messages();
-        made.extend(ready.take_persisted_messages());
-        let committed = ready.take_committed_entries();
-        self.engine.advance_append_async(ready);
-        effects.membership_changed = self.apply(&committed) || effects.install.is_some();
-        effects.committed = committed.last().map(|entry| RaftIndex(entry.index));
-        if votes || changes || effects.membership_changed || std::mem::take(&mut self.rewrite) {
-            let mut hard = self.storage.0.borrow().hard.clone();
-            if effects.install.is_some() {
-                // Until the log is begun anew it is the old one, and may differ above this.
-                hard.commit = commit_before;
-            }
-            effects.hard_state = Some(hard);
-        }
-        let log = !effects.entries.is_empty() || effects.install.is_some();
-        if log {
-            self.appended = number;
-        }
-        let writes = log || effects.hard_state.is_some();
-        self.outbox.stepped(number, writes, votes || effects.install.is_some());
-        self.post(made);
-        effects.messages = self.outbox.take();
-        self.report();
-        Some(effects)
-    }
-
-    /// Whether term or vote are others than those known; a new commit index alone is not written.
-    fn note_vote(&self, ready: &Ready) -> bool {
-        let Some(engine) = ready.hs() else { return false };
-        let hard = &mut self.storage.0.borrow_mut().hard;
-        let vote = ReplicaId::from_raw(engine.vote);
-        let changed = (engine.term, vote) != (hard.term.0, hard.vote);
-        (hard.term, hard.vote) = (Term(engine.term), vote);
-        hard.commit = RaftIndex(engine.commit);
-        changed
-    }
-
-    fn note_start(&mut self, ready: &Ready) -> Option<LogStart> {
-        let meta = ready.snapshot().get_metadata();
-        let (index, term) = (RaftIndex(meta.index), Term(meta.term));
-        if index == RaftIndex(0) {
-            return None;
-        }
-        let (membership, at, log) = messages::begun(ready.snapshot()).expect("checked on its way");
-        let mut state = self.storage.0.borrow_mut();
-        state.terms = TermRuns::empty(index.next(), term);
-        state.hard.membership.clone_from(&membership);
-        state.hard.membership_index = at;
-        state.hard.pending.clear();
-        (self.installing, self.replaced) = (Some((ready.number(), index)), ready.number());
-        Some(LogStart { index, term, membership, state: log })
-    }
-
-    /// The entries to write, and whether a change is among them, or among those that they replace.
-    fn note_entries(&mut self, ready: &mut Ready) -> (Vec<NewEntry>, bool) {
-        let number = ready.number();
-        let mut changes = false;
-        // The engine asks the storage for these from its next call on.
-        let mut state = self.storage.0.borrow_mut();
-        let entries = ready.take_entries().into_iter().map(|entry| {
-            let (index, term) = (RaftIndex(entry.index), Term(entry.term));
-            if index <= state.terms.last() {
-                state.terms.truncate_after(RaftIndex(index.0 - 1));
-                let kept = state.hard.pending.partition_point(|pending| pending.index < index);
-                changes |= kept < state.hard.pending.len();
-                state.hard.pending.truncate(kept);
-                self.replaced = number;
-            }
-            state.terms.push(index, term);
-            let content = messages::content_of(&entry);
-            if let Content::Internal(change) = &content
-                && !change.is_empty()
-                && index > state.hard.membership_index
-            {
-                changes = true;
-                state.hard.pending.push(PendingChange { index, term, change: change.clone() });
-            }
-            NewEntry { term, index, content }
-        });
-        (entries.collect(), changes)
-    }
-
-    fn read(&self, read: &raft::ReadState) -> Option<ReadReady> {
-        let number = read.request_ctx.get(16..24)?.try_into().ok().map(u64::from_be_bytes)?;
-        let is_ours = read.request_ctx == self.read_name(number);
-        is_ours.then_some(ReadReady { read: number, index: RaftIndex(read.index) })
-    }
-
-    /// Applies the changes of the members among what is committed; whether there were any.
-    fn apply(&mut self, committed: &[Entry]) -> bool {
-        let Some(last) = committed.last() else { return false };
-        let mut changed = false;
-        for entry in committed.iter().filter(|e| e.get_entry_type() != EntryType::EntryNormal) {
-            let index = RaftIndex(entry.index);
-            let mut state = self.storage.0.borrow_mut();
-            if index <= state.hard.membership_index {
-                continue;
-            }
-            assert_eq!(state.hard.pending[0].index, index, "changes are applied in order");
-            let pending = state.hard.pending.remove(0);
-            state.hard.membership_index = index;
-            changed = true;
-            drop(state);
-            let change = MembershipChange::decode(&pending.change).expect("encoded by this room");
-            // A change that does not fit fits nowhere: it is without effect at every replica.
-            if let Ok(members) = self.engine.apply_conf_change(&change.to_engine()) {
-                self.storage.0.borrow_mut().hard.membership = Membership::of_engine(&members);
-            }
-        }
-        self.engine.advance_apply_to(last.index);
-        if changed && self.role() == Role::Leader && !self.membership().is_voter(self.config.me) {
-            // The engine would go on to lead a group that it is no member of, and trip over that.
-            let term = self.engine.raft.term;
-            self.engine.raft.become_follower(term, raft::INVALID_ID);
-            self.draw_timeout();
-        }
-        changed
-    }
-
-    fn post(&mut self, made: Vec<Message>) {
-        for message in made {
-            let told = messages::told(self.config.group, self.config.me, message);
-            let Some(mut message) = told else { continue };
-            let state = self.storage.0.borrow();
-            // What is not written yet is not measured by the engine: the rest goes in one more.
-            while let [first, .., last] = &message.entries[..] {
-                let (low, high) = (first.index, last.index.next());
-                let fits = state.sizes.fit(low, high, self.config.message_bytes_max).max(1);
-                let fits = usize::try_from(fits).unwrap_or(usize::MAX).min(messages::ENTRIES_MAX);
-                if fits >= message.entries.len() {
-                    break;
-                }
-                let mut rest = message.clone();
-                rest.entries = message.entries.split_off(fits);
-                let before = &message.entries[fits - 1];
-                (rest.index, rest.log_term) = (before.index, before.term);
-                self.outbox.send(std::mem::replace(&mut message, rest));
-            }
-            self.outbox.send(message);
         }
     }
 

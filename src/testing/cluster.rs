@@ -30,8 +30,8 @@ pub struct Cluster {
 }
 
 enum Member {
-    Up(TestNode),
-    Down(Stopped),
+    Up(Box<TestNode>),
+    Down(Box<Stopped>),
     Gone,
 }
 
@@ -92,7 +92,7 @@ impl Cluster {
     /// As [`Cluster::add`].
     pub fn admit(&mut self, node: TestNode) -> usize {
         node.until("it is a member of the cluster", |node| node.cluster().control.node().is_some());
-        self.members.push(Member::Up(node));
+        self.members.push(Member::Up(Box::new(node)));
         self.aim();
         self.members.len()
     }
@@ -123,7 +123,7 @@ impl Cluster {
     /// The nodes that run, with their numbers.
     pub fn nodes(&self) -> impl Iterator<Item = (usize, &TestNode)> {
         (1..).zip(&self.members).filter_map(|(number, member)| match member {
-            Member::Up(node) => Some((number, node)),
+            Member::Up(node) => Some((number, &**node)),
             Member::Down(_) | Member::Gone => None,
         })
     }
@@ -264,7 +264,7 @@ impl Cluster {
     /// As [`TestNode::crash`].
     pub fn crash(&mut self, number: usize) {
         let stopped = self.take(number).crash();
-        self.members[number - 1] = Member::Down(stopped);
+        self.members[number - 1] = Member::Down(Box::new(stopped));
     }
 
     /// Stops a node in order.
@@ -273,7 +273,7 @@ impl Cluster {
     /// As [`TestNode::stop`].
     pub fn stop_node(&mut self, number: usize) {
         let stopped = self.take(number).stop();
-        self.members[number - 1] = Member::Down(stopped);
+        self.members[number - 1] = Member::Down(Box::new(stopped));
     }
 
     /// Starts a node again that was crashed or stopped, on other ports, from what is stored.
@@ -282,7 +282,7 @@ impl Cluster {
     /// When it runs, or does not start.
     pub fn restart(&mut self, number: usize) {
         let node = self.stopped(number).start();
-        self.members[number - 1] = Member::Up(node);
+        self.members[number - 1] = Member::Up(Box::new(node));
         self.aim();
     }
 
@@ -292,7 +292,7 @@ impl Cluster {
     /// When it runs.
     pub fn stopped(&mut self, number: usize) -> Stopped {
         match std::mem::replace(&mut self.members[number - 1], Member::Gone) {
-            Member::Down(stopped) => stopped,
+            Member::Down(stopped) => *stopped,
             Member::Up(_) | Member::Gone => panic!("node {number} was not stopped"),
         }
     }
@@ -307,7 +307,7 @@ impl Cluster {
             panic!("node {number} does not run");
         };
         self.aim();
-        node
+        *node
     }
 
     /// From now on replicas on these two nodes do not hear each other; gossip and calls go on.

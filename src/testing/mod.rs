@@ -33,6 +33,7 @@ mod builder;
 mod chance;
 mod cluster;
 mod control;
+pub mod fuzz;
 mod history;
 mod leaks;
 mod load;

@@ -1,5 +1,6 @@
 //! Makes the connections of clients and nodes: plain, or within TLS to whom they want to reach.
 
+use super::read_ahead::ReadAhead;
 use crate::guards::tls::{ClientTls, failed_handshake};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -34,14 +35,14 @@ pub async fn connect(
     Ok(endpoint.origin(origin).connect_with_connector(connector).await?)
 }
 
-async fn secured(address: &str, tls: &ClientTls) -> io::Result<TlsStream<TcpStream>> {
+async fn secured(address: &str, tls: &ClientTls) -> io::Result<TlsStream<ReadAhead>> {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host is no name"))?;
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let connecting = TlsConnector::from(tls.config()).connect(name, stream);
+    let connecting = TlsConnector::from(tls.config()).connect(name, ReadAhead::new(stream));
     let stream = connecting.await.map_err(|error| {
         io::Error::new(error.kind(), format!("TLS: {}", failed_handshake(&error)))
     })?;

@@ -6,6 +6,7 @@ pub mod client;
 pub mod convert;
 pub mod dial;
 pub mod peer;
+pub mod read_ahead;
 
 /// Generated from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

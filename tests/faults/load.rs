@@ -1,13 +1,12 @@
 //! Producers that go on whatever happens, and remember what they were told.
 
+use crate::canary::client_options;
 use crate::checker::{Acked, Event, Ledger, value};
 use crate::read::linearizable_end;
 use bytes::Bytes;
 use duramen::log::batch::BatchBuilder;
 use duramen::model::{Record, Timestamp};
-use duramen::wire::client::{
-    Client, ClientOptions, ClusterClient, ClusterOptions, Place, ProducerOptions,
-};
+use duramen::wire::client::{Client, ClusterClient, ClusterOptions, Place, ProducerOptions};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -161,8 +160,9 @@ async fn produce(
     partition: u32,
     producer: u32,
 ) {
+    let options = ClusterOptions { client: client_options(), ..ClusterOptions::default() };
     let cluster = loop {
-        match ClusterClient::connect(addresses, ClusterOptions::default(), None).await {
+        match ClusterClient::connect(addresses, options.clone(), None).await {
             Ok(cluster) => break cluster,
             Err(_) if shared.stop.load(Ordering::Acquire) => return,
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -242,7 +242,7 @@ async fn read(shared: &Shared, addresses: &[String], topic: &str, partition: u32
         tokio::time::sleep(READ_PAUSE).await;
         let read = number << 32 | u64::from(partition);
         let seen = tokio::time::timeout(READ_MAX, async {
-            let mut client = Client::connect(address, ClientOptions::default()).await.ok()?;
+            let mut client = Client::connect(address, client_options()).await.ok()?;
             note(Event::ReadBegan { read, partition });
             linearizable_end(&mut client, topic, partition).await
         });

@@ -1,4 +1,4 @@
-//! Clusters of real processes under load and under faults: rungs C1 to C14 of the ladder.
+//! Clusters of real processes under load and under faults: rungs C1 to C15 of the ladder.
 //!
 //!     cargo test --test faults                       a few episodes of the shortest rung
 //!     cargo test --test faults -- --gate             the subset that gates each change
@@ -8,15 +8,21 @@
 //! A failing run prints its seed and keeps the nodes' logs and directories.
 
 #![allow(clippy::disallowed_methods, reason = "drives processes in real time, on real files")]
+#![allow(clippy::unwrap_used, reason = "a rung that cannot go on has failed")]
 
+mod canary;
 mod checker;
 mod cluster;
 mod load;
+#[allow(dead_code, reason = "what needs certificates is not called here")]
+#[path = "../it/access/raw.rs"]
+mod raw;
 mod read;
 mod rungs;
 mod show;
 mod stage;
 
+use canary::{Canary, Rights};
 use checker::percentile;
 use cluster::{Cluster, Net};
 use duramen::testing::Chance;
@@ -191,11 +197,18 @@ fn play(rung: &Rung, count: u32, seed: u64, is_gate: bool) -> bool {
         Needs::Namespaces => Net::Namespaces,
         Needs::Nothing | Needs::Mounts => Net::Loopback,
     };
+    canary::without_rights();
+    let rights = rung.is_guarded.then(|| Rights::new(&directory));
+    let more = rights.as_ref().map_or_else(Vec::new, Rights::flags);
+    let flags: Vec<&str> = flags.into_iter().chain(more.iter().map(String::as_str)).collect();
     let mut cluster = Cluster::new(&directory, rung.nodes, net, &flags);
     let begun = Instant::now();
     cluster.start();
-    let mut stage = Stage { cluster, load: None, partitions: PARTITIONS, is_gate };
+    let mut stage = Stage { cluster, load: None, canary: None, partitions: PARTITIONS, is_gate };
     stage.until_whole();
+    if let Some(rights) = &rights {
+        rights.enforce(&mut stage);
+    }
     let (partitions, replicas) = (PARTITIONS.to_string(), rung.nodes.to_string());
     let numbers = ["--partitions", &partitions, "--replication-factor", &replicas];
     stage.admin(&[&["topic", "create", TOPIC][..], &numbers].concat());
@@ -206,6 +219,7 @@ fn play(rung: &Rung, count: u32, seed: u64, is_gate: bool) -> bool {
     );
     stage.load = Some(Load::start(&stage.cluster.addresses(), TOPIC, PARTITIONS, PRODUCERS, true));
     stage.until_acknowledged("before the first fault");
+    stage.canary = rights.map(|rights| Canary::start(rights, &stage.cluster));
     let mut chance = Chance::new(seed);
     let begun = Instant::now();
     let mut gaps: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
@@ -220,7 +234,9 @@ fn play(rung: &Rung, count: u32, seed: u64, is_gate: bool) -> bool {
         stage.wait(Duration::from_millis(100 + chance.below(300)));
     }
     let lasted = begun.elapsed();
+    let canary = stage.canary.take().map(|canary| canary.finish(&mut stage));
     let (ledger, mut wrong) = stage.judge();
+    wrong.extend(canary.into_iter().flatten());
     let (acked, sent) = (ledger.acked.len(), ledger.sent.values().sum::<u64>());
     let reads = |event: &&checker::Event| matches!(event, checker::Event::ReadSaw { .. });
     let reads = ledger.history.iter().filter(reads).count();

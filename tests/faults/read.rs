@@ -1,8 +1,9 @@
 //! Reading one replica whole, from the node that holds it.
 
+use crate::canary::client_options;
 use crate::checker::Copy;
 use duramen::log::batch::{self, BatchLimits};
-use duramen::wire::client::{Client, ClientOptions, Consistency, FetchOptions, Position, Target};
+use duramen::wire::client::{Client, Consistency, FetchOptions, Position, Target};
 use std::time::Duration;
 
 /// Reads all that a node has committed of a partition; `None` where it cannot be read now.
@@ -14,7 +15,7 @@ pub fn replica_of(address: &str, topic: &str, partition: u32) -> Option<Copy> {
 }
 
 async fn read(address: &str, topic: &str, partition: u32) -> Option<Copy> {
-    let mut client = Client::connect(address, ClientOptions::default()).await.ok()?;
+    let mut client = Client::connect(address, client_options()).await.ok()?;
     let target = Target { topic: topic.into(), partition };
     let options = FetchOptions {
         position: Position::Start,
@@ -48,7 +49,7 @@ async fn read(address: &str, topic: &str, partition: u32) -> Option<Copy> {
 pub fn span_of(address: &str, topic: &str, partition: u32) -> Option<(u64, u64)> {
     duramen::testing::block_on(async {
         let asking = async {
-            let mut client = Client::connect(address, ClientOptions::default()).await.ok()?;
+            let mut client = Client::connect(address, client_options()).await.ok()?;
             let described = client.describe(topic).await.ok()?;
             let found = described.partitions.iter().find(|found| found.id == partition)?;
             Some((found.start_offset, found.high_watermark))

@@ -1,6 +1,7 @@
 //! The rungs of the ladder for clusters. Each is a nemesis: what one of its episodes does to a
 //! cluster under load. What must hold afterwards is the same for all (checker.rs).
 
+use crate::canary;
 use crate::cluster::{mounts_missing, namespaces_missing};
 use crate::stage::Stage;
 use duramen::testing::Chance;
@@ -35,13 +36,15 @@ pub struct Rung {
     /// Nodes of the cluster; each holds all partitions.
     pub nodes: usize,
     pub needs: Needs,
+    /// Whether access control is on, and those who may not try all the time.
+    pub is_guarded: bool,
     /// Beyond the usual ones, for all nodes.
     pub flags: &'static [&'static str],
     /// Gives back what it did, for the figures.
     pub episode: fn(&mut Stage, &mut Chance, u32) -> &'static str,
 }
 
-pub const RUNGS: [Rung; 8] = [
+pub const RUNGS: [Rung; 9] = [
     Rung {
         name: "C1",
         about: "kill -9 of the leader, a follower, a minority, the majority, all",
@@ -49,6 +52,7 @@ pub const RUNGS: [Rung; 8] = [
         gate: 10,
         nodes: 3,
         needs: Needs::Nothing,
+        is_guarded: false,
         flags: &[],
         episode: kill,
     },
@@ -59,6 +63,7 @@ pub const RUNGS: [Rung; 8] = [
         gate: 5,
         nodes: 5,
         needs: Needs::Nothing,
+        is_guarded: false,
         flags: &[],
         episode: kill,
     },
@@ -69,6 +74,7 @@ pub const RUNGS: [Rung; 8] = [
         gate: SHAPES.len() as u32,
         nodes: 3,
         needs: Needs::Namespaces,
+        is_guarded: false,
         flags: &[],
         episode: partition,
     },
@@ -79,6 +85,7 @@ pub const RUNGS: [Rung; 8] = [
         gate: 5,
         nodes: 3,
         needs: Needs::Nothing,
+        is_guarded: false,
         flags: &[],
         episode: pause,
     },
@@ -89,6 +96,7 @@ pub const RUNGS: [Rung; 8] = [
         gate: 4,
         nodes: 3,
         needs: Needs::Nothing,
+        is_guarded: false,
         flags: &[],
         episode: churn,
     },
@@ -99,6 +107,7 @@ pub const RUNGS: [Rung; 8] = [
         gate: 2,
         nodes: 3,
         needs: Needs::Mounts,
+        is_guarded: false,
         flags: &[],
         episode: full_disk,
     },
@@ -109,6 +118,7 @@ pub const RUNGS: [Rung; 8] = [
         gate: 3,
         nodes: 3,
         needs: Needs::Nothing,
+        is_guarded: false,
         flags: &["--config", "{retention}"],
         episode: catch_up,
     },
@@ -119,8 +129,20 @@ pub const RUNGS: [Rung; 8] = [
         gate: 2,
         nodes: 3,
         needs: Needs::Nothing,
+        is_guarded: false,
         flags: &[],
         episode: rolling_restart,
+    },
+    Rung {
+        name: "C15",
+        about: "who may not tries everything: kills, the catalogue's snapshot, reloads, a new node",
+        full: 100,
+        gate: 5,
+        nodes: 3,
+        needs: Needs::Nothing,
+        is_guarded: true,
+        flags: &[],
+        episode: canary::episode,
     },
 ];
 

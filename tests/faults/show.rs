@@ -95,7 +95,8 @@ pub fn play(directory: &Path, kills: u32, flags: &[&str]) -> Result<(), Vec<Stri
     let mut cluster = Cluster::new(directory, 3, Net::Loopback, flags);
     let begun = Instant::now();
     cluster.start();
-    let mut stage = Stage { cluster, load: None, partitions: PARTITIONS, is_gate: false };
+    let mut stage =
+        Stage { cluster, load: None, canary: None, partitions: PARTITIONS, is_gate: false };
     stage.until("three nodes are one cluster", |stage| {
         stage.status().is_some_and(|status| stage.members(&status) == 3)
     });

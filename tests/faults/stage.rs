@@ -1,5 +1,6 @@
 //! A cluster under load, and what an episode may ask of it.
 
+use crate::canary::{self, Canary};
 use crate::checker::{self, Copy, Ledger};
 use crate::cluster::{Cluster, Node};
 use crate::load::Load;
@@ -16,6 +17,7 @@ pub const TOPIC: &str = "storm";
 pub struct Stage {
     pub cluster: Cluster,
     pub load: Option<Load>,
+    pub canary: Option<Canary>,
     pub partitions: u32,
     pub is_gate: bool,
 }
@@ -57,6 +59,7 @@ impl Stage {
         let output = Command::new(env!("CARGO_BIN_EXE_duramen"))
             .args(arguments)
             .args(["--rpc-addr", &addresses.join(",")])
+            .envs(canary::token_of_root().map(|token| ("DURAMEN_TOKEN", token)))
             .output()
             .map_err(|error| error.to_string())?;
         if output.status.success() {

@@ -15,12 +15,13 @@ const HTTP: &str = "node/frontends/http";
 const HOUSEKEEPING: &str = "node/housekeeping";
 const PLANTER: &str = "node/planter";
 const ACCESS: &str = "node/access";
+const AUDIT: &str = "node/audit";
 const GROUP_LOG: &str = "node/controller/group/log";
 const GROUP_RAFT: &str = "node/controller/group/raft";
 const CATALOGUE: &str = "node/controller/catalogue";
 const FORMATION: &str = "node/controller/formation";
 const GOSSIP: &str = "node/membership/gossip";
-const ACTORS: [&str; 12] = [
+const ACTORS: [&str; 13] = [
     LOG,
     RAFT,
     GRPC,
@@ -28,6 +29,7 @@ const ACTORS: [&str; 12] = [
     HOUSEKEEPING,
     PLANTER,
     ACCESS,
+    AUDIT,
     GROUP_LOG,
     GROUP_RAFT,
     CATALOGUE,

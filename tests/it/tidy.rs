@@ -38,7 +38,21 @@ const BORDERS: [(&str, &[&str]); 15] = [
     ),
     (
         "testing",
-        &["model", "observe", "log", "cluster", "wire", "ops", "supervision", "actors", "node"],
+        &[
+            "model",
+            "observe",
+            "log",
+            "raft",
+            "access",
+            "cluster",
+            "guards",
+            "wire",
+            "ops",
+            "supervision",
+            "actors",
+            "frontends",
+            "node",
+        ],
     ),
     (
         "cli",
@@ -61,7 +75,7 @@ const KEPT_TO: [(&str, &[&str]); 13] = [
     ("tokio_rustls", &["wire", "frontends"]),
     ("x509_parser", &["guards"]),
     ("rcgen", &["guards"]),
-    ("ring", &["guards", "access", "wire"]),
+    ("ring", &["guards", "access", "wire", "testing"]),
     ("casbin", &["access"]),
     ("jsonwebtoken", &["access"]),
 ];

@@ -9,8 +9,8 @@ use crate::actors::leadership::Leadership;
 use crate::actors::partition::{PartitionApi, PendingAck, ProduceError, ReadError};
 use crate::actors::presence::{PresenceBoard, Seen};
 use crate::cluster::{
-    Answer, Catalogue, CatalogueRecord, Command, NodeState, Outcome, Rejection, RejectionKind,
-    Replay,
+    Answer, Catalogue, CatalogueRecord, Command, NodeState, OnBehalf, Outcome, Rejection,
+    RejectionKind, Replay,
 };
 use crate::model::{Clock, GroupId, NodeId, Offset, Record, with_causes};
 use bytes::Bytes;
@@ -128,16 +128,20 @@ impl Control {
     /// Resolves once all is applied that was committed when it was called, as far as the leader of
     /// group 0 knows; asks until there is one.
     pub(super) async fn catch_up(self) {
-        let group = self.group().await;
-        let end = loop {
-            match group.read_index().await {
-                Ok(end) => break end,
-                Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        loop {
+            match self.caught_up().await {
+                Ok(()) => break self.0.is_current.store(true, Ordering::Release),
+                Err(ControlError::Unavailable { .. }) => tokio::time::sleep(LOOK_EVERY).await,
+                Err(_) => break,
             }
-        };
-        if self.applied_to(end).await.is_ok() {
-            self.0.is_current.store(true, Ordering::Release);
         }
+    }
+
+    /// The same once: [`ControlError::Unavailable`] where there is no leader.
+    async fn caught_up(&self) -> Result<(), ControlError> {
+        let end = self.group().await.read_index().await;
+        let end = end.map_err(|error| unavailable(with_causes(&error)))?;
+        self.applied_to(end).await
     }
 
     /// What it is made of.
@@ -249,13 +253,15 @@ impl Control {
     /// [`ControlError::Unavailable`]: nothing was changed; else it is not known.
     pub(super) async fn change_all(
         &self,
+        by: Option<OnBehalf>,
         commands: Vec<Command>,
     ) -> Result<Vec<Answer>, ControlError> {
+        let protocol = self.catalogue().protocol;
         let absent = self.absent();
         let count = commands.len() as u64;
-        let records = commands
-            .into_iter()
-            .map(|command| CatalogueRecord::Command { command, absent: absent.clone() }.encode());
+        let records = commands.into_iter().map(|command| {
+            CatalogueRecord::command(command, absent.clone(), by.clone(), protocol).encode()
+        });
         let ack = self.propose(records.collect())?.await.map_err(not_proposed)?;
         self.applied_to(ack.base_offset.plus(count)).await?;
         let outcomes = locked(&self.0.outcomes);
@@ -309,7 +315,11 @@ impl Control {
         })
     }
 
-    async fn change_anywhere(&self, command: Command) -> Result<Outcome, ControlError> {
+    async fn change_anywhere(
+        &self,
+        by: Option<OnBehalf>,
+        command: Command,
+    ) -> Result<Outcome, ControlError> {
         let _permit = self.admit()?;
         let mut leaders = self.0.parts.leadership.changes();
         let mut left = CHANGE_MAX;
@@ -317,8 +327,10 @@ impl Control {
         let mut reason = "nobody is known to lead the controller".to_owned();
         while !left.is_zero() {
             leaders.mark_unchanged();
-            let sent = tokio::time::timeout(left, self.change_once(&command)).await;
+            let sent = tokio::time::timeout(left, self.change_once(&by, &command)).await;
             match sent {
+                // What was refused changes nothing here either.
+                Ok(Ok(Answer { outcome: Err(no), .. })) => return Err(no.into()),
                 Ok(Ok(answer)) => {
                     let applied = self.applied_to(answer.offset.next());
                     if !matches!(tokio::time::timeout(CHANGE_MAX, applied).await, Ok(Ok(()))) {
@@ -346,21 +358,28 @@ impl Control {
     }
 
     /// Where the controller is led, here or elsewhere.
-    async fn change_once(&self, command: &Command) -> Result<Answer, ControlError> {
+    async fn change_once(
+        &self,
+        by: &Option<OnBehalf>,
+        command: &Command,
+    ) -> Result<Answer, ControlError> {
+        let (by, command) = (by.clone(), command.clone());
         if self.leads() {
-            let answers = self.change_all(vec![command.clone()]).await?;
+            let answers = self.change_all(by, vec![command]).await?;
             return answers.into_iter().next().ok_or_else(|| unavailable("nothing was proposed"));
         }
         let me = self.node().ok_or_else(|| {
             unavailable("this node is not a member of a cluster yet: it is still joining")
         })?;
         let mut addr = self.leader_addr()?;
-        let cluster_id = self.catalogue().cluster_id.clone();
+        let (cluster_id, protocol) = {
+            let catalogue = self.catalogue();
+            (catalogue.cluster_id.clone(), catalogue.protocol)
+        };
         if cluster_id.is_empty() {
             return Err(unavailable("this node does not know its cluster's catalogue yet"));
         }
-        let record =
-            CatalogueRecord::Command { command: command.clone(), absent: Vec::new() }.encode();
+        let record = CatalogueRecord::command(command, Vec::new(), by, protocol).encode();
         for _ in 0..HOPS_MAX {
             let calls = &self.0.parts.calls;
             match calls.change(addr, cluster_id.clone(), me, record.clone()).await? {
@@ -393,8 +412,8 @@ impl Control {
 
     async fn change_as_leader(&self, command: Bytes) -> Result<Answered<Bytes>, ControlError> {
         let invalid = |message: String| ControlError::Invalid { message };
-        let command = match CatalogueRecord::decode(&command) {
-            Ok(CatalogueRecord::Command { command, .. }) => command,
+        let (command, by) = match CatalogueRecord::decode(&command) {
+            Ok(CatalogueRecord::Command { command, by, .. }) => (command, by),
             Ok(CatalogueRecord::Snapshot { .. }) => {
                 return Err(invalid("a command is expected, not a snapshot".into()));
             }
@@ -404,7 +423,7 @@ impl Control {
             return self.leader_addr().map(Answered::AskAt);
         }
         let _permit = self.admit()?;
-        let answers = tokio::time::timeout(CHANGE_MAX, self.change_all(vec![command])).await;
+        let answers = tokio::time::timeout(CHANGE_MAX, self.change_all(by, vec![command])).await;
         let answers = answers.unwrap_or_else(|_| {
             let message = format!("the change was not acknowledged within {CHANGE_MAX:?}");
             Err(ControlError::Unknown { message })
@@ -430,7 +449,7 @@ impl Control {
         }
         let _permit = self.admit()?;
         let register = vec![Command::Register(asked.node)];
-        let answers = tokio::time::timeout(CHANGE_MAX, self.change_all(register)).await;
+        let answers = tokio::time::timeout(CHANGE_MAX, self.change_all(None, register)).await;
         let answers = answers.unwrap_or_else(|_| Err(unavailable("the controller is slow")))?;
         let outcome = answers.into_iter().next().map(|answer| answer.outcome);
         match outcome.transpose()? {
@@ -484,9 +503,14 @@ impl ControlApi for Control {
         known.and_then(|known| known.leader).map(|leader| leader.node())
     }
 
-    fn change(&self, command: Command) -> Answering<Outcome> {
+    fn change_for(&self, by: Option<OnBehalf>, command: Command) -> Answering<Outcome> {
         let control = self.clone();
-        Box::pin(async move { control.change_anywhere(command).await })
+        Box::pin(async move { control.change_anywhere(by, command).await })
+    }
+
+    fn confirm(&self) -> Answering<()> {
+        let control = self.clone();
+        Box::pin(async move { control.caught_up().await })
     }
 
     fn change_here(&self, command: Bytes) -> Answering<Answered<Bytes>> {

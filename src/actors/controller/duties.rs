@@ -114,7 +114,7 @@ impl Duties {
         for step in &steps {
             info!(self.logger, "placement"; "step" => ?step);
         }
-        let proposed = tokio::time::timeout(STEPS_WAIT, self.control.change_all(steps)).await;
+        let proposed = tokio::time::timeout(STEPS_WAIT, self.control.change_all(None, steps)).await;
         match proposed {
             Ok(Ok(answers)) => {
                 for answer in answers {

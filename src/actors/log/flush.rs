@@ -29,6 +29,8 @@ use std::time::Duration;
 const IDLE: Duration = Duration::from_millis(200);
 /// How long it is idle, with blocks prepared, before the thread ends.
 const PARK_AFTER: Duration = Duration::from_secs(2);
+/// How long a new generation waits for the writes of the one before it.
+const FENCE_WAIT: Duration = Duration::from_secs(5);
 /// How often it looks whether a full disk has room again.
 const SPACE_POLL: Duration = Duration::from_millis(250);
 
@@ -164,7 +166,7 @@ impl FlushThread {
         let plan = Arc::clone(&worker.plan);
         let waits = plan.published.flush_wait();
         waits.set(Wait::Fence, &*plan.clock);
-        let pass = plan.fence.advance(worker.seat.generation(), plan.fence_wait)?;
+        let pass = plan.lives.fence.advance(worker.seat.generation(), FENCE_WAIT)?;
         waits.set(Wait::Recovery, &*plan.clock);
         Self::recover(worker, pass)
     }

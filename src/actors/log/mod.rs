@@ -10,7 +10,7 @@ mod plan;
 
 pub use closing::Closers;
 pub use jobs::{Report, Tended};
-pub use plan::{LogPlan, LogPlanParts};
+pub use plan::{Lives, LogPlan};
 
 use super::raft::{LogReady, Persisted, RaftActor, SpaceReturned, TendDue, WaitOver};
 use crate::log::producers::ProducerTable;

@@ -31,10 +31,6 @@ pub struct LogPlan {
     pub durability: Durability,
     /// How often [`Durability::Interval`] syncs.
     pub sync_interval: Duration,
-    /// Keeps threads of earlier generations from writing.
-    pub fence: Arc<Fence>,
-    /// How long a new generation waits for the writes of the one before it.
-    pub fence_wait: Duration,
     /// What readers see.
     pub published: Arc<Published>,
     /// Diagnostics.
@@ -43,11 +39,20 @@ pub struct LogPlan {
     pub instruments: Instruments,
     /// What is counted of this log.
     pub metrics: Arc<LogMetrics>,
-    /// Of the flush thread, over all its lives.
-    recorder: OnceLock<Arc<Recorder>>,
-    threads: Arc<AtomicUsize>,
     /// Closes the log where no thread has it in hand.
     pub closers: Arc<Closers>,
+    /// New to begin with.
+    pub lives: Lives,
+}
+
+/// What the generations of a log leave to each other.
+#[derive(Debug, Default)]
+pub struct Lives {
+    /// Keeps threads of earlier generations from writing; nobody has passed it yet.
+    pub(super) fence: Arc<Fence>,
+    /// Of the flush thread.
+    recorder: OnceLock<Arc<Recorder>>,
+    threads: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
 }
 
@@ -68,90 +73,35 @@ impl Drop for Counted {
     }
 }
 
-/// The values of a [`LogPlan`].
-#[derive(Debug)]
-#[allow(missing_docs, reason = "each is the field of the same name of the plan")]
-pub struct LogPlanParts {
-    pub disk: Arc<dyn Disk>,
-    pub clock: Arc<dyn Clock>,
-    pub me: ReplicaId,
-    pub directory: PathBuf,
-    pub options: LogOptions,
-    pub durability: Durability,
-    pub sync_interval: Duration,
-    pub published: Arc<Published>,
-    pub logger: Logger,
-    pub instruments: Instruments,
-    pub metrics: Arc<LogMetrics>,
-    pub closers: Arc<Closers>,
-}
-
 impl LogPlan {
-    /// A plan whose fence has let nobody in yet.
-    pub fn new(parts: LogPlanParts) -> Self {
-        let LogPlanParts {
-            disk,
-            clock,
-            me,
-            directory,
-            options,
-            durability,
-            sync_interval,
-            published,
-            logger,
-            instruments,
-            metrics,
-            closers,
-        } = parts;
-        Self {
-            disk,
-            clock,
-            me,
-            directory,
-            options,
-            durability,
-            sync_interval,
-            fence: Fence::new(),
-            fence_wait: Duration::from_secs(5),
-            published,
-            logger,
-            instruments,
-            metrics,
-            recorder: OnceLock::new(),
-            threads: Arc::default(),
-            closers,
-            open: Arc::default(),
-        }
-    }
-
     /// What records the flush thread's jobs: it lies below its actor's.
     pub(super) fn flush_recorder(&self, above: &Recorder) -> Arc<Recorder> {
-        Arc::clone(self.recorder.get_or_init(|| above.below("flush")))
+        Arc::clone(self.lives.recorder.get_or_init(|| above.below("flush")))
     }
 
     /// A flush thread counts as at work until what is returned is dropped: the last thing that it does.
     /// A thread that ended and is not joined keeps its stack, so no handle to it is kept.
     pub(super) fn thread(&self) -> Counted {
-        Counted::among(&self.threads)
+        Counted::among(&self.lives.threads)
     }
 
     /// The log counts as open until what is returned is dropped.
     pub(super) fn opened(&self) -> Counted {
-        Counted::among(&self.open)
+        Counted::among(&self.lives.open)
     }
 
     /// True when the log is open and no thread has it in hand: there is nothing to do.
     pub fn is_at_rest(&self) -> bool {
-        self.has_no_thread() && self.open.load(Ordering::Acquire) > 0
+        self.has_no_thread() && self.lives.open.load(Ordering::Acquire) > 0
     }
 
     fn has_no_thread(&self) -> bool {
-        self.threads.load(Ordering::Acquire) == 0
+        self.lives.threads.load(Ordering::Acquire) == 0
     }
 
     /// True when no flush thread is left, and the log is closed.
     pub fn is_closed(&self) -> bool {
         // In this order: a thread that ends may leave the log open behind it.
-        self.has_no_thread() && self.open.load(Ordering::Acquire) == 0
+        self.has_no_thread() && self.lives.open.load(Ordering::Acquire) == 0
     }
 }

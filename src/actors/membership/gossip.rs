@@ -5,17 +5,15 @@
 //! address that is dead, as a node that comes back on another port were refused for half a minute
 //! otherwise. And its tasks panic unseen: [`super::panics`] counts.
 
+use super::MembershipOptions;
+use super::gate::{Gate, Id, TooMany, label};
 use super::meta::Meta;
-use super::{MembershipOptions, Pace};
-use memberlist::agnostic::tokio::TokioRuntime;
+use super::transport::{Gated, GatedOptions};
+use memberlist::Memberlist;
 use memberlist::delegate::{
-    CompositeDelegate, EventDelegate, MergeDelegate, NodeDelegate, VoidDelegate,
+    AliveDelegate, CompositeDelegate, EventDelegate, MergeDelegate, NodeDelegate, VoidDelegate,
 };
-use memberlist::net::NetTransportOptions;
-use memberlist::net::resolver::socket_addr::SocketAddrResolver;
-use memberlist::net::stream_layer::tcp::Tcp;
 use memberlist::proto::{MaybeResolvedAddress, Meta as MetaBytes, NodeState, SecretKey};
-use smol_str::SmolStr;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt;
@@ -24,8 +22,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Keeps other programs that gossip apart, also where no key is set.
-const LABEL: &str = "duramen";
 const KEEP_THE_DEAD: Duration = Duration::from_secs(24 * 3600);
 const RECLAIM_AFTER: Duration = Duration::from_millis(1);
 /// Everything is exchanged with somebody every so many probes: what went wrong lasts no longer.
@@ -35,12 +31,32 @@ const TELL_WITHIN: Duration = Duration::from_secs(2);
 const REACH_WITHIN: Duration = Duration::from_secs(3);
 const LEAVE_WITHIN: Duration = Duration::from_millis(500);
 
-type Id = SmolStr;
+/// How fast a node gossips, and how soon it misses somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two probes of others, one at a time.
+    pub probe: Duration,
+    /// How long a probe may take.
+    pub probe_timeout: Duration,
+    /// Between two rounds of news.
+    pub gossip: Duration,
+    /// Between two looks at who is missing; also the first pause between attempts to reach them.
+    pub look: Duration,
+}
+
+impl Pace {
+    /// For a network, or for one machine where nothing is far.
+    pub fn of(addr: SocketAddr) -> Self {
+        let ms = Duration::from_millis;
+        let (probe, look) = if addr.ip().is_loopback() { (500, 500) } else { (1000, 1000) };
+        Self { probe: ms(probe), probe_timeout: ms(probe / 2), gossip: ms(200), look: ms(look) }
+    }
+}
+
 type Node = NodeState<Id, SocketAddr>;
-type Resolver = SocketAddrResolver<TokioRuntime>;
 type Void = VoidDelegate<Id, SocketAddr>;
-type Delegates = CompositeDelegate<Id, SocketAddr, Void, Void, Ears, Ears, Ears, Void>;
-type List = memberlist::tokio::TokioTcpMemberlist<Id, Resolver, Delegates>;
+type Delegates = CompositeDelegate<Id, SocketAddr, Ears, Void, Ears, Ears, Ears, Void>;
+type List = Memberlist<Gated, Delegates>;
 
 /// What memberlist calls, on its own tasks.
 #[derive(Clone)]
@@ -48,12 +64,23 @@ struct Ears(Arc<Shared>);
 
 struct Shared {
     uuid: String,
+    gate: Arc<Gate>,
     /// What is told of this node.
     meta: Mutex<Vec<u8>>,
     /// The newest generation that others know of this node: one before this start, perhaps.
     generation_heard: AtomicU64,
     /// Called, without more, when anything changed.
     noticed: Box<dyn Fn() + Send + Sync>,
+}
+
+impl AliveDelegate for Ears {
+    type Error = TooMany;
+    type Id = Id;
+    type Address = SocketAddr;
+
+    async fn notify_alive(&self, peer: Arc<Node>) -> Result<(), TooMany> {
+        self.0.gate.admit(peer.id(), *peer.address())
+    }
 }
 
 impl EventDelegate for Ears {
@@ -87,7 +114,7 @@ impl MergeDelegate for Ears {
 
     /// A clock that was set back must not make this start look older than the last one.
     async fn notify_merge(&self, peers: Arc<[Node]>) -> Result<(), Infallible> {
-        for peer in peers.iter().filter(|peer| *peer.id() == self.0.uuid.as_str()) {
+        for peer in peers.iter().filter(|peer| peer.id().as_str() == self.0.uuid) {
             if let Ok(meta) = Meta::decode_checked(peer.meta().as_bytes()) {
                 self.0.generation_heard.fetch_max(meta.generation, Ordering::Relaxed);
             }
@@ -120,26 +147,26 @@ impl Gossip {
     pub async fn start(
         options: &MembershipOptions,
         uuid: String,
+        gate: Gate,
         meta: Vec<u8>,
         noticed: Box<dyn Fn() + Send + Sync>,
     ) -> Result<Self, String> {
+        let id = Id::new(&uuid).map_err(|error| error.to_string())?;
+        let gate = Arc::new(gate);
         let shared = Arc::new(Shared {
-            uuid: uuid.clone(),
+            uuid,
+            gate: Arc::clone(&gate),
             meta: Mutex::new(meta),
             generation_heard: AtomicU64::new(0),
             noticed,
         });
         let ears = Ears(Arc::clone(&shared));
         let delegates = CompositeDelegate::<Id, SocketAddr>::new()
+            .with_alive_delegate(ears.clone())
             .with_event_delegate(ears.clone())
             .with_merge_delegate(ears.clone())
             .with_node_delegate(ears);
-        let mut transport =
-            NetTransportOptions::<Id, Resolver, Tcp<TokioRuntime>>::new(uuid.into());
-        transport.add_bind_address(options.addr);
-        if let Some(advertise) = options.advertise {
-            transport = transport.with_advertise_address(advertise);
-        }
+        let transport = GatedOptions::new(id, options.addr, options.advertise, gate);
         let list = List::with_delegate(delegates, transport, settings(options)).await;
         list.map(|list| Self { list, shared }).map_err(|error| error.to_string())
     }
@@ -232,7 +259,8 @@ fn settings(options: &MembershipOptions) -> memberlist::Options {
         .with_suspicion_max_timeout_mult(2)
         .with_gossip_to_the_dead_time(KEEP_THE_DEAD)
         .with_dead_node_reclaim_time(RECLAIM_AFTER)
-        .with_label(LABEL.try_into().expect("the label is short"));
+        .with_timeout(options.message_timeout)
+        .with_label(label());
     match options.key {
         None => settings,
         Some(key) => settings

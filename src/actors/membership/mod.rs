@@ -7,9 +7,12 @@
 //! serves its records without gossip.
 
 mod discovery;
+mod frame;
+mod gate;
 mod gossip;
 mod meta;
 mod panics;
+mod transport;
 
 #[cfg(test)]
 mod tests;
@@ -17,9 +20,12 @@ mod tests;
 use super::presence::{Presence, PresenceBoard, Present, Seen, Told, view};
 use crate::cluster::{Catalogue, NodeState};
 use crate::model::{Disposition, NodeId};
+use crate::observe::metrics::Metrics;
 use crate::supervision::{Backoff, ChildSpec, Restart, Seat, mail, receives};
 use actix::prelude::*;
 use discovery::Found;
+use gate::Gate;
+pub use gossip::Pace;
 use gossip::{Gossip, Sighting};
 use meta::Meta;
 pub use panics::count as panics_counted;
@@ -69,6 +75,14 @@ pub struct MembershipOptions {
     pub multicast: Option<SocketAddr>,
     /// How fast.
     pub pace: Pace,
+    /// Connections that are read at once, and as many that are answered.
+    pub connections_max: usize,
+    /// Largest message on a connection (unit: bytes).
+    pub message_bytes_max: usize,
+    /// How long a message on a connection may take.
+    pub message_timeout: Duration,
+    /// Where refusals are counted.
+    pub metrics: Arc<Metrics>,
     /// Counts panics of the library's own tasks: when there are more, all begins anew.
     pub panics: fn() -> u64,
 }
@@ -78,28 +92,6 @@ impl std::fmt::Debug for MembershipOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { addr, join, key, .. } = self;
         write!(f, "MembershipOptions({addr}, join {join:?}, encrypted: {})", key.is_some())
-    }
-}
-
-/// How fast a node gossips, and how soon it misses somebody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    /// Between two probes of others, one at a time.
-    pub probe: Duration,
-    /// How long a probe may take.
-    pub probe_timeout: Duration,
-    /// Between two rounds of news.
-    pub gossip: Duration,
-    /// Between two looks at who is missing; also the first pause between attempts to reach them.
-    pub look: Duration,
-}
-
-impl Pace {
-    /// For a network, or for one machine where nothing is far.
-    pub fn of(addr: SocketAddr) -> Self {
-        let ms = Duration::from_millis;
-        let (probe, look) = if addr.ip().is_loopback() { (500, 500) } else { (1000, 1000) };
-        Self { probe: ms(probe), probe_timeout: ms(probe / 2), gossip: ms(200), look: ms(look) }
     }
 }
 
@@ -255,7 +247,9 @@ impl MembershipActor {
         self.attempt.is_under_way = true;
         let (options, uuid) = (Arc::clone(&self.options), self.me.uuid.clone());
         let (meta, noticed) = (self.told.encode_bounded(), self.noticing(context));
-        let starting = async move { Gossip::start(&options, uuid, meta, noticed).await };
+        let (clock, logger) = (Arc::clone(self.seat.clock()), self.seat.logger().clone());
+        let gate = Gate::new(&options, self.catalogue.clone(), clock, logger);
+        let starting = async move { Gossip::start(&options, uuid, gate, meta, noticed).await };
         context.spawn(starting.into_actor(self).map(|started, actor, context| match started {
             Ok(gossip) => actor.began(gossip, context),
             Err(error) => {

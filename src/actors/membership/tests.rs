@@ -70,6 +70,10 @@ fn plan(uuid: &'static str, join: &[String]) -> Plan {
         key: None,
         multicast: None,
         pace: Pace { probe: ms(100), probe_timeout: ms(50), gossip: ms(20), look: ms(50) },
+        connections_max: 32,
+        message_bytes_max: 1 << 20,
+        message_timeout: Duration::from_secs(5),
+        metrics: Arc::default(),
         panics: || 0,
     };
     Plan { known: None, uuid, options, clock: || Arc::new(SystemClock::new()) }

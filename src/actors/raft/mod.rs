@@ -7,6 +7,7 @@
 //! answered. One flush is in flight at a time, so a producer waits for at most the flush in hand
 //! and its own.
 
+mod commit_news;
 mod handlers;
 mod messages;
 mod plan;
@@ -44,6 +45,7 @@ use crate::raft::{
 };
 use crate::supervision::{ActorRef, ChildSpec, Receives, Seat};
 use actix::prelude::*;
+use commit_news::CommitNews;
 use proposals::{Gathered, Proposals, Told};
 use reads::Reads;
 use replica::Shown;
@@ -120,9 +122,7 @@ pub struct RaftActor {
     standing: Option<(Standing, u64)>,
     /// Nothing is going on in the group: it does not tick.
     is_quiet: bool,
-    /// The newest commit that the followers were told of, and whether a look at that is due.
-    commit_told: RaftIndex,
-    telling: bool,
+    commit_news: CommitNews,
     pump_queued: bool,
     wait_asked: bool,
     waited: bool,
@@ -164,8 +164,7 @@ impl RaftActor {
             idle_at: RaftIndex(0),
             standing: None,
             is_quiet: false,
-            commit_told: RaftIndex(0),
-            telling: false,
+            commit_news: CommitNews::default(),
             pump_queued: false,
             wait_asked: false,
             waited: false,

@@ -23,10 +23,31 @@ use std::time::Duration;
 struct Pending {
     body: Body,
     bytes: usize,
+    asked: Asked,
+}
+
+/// Who asked, while that is no part of an entry.
+#[derive(Debug)]
+struct Asked {
     answer: AckSender,
     receipt: Receipt,
     traced: Option<Queued>,
-    _permit: Permit,
+    permit: Permit,
+}
+
+impl Asked {
+    /// As what asked for `records` of an entry, from its first one on.
+    fn part(
+        self,
+        tracing: &Tracing,
+        records: u32,
+        timestamp: Timestamp,
+        numbered: Option<BatchFacts>,
+    ) -> Asker {
+        let Self { answer, receipt, traced, permit: _permit } = self;
+        let traced = traced.map(|queued| tracing.gathered(queued));
+        Asker { answer, receipt, traced, relative: 0, records, timestamp, numbered, _permit }
+    }
 }
 
 impl Pending {
@@ -105,7 +126,8 @@ impl Proposals {
         let Propose { body, bytes, answer, permit } = propose;
         self.pending_bytes += bytes;
         let (receipt, traced) = (Receipt::of_current(), self.tracing.queued());
-        self.pending.push_back(Pending { body, bytes, answer, receipt, traced, _permit: permit });
+        let asked = Asked { answer, receipt, traced, permit };
+        self.pending.push_back(Pending { body, bytes, asked });
     }
 
     /// Whether nothing waits to become part of an entry.
@@ -161,7 +183,7 @@ impl Proposals {
                 },
                 None => pending,
             };
-            let Pending { body, bytes: size, answer, receipt, traced, _permit } = pending;
+            let Pending { body, bytes: size, asked } = pending;
             bytes += size;
             let (records, timestamp) = match body {
                 Body::Records(records) => {
@@ -183,17 +205,8 @@ impl Proposals {
                     facts
                 }
             };
-            let traced = traced.map(|queued| self.tracing.gathered(queued));
-            askers.push(Asker {
-                answer,
-                receipt,
-                traced,
-                relative,
-                records,
-                timestamp,
-                numbered,
-                _permit,
-            });
+            let asker = asked.part(&self.tracing, records, timestamp, numbered);
+            askers.push(Asker { relative, ..asker });
             relative += records;
         }
         batches.extend(self.builder.finish());
@@ -218,26 +231,25 @@ impl Proposals {
         if judged == Judged::New {
             return Ok(pending);
         }
-        let Pending { answer, receipt, traced, _permit, .. } = pending;
-        let traced = traced.map(|queued| self.tracing.gathered(queued));
-        let records = facts.record_count;
+        let BatchFacts { record_count: records, max_timestamp: timestamp, .. } = facts;
+        let asker = pending.asked.part(&self.tracing, records, timestamp, Some(facts));
         match judged {
             Judged::Refused(message) => {
                 self.metrics.producer_refused.one();
-                if let Some(appending) = traced {
+                if let Some(appending) = asker.traced {
                     self.tracing.refused(appending, &message);
                 }
-                answer.send(Err(ProduceError::Sequence { message }));
-                Err(Some((receipt, Answer::Refused)))
+                asker.answer.send(Err(ProduceError::Sequence { message }));
+                Err(Some((asker.receipt, Answer::Refused)))
             }
             Judged::Stored(base_offset) => {
                 self.metrics.producer_duplicates.one();
-                if let Some(appending) = traced {
+                if let Some(appending) = asker.traced {
                     self.tracing.committed(appending, base_offset, records);
                 }
-                let (timestamp, durability) = (facts.max_timestamp, self.options.durability);
-                answer.send(Ok(Ack { base_offset, records, timestamp, durability }));
-                Err(Some((receipt, Answer::Ok)))
+                let durability = self.options.durability;
+                asker.answer.send(Ok(Ack { base_offset, records, timestamp, durability }));
+                Err(Some((asker.receipt, Answer::Ok)))
             }
             Judged::New | Judged::UnderWay => {
                 self.metrics.producer_duplicates.one();
@@ -248,17 +260,8 @@ impl Proposals {
                     .chain(std::iter::once(next))
                     .find_map(|askers| askers.iter().position(is_it).map(|place| (askers, place)))
                     .expect("somebody waits for each batch that is under way");
-                let Asker { relative, timestamp, numbered, .. } = askers[place];
-                askers.push(Asker {
-                    answer,
-                    receipt,
-                    traced,
-                    relative,
-                    records,
-                    timestamp,
-                    numbered,
-                    _permit,
-                });
+                let Asker { relative, timestamp, .. } = askers[place];
+                askers.push(Asker { relative, timestamp, ..asker });
                 Err(None)
             }
         }
@@ -315,15 +318,15 @@ impl Proposals {
         self.pending_bytes = 0;
         let mut told = Told::with_capacity(self.pending.len());
         for pending in self.pending.drain(..) {
-            told.push((pending.receipt, Answer::Refused));
-            pending.answer.send(Err(error.clone()));
+            told.push((pending.asked.receipt, Answer::Refused));
+            pending.asked.answer.send(Err(error.clone()));
         }
         told
     }
 
     /// Receipts of all that are not answered.
     pub fn unanswered(&self) -> Told {
-        let pending = self.pending.iter().map(|pending| pending.receipt);
+        let pending = self.pending.iter().map(|pending| pending.asked.receipt);
         let askers = self.in_flight.iter().flat_map(|entry| &entry.askers);
         let all = pending.chain(askers.map(|asker| asker.receipt));
         all.map(|receipt| (receipt, Answer::Unknown)).collect()

@@ -16,12 +16,11 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Where the answer goes.
 pub(super) type ReadAnswer = oneshot::Sender<Result<Offset, ReadError>>;
 
-/// See the module. Reads that arrive between two questions share the next one.
+/// See the module. An answer is good for every read that was there when its question was asked.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    /// By number of the question that covers them.
-    waiting: BTreeMap<u64, Vec<Waiting>>,
-    waiting_count: usize,
+    /// By number of the first question that was asked for it.
+    waiting: BTreeMap<u64, Waiting>,
     /// Number of the question asked last.
     last: u64,
 }
@@ -38,74 +37,51 @@ struct Waiting {
 impl Reads {
     /// Takes a read; the number of the question to ask, or `None` where it was refused.
     pub fn take(&mut self, answer: ReadAnswer, patience_ticks: usize) -> Option<u64> {
-        if self.waiting_count >= READS_MAX {
+        if self.waiting.len() >= READS_MAX {
             refuse(answer, "too many linearizable reads wait on this partition");
             return None;
         }
         self.last += 1;
-        self.waiting_count += 1;
-        let waiting = Waiting { answer, patience: patience_ticks, at: None };
-        self.waiting.insert(self.last, vec![waiting]);
+        self.waiting.insert(self.last, Waiting { answer, patience: patience_ticks, at: None });
         Some(self.last)
     }
 
     /// A question is answered.
     pub fn confirmed(&mut self, ReadReady { read, index }: ReadReady) {
-        for waiting in self.waiting.get_mut(&read).into_iter().flatten() {
-            waiting.at = Some(index);
+        for (_, waiting) in self.waiting.range_mut(..=read) {
+            waiting.at.get_or_insert(index);
         }
     }
 
     /// Answers all whose entry is committed here: `committed` with the high watermark.
     pub fn answer(&mut self, committed: RaftIndex, high_watermark: Offset) {
-        let mut answered = 0;
-        self.waiting.retain(|_, all| {
-            let ready = all.iter().all(|w| w.at.is_some_and(|at| at <= committed));
-            if ready {
-                answered += all.len();
-                for waiting in all.drain(..) {
-                    // A reader that has gone is no error.
-                    let _ = waiting.answer.send(Ok(high_watermark));
-                }
-            }
-            !ready
-        });
-        self.waiting_count -= answered;
+        let is_ready =
+            |_: &u64, waiting: &mut Waiting| waiting.at.is_some_and(|at| at <= committed);
+        for (_, waiting) in self.waiting.extract_if(.., is_ready) {
+            // A reader that has gone is no error.
+            let _ = waiting.answer.send(Ok(high_watermark));
+        }
     }
 
     /// A tick passes: those that waited long enough are told so. Returns the number of a question to
-    /// ask for those that nobody has confirmed: an earlier one may have met no leader. It has a
-    /// number of its own, so that a late answer to an earlier one is no answer to it.
+    /// ask for those that nobody has confirmed: an earlier one may have met no leader. A late answer to
+    /// that one counts all the same: the way there and back may take longer than a tick.
     pub fn tick(&mut self) -> Option<u64> {
-        let mut open = Vec::new();
-        for (_, all) in std::mem::take(&mut self.waiting) {
-            for mut waiting in all {
-                if waiting.patience == 0 {
-                    self.waiting_count -= 1;
-                    refuse(waiting.answer, "no leader confirmed in time that it still leads");
-                    continue;
-                }
-                waiting.patience -= 1;
-                open.push(waiting);
-            }
+        for (_, waiting) in self.waiting.extract_if(.., |_, waiting| waiting.patience == 0) {
+            refuse(waiting.answer, "no leader confirmed in time that it still leads");
         }
-        // Those that are confirmed wait for their entry only.
-        let (confirmed, asked): (Vec<_>, Vec<_>) = open.into_iter().partition(|w| w.at.is_some());
-        if !confirmed.is_empty() {
-            self.last += 1;
-            self.waiting.insert(self.last, confirmed);
+        let mut is_open = false;
+        for waiting in self.waiting.values_mut() {
+            waiting.patience -= 1;
+            is_open |= waiting.at.is_none();
         }
-        if asked.is_empty() {
-            return None;
-        }
-        self.last += 1;
-        self.waiting.insert(self.last, asked);
-        Some(self.last)
+        self.last += u64::from(is_open);
+        is_open.then_some(self.last)
     }
 
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting_count == 0
+        self.waiting.is_empty()
     }
 }
 
@@ -137,6 +113,25 @@ mod tests {
         assert!(answer.try_recv().is_err(), "not applied here yet");
         reads.answer(RaftIndex(101), Offset(8));
         assert_eq!(answer.try_recv().expect("answered"), Ok(Offset(8)));
+        assert!(reads.is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_counts_for_those_who_were_there_when_it_was_asked_for() {
+        let mut reads = Reads::default();
+        let (first, mut early) = asked(&mut reads, 9);
+        let again = reads.tick().expect("asked again");
+        let (_, mut late) = asked(&mut reads, 9);
+        assert!(again > first);
+        // Meanwhile it is asked again each tick: nobody would wait for the way there and back.
+        let newest = reads.tick().expect("asked again");
+        reads.confirmed(ReadReady { read: again, index: RaftIndex(3) });
+        reads.answer(RaftIndex(3), Offset(2));
+        assert_eq!(early.try_recv().expect("answered"), Ok(Offset(2)));
+        assert!(late.try_recv().is_err(), "what was committed before it came may be too little");
+        reads.confirmed(ReadReady { read: newest, index: RaftIndex(4) });
+        reads.answer(RaftIndex(4), Offset(3));
+        assert_eq!(late.try_recv().expect("answered"), Ok(Offset(3)));
         assert!(reads.is_empty());
     }
 

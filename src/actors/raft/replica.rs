@@ -159,7 +159,7 @@ impl RaftActor {
         for message in messages {
             let to = message.to.node();
             if message.kind == PeerKind::Append {
-                self.commit_told = self.commit_told.max(message.commit);
+                self.commit_news.told(message.commit);
             }
             if let Some(outgoing) = self.fill(message) {
                 by_node.entry(to).or_default().push(outgoing);
@@ -195,20 +195,16 @@ impl RaftActor {
     /// Sees to it that followers know of what is committed though no entry follows. One that does is
     /// as good, and costs no message of its own: under load that is half of them.
     pub(super) fn tell_commit_soon(&mut self, context: &mut Context<Self>) {
-        let is_untold = self.commit_told < self.applied && self.shown.role == Some(Role::Leader);
-        if self.telling || !is_untold || self.is_alone() {
+        if self.shown.role != Some(Role::Leader)
+            || self.is_alone()
+            || !self.commit_news.wants_look(self.applied, self.proposals.is_idle())
+        {
             return;
         }
-        self.telling = true;
-        context.run_later(TELL_COMMIT_AFTER, |actor, context| {
-            actor.telling = false;
-            if !actor.proposals.is_idle() {
-                return actor.tell_commit_soon(context); // an entry follows, or a heartbeat is due
-            }
-            if actor.commit_told < actor.applied
+        context.run_later(TELL_COMMIT_AFTER, |actor, _| {
+            if actor.commit_news.look(actor.applied, actor.proposals.is_idle())
                 && let Some(raft) = &mut actor.raft
             {
-                actor.commit_told = actor.applied;
                 raft.ping();
                 actor.drive();
             }

@@ -5,11 +5,11 @@
 
 use super::fill::{Filling, Held, Unread};
 use super::outbox::Outbox;
-use super::{Connected, ConnectionLost, ReplicatorActor, ReplicatorParts};
+use super::{Connected, ConnectionLost, PeersParts, ReplicatorActor};
 use crate::actors::addresses::Whereabouts;
 use crate::actors::leadership::Leadership;
 use crate::guards::tls::ExpectedServer;
-use crate::model::{Chance, Clock, GroupId, ReplicaId, Term, with_causes};
+use crate::model::{Chance, Clock, GroupId, NodeId, ReplicaId, Term, with_causes};
 use crate::supervision::Line;
 use crate::wire::client::ClientError;
 use crate::wire::pb::duramen::v1 as pb;
@@ -29,7 +29,8 @@ const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Link {
-    pub parts: Arc<ReplicatorParts>,
+    pub peer: NodeId,
+    pub parts: Arc<PeersParts>,
     pub outbox: Arc<Outbox>,
     pub line: Line<ReplicatorActor>,
     pub clock: Arc<dyn Clock>,
@@ -99,7 +100,7 @@ struct Waits {
 }
 
 impl Waits {
-    fn next(&mut self, parts: &ReplicatorParts) -> Duration {
+    fn next(&mut self, parts: &PeersParts) -> Duration {
         let backoff = parts.options.backoff;
         let doubled =
             backoff.min.saturating_mul(1u32.checked_shl(self.attempts).unwrap_or(u32::MAX));
@@ -114,12 +115,13 @@ impl Link {
     pub async fn run(self) {
         let parts = Arc::clone(&self.parts);
         let mut filling = Filling::default();
-        let mut waits = Waits { attempts: 0, chance: Chance::new(parts.seed) };
+        let seed = parts.seed ^ u64::from(self.peer.0) << 32;
+        let mut waits = Waits { attempts: 0, chance: Chance::new(seed) };
         let mut changes = parts.addresses.changes();
         // What a life before this one left.
         self.outbox.close();
         loop {
-            let Some(place) = parts.addresses.of(parts.peer) else {
+            let Some(place) = parts.addresses.of(self.peer) else {
                 changes.next().await;
                 continue;
             };
@@ -149,7 +151,7 @@ impl Link {
                 tokio::select! {
                     () = &mut pause => break,
                     () = changes.next() => {
-                        let now = parts.addresses.of(parts.peer);
+                        let now = parts.addresses.of(self.peer);
                         if !now.is_some_and(|now| now.is_same_place(&place)) {
                             waits.attempts = 0;
                             break;
@@ -167,10 +169,11 @@ impl Link {
         filling: &mut Filling,
         taken: &mut u64,
     ) -> Result<std::convert::Infallible, Ended> {
-        let ReplicatorParts { peer, me, options, addresses, tls, .. } = &*self.parts;
+        let peer = self.peer;
+        let PeersParts { me, options, addresses, tls, .. } = &*self.parts;
         let tls = tls.as_ref().map(|tls| {
             // Whom nobody knows by name yet is any node.
-            let name = addresses.name_of(*peer);
+            let name = addresses.name_of(peer);
             tls.expecting(
                 name.map_or(ExpectedServer::Node, |n| ExpectedServer::NodeNamed(n.into())),
             )
@@ -206,7 +209,7 @@ impl Link {
         mut notices: Notices,
         taken: &mut u64,
     ) -> Result<std::convert::Infallible, Ended> {
-        let ReplicatorParts { peer, options, addresses, leadership, .. } = &*self.parts;
+        let PeersParts { options, addresses, leadership, .. } = &*self.parts;
         let mut hand = Hand { leads_due: true, ..Hand::default() };
         let mut complaint = Complaint { told: None, untold: 0 };
         let mut led = leadership.changes();
@@ -254,7 +257,7 @@ impl Link {
                 }
                 changed = led.changed() => hand.leads_due |= changed.is_ok(),
                 () = changes.next() => {
-                    if !addresses.of(*peer).is_some_and(|now| now.is_same_place(place)) {
+                    if !addresses.of(self.peer).is_some_and(|now| now.is_same_place(place)) {
                         return Err(Ended::Moved);
                     }
                 }

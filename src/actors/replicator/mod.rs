@@ -12,11 +12,8 @@ mod registry;
 pub use outbox::{Outbox, OutboxLimits, PeerCounters, Room};
 pub use registry::{PeerEvents, Peers, PeersParts};
 
-use super::addresses::{Addresses, LocalIdentity};
 use super::groups::{Groups, Undelivered};
-use super::leadership::Leadership;
 use super::peers::Outgoing;
-use crate::guards::tls::ClientTls;
 use crate::model::{NodeId, PeerMessage};
 use crate::observe::{Mail, MailLoad};
 use crate::supervision::{Backoff, ChildSpec, Restart, Seat, mail, receives};
@@ -94,26 +91,6 @@ impl Default for ReplicatorOptions {
     }
 }
 
-/// What a replicator is made of, again at each restart.
-pub struct ReplicatorParts {
-    /// Where it leads.
-    pub peer: NodeId,
-    /// Who this node is.
-    pub me: LocalIdentity,
-    /// Where the peer is.
-    pub addresses: Arc<Addresses>,
-    /// What is led here: the peer is told.
-    pub leadership: Arc<Leadership>,
-    /// Who is told when the peer cannot be reached.
-    pub events: Arc<dyn PeerEvents>,
-    /// Limits and waits.
-    pub options: ReplicatorOptions,
-    /// What connections are secured with; `None`: nothing.
-    pub tls: Option<ClientTls>,
-    /// Decides what is left to chance.
-    pub seed: u64,
-}
-
 /// Brings messages to the peer, in order.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -172,7 +149,9 @@ impl fmt::Debug for Carry {
 /// The actor.
 pub struct ReplicatorActor {
     seat: Seat<Self>,
-    parts: Arc<ReplicatorParts>,
+    /// Where it leads.
+    peer: NodeId,
+    parts: Arc<PeersParts>,
     outbox: Arc<Outbox>,
     /// Why there is no connection, once that was told; `None` while there is one, or at the start.
     lost: Option<String>,
@@ -180,8 +159,13 @@ pub struct ReplicatorActor {
 
 impl ReplicatorActor {
     /// The factory.
-    pub fn new(seat: Seat<Self>, parts: Arc<ReplicatorParts>, outbox: Arc<Outbox>) -> Self {
-        Self { seat, parts, outbox, lost: None }
+    pub fn new(
+        seat: Seat<Self>,
+        peer: NodeId,
+        parts: Arc<PeersParts>,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        Self { seat, peer, parts, outbox, lost: None }
     }
 }
 
@@ -190,6 +174,7 @@ impl Actor for ReplicatorActor {
 
     fn started(&mut self, context: &mut Self::Context) {
         let link = Link {
+            peer: self.peer,
             parts: Arc::clone(&self.parts),
             outbox: Arc::clone(&self.outbox),
             line: self.seat.line(context),
@@ -216,10 +201,10 @@ impl Handler<Connected> for ReplicatorActor {
     type Result = ();
 
     fn handle(&mut self, message: Connected, _: &mut Self::Context) {
-        info!(self.seat.logger(), "connected to a peer"; "peer" => %self.parts.peer,
+        info!(self.seat.logger(), "connected to a peer"; "peer" => %self.peer,
             "address" => message.address);
         self.lost = None;
-        self.parts.events.reachable(self.parts.peer);
+        self.parts.events.reachable(self.peer);
     }
 }
 
@@ -228,7 +213,7 @@ impl Handler<ConnectionLost> for ReplicatorActor {
 
     fn handle(&mut self, message: ConnectionLost, _: &mut Self::Context) {
         let ConnectionLost { address, reason } = message;
-        let (logger, peer) = (self.seat.logger(), self.parts.peer);
+        let (logger, peer) = (self.seat.logger(), self.peer);
         if self.lost.as_ref() == Some(&reason) {
             debug!(logger, "no connection to a peer"; "peer" => %peer, "address" => address,
                 "reason" => reason);
@@ -244,7 +229,7 @@ impl Handler<ConnectionLost> for ReplicatorActor {
 
 impl fmt::Debug for ReplicatorActor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ReplicatorActor(to {})", self.parts.peer)
+        write!(f, "ReplicatorActor(to {})", self.peer)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::peers::{Outgoing, PeerPost};
 use super::outbox::Outbox;
-use super::{Carry, ReplicatorActor, ReplicatorOptions, ReplicatorParts, spec};
+use super::{Carry, ReplicatorActor, ReplicatorOptions, spec};
 use crate::actors::addresses::{Addresses, LocalIdentity};
 use crate::actors::leadership::Leadership;
 use crate::guards::tls::ClientTls;
@@ -23,14 +23,14 @@ pub trait PeerEvents: Send + Sync {
     fn reachable(&self, node: NodeId);
 }
 
-/// What all replicators of a node share.
+/// What a replicator is made of beside where it leads, again at each restart: all of a node share it.
 #[derive(Clone)]
 pub struct PeersParts {
     /// Who this node is.
     pub me: LocalIdentity,
     /// Where the peers are.
     pub addresses: Arc<Addresses>,
-    /// What is led here.
+    /// What is led here: the peers are told.
     pub leadership: Arc<Leadership>,
     /// Who is told of peers that cannot be reached.
     pub events: Arc<dyn PeerEvents>,
@@ -117,23 +117,11 @@ impl Peers {
         place: &Place,
         parts: &PeersParts,
     ) -> Result<(), TreeError> {
-        let PeersParts { me, addresses, leadership, events, options, tls, seed } = parts.clone();
-        let outbox = Outbox::new(options.outbox);
-        let seed = seed ^ u64::from(node.0) << 32;
-        let parts = Arc::new(ReplicatorParts {
-            peer: node,
-            me,
-            addresses,
-            leadership,
-            events,
-            options,
-            tls,
-            seed,
-        });
+        let (outbox, parts) = (Outbox::new(parts.options.outbox), Arc::new(parts.clone()));
         let spec = spec().named(node.to_string());
         let to_actor = Arc::clone(&outbox);
         let actor = above.try_child(spec, place.clone(), move |_, seat| {
-            ReplicatorActor::new(seat, Arc::clone(&parts), Arc::clone(&to_actor))
+            ReplicatorActor::new(seat, node, Arc::clone(&parts), Arc::clone(&to_actor))
         })?;
         let way = Way { actor, outbox };
         self.ways.write().unwrap_or_else(PoisonError::into_inner).insert(node, way);
@@ -176,6 +164,10 @@ impl PeerPost for Peers {
 
     fn reaches(&self, node: NodeId) -> bool {
         self.of(node).is_some_and(|way| way.outbox.is_connected())
+    }
+
+    fn misses(&self, node: NodeId) -> bool {
+        self.of(node).is_some_and(|way| !way.outbox.is_connected())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The rows of the benchmark: a kind of load and a record size each.
 
+use super::connects;
+
 /// What a user may name on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
@@ -16,6 +18,9 @@ pub enum Mode {
     /// One producer of batches of 1, 10, 100 and 1000 records of 100 bytes: what a record costs the
     /// node that leads. Runs only where it is named
     LeaderCost,
+    /// Clients that connect, ask once and go, and what they do to another. Runs only where it is
+    /// named
+    Connect,
 }
 
 /// A kind of load.
@@ -29,6 +34,10 @@ pub enum Load {
     CatchUp { message_bytes: usize },
     /// A producer and a follower, one record at a time.
     Tail,
+    /// Clients that connect, ask once and go, so many at a time.
+    Visits { at_once: usize },
+    /// One producer in lock step while crowds come, greet and go.
+    Beside,
 }
 
 /// One row.
@@ -40,6 +49,15 @@ pub struct Case {
 }
 
 impl Case {
+    /// What a guarded node is to reach of the same load's rate without guards.
+    pub fn floor(&self) -> Option<f64> {
+        match self.load {
+            Load::Pipe { .. } | Load::CatchUp { .. } => Some(0.7),
+            Load::LockStep { connections, .. } if connections > 1 => Some(0.9),
+            _ => None,
+        }
+    }
+
     /// The rows that the arguments ask for.
     pub fn of(modes: &[Mode], size: Option<u32>, unary: bool, connections: u32) -> Vec<Self> {
         let all = [Mode::P1Sync, Mode::P64Sync, Mode::P1Pipe, Mode::CatchUp, Mode::Tail];
@@ -47,8 +65,9 @@ impl Case {
         let sizes = size.map_or_else(|| vec![100, 1024], |size| vec![size as usize]);
         let mut cases = Vec::new();
         for mode in modes {
-            // What varies there is the size of the batch.
-            let sizes = if *mode == Mode::LeaderCost { &[100][..] } else { &sizes };
+            // What varies there is something else.
+            let one_size = matches!(mode, Mode::LeaderCost | Mode::Connect);
+            let sizes = if one_size { &[100][..] } else { &sizes };
             for bytes in sizes {
                 cases.extend(Self::of_mode(*mode, *bytes, unary, connections as usize));
             }
@@ -90,6 +109,12 @@ impl Case {
                     case(name, Load::Pipe { batch_records, outstanding })
                 })
                 .into(),
+            Mode::Connect => {
+                let (crowd, every) = (connects::CROWD, connects::CROWD_EVERY);
+                let beside = format!("p1-sync beside {crowd} greetings each {every:?}");
+                let visits = Load::Visits { at_once: 8 };
+                vec![case("connect, 8 at a time".into(), visits), case(beside, Load::Beside)]
+            }
             Mode::Tail => vec![case(format!("tail {record_bytes} B"), Load::Tail)],
         }
     }

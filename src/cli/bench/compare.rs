@@ -2,9 +2,11 @@
 
 use super::BenchError;
 use super::case::{Case, Load};
+use super::connects;
 use super::disk_floor::{self, DiskFloor, Place};
+use super::guarded::{Guard, Guarded};
 use super::load::{self, Sample, Until, Window};
-use super::process::Target;
+use super::process::{LogGrpc, Reach, Target};
 use crate::wire::pb::duramen::v1 as pb;
 use pb::fetch_request::Position;
 use std::path::PathBuf;
@@ -42,6 +44,8 @@ pub struct Run {
     pub node: Sample,
     pub spent: Spent,
     pub cluster: Option<Measured>,
+    /// The same load on a node behind each guard.
+    pub guarded: Vec<(Guard, Measured)>,
     pub echo: Option<Sample>,
     pub disk: Vec<(Place, DiskFloor)>,
 }
@@ -55,7 +59,8 @@ pub async fn run(
 ) -> Result<Run, BenchError> {
     let Measured { sample: node, mut spent } = measure(case, plan, &[target]).await?;
     let spent = spent.pop().expect("one node was loaded");
-    let mut run = Run { node, spent, cluster: None, echo: None, disk: Vec::new() };
+    let mut run =
+        Run { node, spent, cluster: None, guarded: Vec::new(), echo: None, disk: Vec::new() };
     if let Some(echo) = echo {
         run.echo = echo_floor(case, plan, echo, &run.node).await?;
         if let Some(bytes_per_flush) = run.spent.bytes_per_flush {
@@ -70,6 +75,30 @@ pub async fn run(
     Ok(run)
 }
 
+/// The same, and against the guarded nodes. Who comes first changes with each turn: the disk is not
+/// the same after a load as before it.
+pub async fn run_guarded(
+    case: &Case,
+    plan: &Plan,
+    (plain, echo): (&Target, Option<&Target>),
+    guarded: &Guarded,
+    turn: usize,
+) -> Result<Run, BenchError> {
+    let (mut run_plain, mut behind) = (None, Vec::new());
+    let places = guarded.nodes.len() + 1;
+    for step in 0..places {
+        match (turn + step) % places {
+            0 => run_plain = Some(run(case, plan, plain, echo).await?),
+            place => {
+                let (guard, node) = &guarded.nodes[place - 1];
+                behind.push((*guard, measure(case, plan, &[node]).await?));
+            }
+        }
+    }
+    let run = run_plain.expect("one of the places is that of the plain node");
+    Ok(Run { guarded: behind, ..run })
+}
+
 /// Loads the first of these nodes, and watches all of them.
 pub async fn measure(case: &Case, plan: &Plan, nodes: &[&Target]) -> Result<Measured, BenchError> {
     let loaded = nodes[0];
@@ -77,13 +106,17 @@ pub async fn measure(case: &Case, plan: &Plan, nodes: &[&Target]) -> Result<Meas
         Load::CatchUp { .. } => Some(fill(case, plan, loaded).await?),
         _ => None,
     };
+    let producers = match case.load {
+        Load::LockStep { connections, .. } => load::connected(&loaded.reach, connections).await?,
+        _ => Vec::new(),
+    };
     let mut before = Vec::new();
     for node in nodes {
         before.push((node.describe().await?, node.cpu_seconds()));
     }
     let sample = match &stored {
-        Some(stored) => load::read(&loaded.rpc_addr, stored.request(case)).await?,
-        None => produce(case, plan, &loaded.rpc_addr).await?,
+        Some(stored) => load::read(&loaded.reach, stored.request(case)).await?,
+        None => produce(case, plan, &loaded.reach, producers).await?,
     };
     let mut spent = Vec::new();
     for (node, (described, cpu)) in nodes.iter().zip(before) {
@@ -118,17 +151,23 @@ impl Spent {
     }
 }
 
-async fn produce(case: &Case, plan: &Plan, addr: &str) -> Result<Sample, BenchError> {
+/// `producers`: the connections of those in lock step.
+async fn produce(
+    case: &Case,
+    plan: &Plan,
+    reach: &Reach,
+    producers: Vec<LogGrpc>,
+) -> Result<Sample, BenchError> {
     let bytes = case.record_bytes;
     match case.load {
-        Load::LockStep { connections, unary } => {
-            load::lock_step(addr, connections, unary, bytes, plan.window).await
-        }
+        Load::LockStep { unary, .. } => load::lock_step(producers, unary, bytes, plan.window).await,
         Load::Pipe { batch_records, outstanding } => {
             let until = Until::Time(plan.window);
-            load::pipe(addr, batch_records, bytes, outstanding, until).await
+            load::pipe(reach, batch_records, bytes, outstanding, until).await
         }
-        Load::Tail => load::tail(addr, bytes, plan.window).await,
+        Load::Tail => load::tail(reach, bytes, plan.window).await,
+        Load::Visits { at_once } => connects::visits(reach, at_once, plan.window).await,
+        Load::Beside => connects::beside(reach, bytes, plan.window).await,
         Load::CatchUp { .. } => unreachable!("a catch-up reads what was filled in"),
     }
 }
@@ -149,12 +188,16 @@ async fn echo_floor(
                 max_bytes: u32::try_from(message_bytes).unwrap_or(u32::MAX),
                 ..Default::default()
             };
-            let mut sample = load::read(&echo.rpc_addr, request).await?;
+            let mut sample = load::read(&echo.reach, request).await?;
             // The echo server knows no records: count those that the same bytes held.
             sample.records = node.records;
             Ok(Some(sample))
         }
-        _ => Ok(Some(produce(case, plan, &echo.rpc_addr).await?)),
+        Load::LockStep { connections, .. } => {
+            let producers = load::connected(&echo.reach, connections).await?;
+            Ok(Some(produce(case, plan, &echo.reach, producers).await?))
+        }
+        _ => Ok(Some(produce(case, plan, &echo.reach, Vec::new()).await?)),
     }
 }
 
@@ -197,6 +240,6 @@ async fn fill(case: &Case, plan: &Plan, target: &Target) -> Result<Stored, Bench
     let batches = records.div_ceil(batch_records as u64);
     let from = target.describe().await?.high_watermark;
     let until = Until::Batches(batches);
-    load::pipe(&target.rpc_addr, batch_records, case.record_bytes, 8, until).await?;
+    load::pipe(&target.reach, batch_records, case.record_bytes, 8, until).await?;
     Ok(Stored { from, records: batches * batch_records as u64 })
 }

@@ -110,5 +110,5 @@ pub async fn serve() -> Result<(), BenchError> {
         .add_service(service)
         .serve_with_incoming(incoming)
         .await
-        .map_err(|source| BenchError::Connect { addr: addr.to_string(), source })
+        .map_err(|source| BenchError::Connect { addr: addr.to_string(), source: source.into() })
 }

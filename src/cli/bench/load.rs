@@ -2,18 +2,16 @@
 //! The same code loads a node and the echo server.
 
 use super::BenchError;
-use super::process::connect;
+use super::process::{LogGrpc, Reach, connect};
 use crate::log::batch::BatchBuilder;
 use crate::model::{Clock, Record, SystemClock, Timestamp};
 use crate::wire::pb::duramen::v1 as pb;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use pb::log_client::LogClient;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::Channel;
 
 /// How long a load runs.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +33,8 @@ pub struct Sample {
     pub received_bytes: u64,
     /// Messages received, for loads that read.
     pub messages: u64,
+    /// Clients that came and went beside the load.
+    pub visits: u64,
     /// Nanoseconds; empty where the load has no latency.
     pub latency: Histogram<u64>,
 }
@@ -45,7 +45,7 @@ pub fn histogram() -> Histogram<u64> {
 }
 
 impl Sample {
-    fn empty() -> Self {
+    pub fn empty() -> Self {
         let latency = histogram();
         Self {
             records: 0,
@@ -53,6 +53,7 @@ impl Sample {
             records_in_all: 0,
             received_bytes: 0,
             messages: 0,
+            visits: 0,
             latency,
         }
     }
@@ -62,7 +63,7 @@ impl Sample {
         self.records as f64 / self.seconds
     }
 
-    fn count(&mut self, records: u64, began: Duration, ended: Duration, warm: Duration) {
+    pub fn count(&mut self, records: u64, began: Duration, ended: Duration, warm: Duration) {
         self.records_in_all += records;
         if began >= warm {
             self.records += records;
@@ -70,7 +71,7 @@ impl Sample {
         }
     }
 
-    fn merge(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         self.records += other.records;
         self.records_in_all += other.records_in_all;
         self.latency.add(&other.latency).expect("histograms of one precision add up");
@@ -113,18 +114,22 @@ fn acknowledged(response: Option<pb::ProduceResponse>) -> Result<pb::ProduceResp
     }
 }
 
+/// Connections for producers in lock step: what it costs to make them is not theirs.
+pub async fn connected(reach: &Reach, connections: usize) -> Result<Vec<LogGrpc>, BenchError> {
+    let mut clients = Vec::new();
+    for _ in 0..connections {
+        clients.push(connect(reach).await?);
+    }
+    Ok(clients)
+}
+
 /// Producers on connections of their own that wait for each acknowledgement.
 pub async fn lock_step(
-    addr: &str,
-    connections: usize,
+    clients: Vec<LogGrpc>,
     unary: bool,
     record_bytes: usize,
     window: Window,
 ) -> Result<Sample, BenchError> {
-    let mut clients = Vec::new();
-    for _ in 0..connections {
-        clients.push(connect(addr).await?);
-    }
     let clock = SystemClock::new();
     let producers = clients.into_iter().map(|client| {
         let clock = clock.clone();
@@ -145,7 +150,7 @@ pub async fn lock_step(
 }
 
 async fn lock_step_stream(
-    mut client: LogClient<Channel>,
+    mut client: LogGrpc,
     record_bytes: usize,
     window: Window,
     clock: SystemClock,
@@ -167,7 +172,7 @@ async fn lock_step_stream(
 }
 
 async fn lock_step_unary(
-    mut client: LogClient<Channel>,
+    mut client: LogGrpc,
     record_bytes: usize,
     window: Window,
     clock: SystemClock,
@@ -195,7 +200,7 @@ pub enum Until {
 
 /// One producer of whole batches, so many of them outstanding.
 pub async fn pipe(
-    addr: &str,
+    reach: &Reach,
     batch_records: usize,
     record_bytes: usize,
     outstanding: usize,
@@ -204,7 +209,7 @@ pub async fn pipe(
     let batch = encoded_batch(batch_records, record_bytes);
     let request = pb::ProduceRequest { topic: "log".into(), batch, ..Default::default() };
     let (sender, receiver) = mpsc::channel(outstanding);
-    let mut client = connect(addr).await?;
+    let mut client = connect(reach).await?;
     let mut acks = client.produce(ReceiverStream::new(receiver)).await?.into_inner();
     let clock = SystemClock::new();
     let (warm, stop, batches_max) = match until {
@@ -239,8 +244,8 @@ pub async fn pipe(
 }
 
 /// Reads what a fetch gives, to its end.
-pub async fn read(addr: &str, request: pb::FetchRequest) -> Result<Sample, BenchError> {
-    let mut client = connect(addr).await?;
+pub async fn read(reach: &Reach, request: pb::FetchRequest) -> Result<Sample, BenchError> {
+    let mut client = connect(reach).await?;
     let clock = SystemClock::new();
     let began = clock.monotonic();
     let mut responses: Streaming<pb::FetchResponse> = client.fetch(request).await?.into_inner();
@@ -256,8 +261,12 @@ pub async fn read(addr: &str, request: pb::FetchRequest) -> Result<Sample, Bench
 }
 
 /// A producer and a follower: from the send of a record to its receipt, one at a time.
-pub async fn tail(addr: &str, record_bytes: usize, window: Window) -> Result<Sample, BenchError> {
-    let mut follower = connect(addr).await?;
+pub async fn tail(
+    reach: &Reach,
+    record_bytes: usize,
+    window: Window,
+) -> Result<Sample, BenchError> {
+    let mut follower = connect(reach).await?;
     let follow = pb::FetchRequest {
         topic: "log".into(),
         position: Some(pb::fetch_request::Position::End(true)),
@@ -265,7 +274,7 @@ pub async fn tail(addr: &str, record_bytes: usize, window: Window) -> Result<Sam
         ..Default::default()
     };
     let mut followed = follower.fetch(follow).await?.into_inner();
-    let mut producer = connect(addr).await?;
+    let mut producer = connect(reach).await?;
     let (sender, receiver) = mpsc::channel(1);
     let mut acks = producer.produce(ReceiverStream::new(receiver)).await?.into_inner();
     let request = one_record(record_bytes);

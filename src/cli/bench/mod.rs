@@ -2,22 +2,30 @@
 //!
 //! A client on one thread loads a node in another process; with `--baseline` the same load goes to
 //! a bare tonic server without a log, and the same bytes go to the disk without a server, row by
-//! row in the same run; with `--cluster 3` it goes to three more nodes that replicate. On a machine that is shared only those ratios mean anything.
+//! row in the same run; with `--cluster 3` it goes to three more nodes that replicate, with `--guarded`
+//! to nodes behind certificates, tokens and a policy. On a machine that is shared only those ratios mean anything.
 
 mod case;
 mod cluster;
 mod compare;
+mod connects;
 mod disk_floor;
 mod echo;
+mod guarded;
 mod load;
 mod process;
 mod recovery;
 mod report;
 mod startup;
 
+use super::Failure;
+use super::secure::ClientArgs;
+use crate::wire::client::ClientOptions;
 use case::{Case, Mode};
 use cluster::Cluster;
-use process::Target;
+use guarded::Guarded;
+use process::{Reach, Target};
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +61,9 @@ struct Loads {
     /// The process to measure when --rpc-addr is given
     #[arg(long, requires = "rpc_addr")]
     pid: Option<u32>,
+    /// How the node of --rpc-addr is reached
+    #[command(flatten)]
+    client: ClientArgs,
     /// Where to put the temporary data directory: its file system is what is measured
     #[arg(long, default_value = ".")]
     dir: PathBuf,
@@ -84,6 +95,10 @@ struct Loads {
     #[arg(long, value_name = "NODES", conflicts_with = "rpc_addr")]
     #[arg(value_parser = clap::value_parser!(u32).range(2..=7))]
     cluster: Option<u32>,
+    /// Give every row to guarded nodes, too, and print their ratios to the plain one: with a policy of
+    /// 1,000 lines in force and a token, with certificates, and with both. Everything is made afresh
+    #[arg(long, conflicts_with_all = ["rpc_addr", "cluster"])]
+    guarded: bool,
     /// Runs of every row, interleaved; the median counts
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
@@ -126,7 +141,7 @@ pub enum BenchError {
         /// Its address.
         addr: String,
         /// What went wrong.
-        source: tonic::transport::Error,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The node refused a call.
     #[error("the node refused: {message}")]
@@ -158,7 +173,11 @@ impl From<tonic::Status> for BenchError {
 ///
 /// # Errors
 /// [`BenchError`]; what was measured before it is lost.
-pub fn run(args: Args) -> Result<(), BenchError> {
+pub fn run(args: Args) -> Result<(), Failure> {
+    let reached = args.loads.client.options()?;
+    if args.loads.rpc_addr.is_none() && reached != ClientOptions::default() {
+        eprintln!("certificates and tokens are for --rpc-addr; what is started here is plain");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -168,15 +187,19 @@ pub fn run(args: Args) -> Result<(), BenchError> {
             Some(Special::EchoServer) => echo::serve().await,
             Some(Special::Startup(args)) => startup::run(args).await,
             Some(Special::Recovery(args)) => recovery::run(args).await,
-            None => run_loads(args.loads).await,
+            None => run_loads(args.loads, reached).await,
         }
-    })
+    })?;
+    Ok(())
 }
 
-async fn run_loads(loads: Loads) -> Result<(), BenchError> {
+async fn run_loads(loads: Loads, reached: ClientOptions) -> Result<(), BenchError> {
     let cases = Case::of(&loads.modes, loads.size, loads.unary, loads.connections);
     let target = match &loads.rpc_addr {
-        Some(addr) => Target::attached(addr.clone(), loads.pid),
+        Some(addr) => {
+            let ClientOptions { tls, token, .. } = reached;
+            Target::attached(Reach { addr: addr.clone(), tls, token }, loads.pid)
+        }
         None => Target::start(&loads.dir, &loads.durability).await?,
     };
     let echo = match loads.baseline {
@@ -186,6 +209,10 @@ async fn run_loads(loads: Loads) -> Result<(), BenchError> {
     let cluster = match loads.cluster {
         Some(count) => Some(Cluster::start(&loads.dir, count, &loads.durability).await?),
         None => None,
+    };
+    let guarded = match loads.guarded {
+        true => Some(Guarded::start(&loads.dir, &loads.durability).await?),
+        false => None,
     };
     let plan = compare::Plan {
         window: load::Window {
@@ -201,12 +228,18 @@ async fn run_loads(loads: Loads) -> Result<(), BenchError> {
             if !loads.json {
                 eprintln!("run {run}/{}: {}", loads.runs, row.case.name);
             }
-            let mut run = compare::run(&row.case, &plan, &target, echo.as_ref()).await?;
-            if let Some(cluster) = &cluster {
+            row.runs.push(match &guarded {
+                None => compare::run(&row.case, &plan, &target, echo.as_ref()).await?,
+                Some(guarded) => {
+                    let turn = run as usize;
+                    let plain = (&target, echo.as_ref());
+                    compare::run_guarded(&row.case, &plan, plain, guarded, turn).await?
+                }
+            });
+            if let (Some(cluster), Some(run)) = (&cluster, row.runs.last_mut()) {
                 let nodes = cluster.leader_first().await?;
                 run.cluster = Some(compare::measure(&row.case, &plan, &nodes).await?);
             }
-            row.runs.push(run);
         }
     }
     if loads.json {

@@ -1,14 +1,19 @@
 //! The processes that are measured: started or attached to, watched through `/proc`, killed.
 
 use super::BenchError;
+use crate::guards::tls::ClientTls;
 use crate::model::{Clock, SystemClock};
+use crate::wire::client::Bearer;
+use crate::wire::dial;
 use crate::wire::pb::duramen::v1 as pb;
 use pb::log_client::LogClient;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
 /// Largest message either way: a batch of the largest size and its frame.
@@ -32,10 +37,31 @@ impl Gossip {
     }
 }
 
+/// A connection of the benchmark.
+pub type LogGrpc = LogClient<InterceptedService<Channel, Bearer>>;
+
+/// Where a server is, and how it is reached.
+#[derive(Debug, Clone, Default)]
+pub struct Reach {
+    pub addr: String,
+    /// Connections are within TLS.
+    pub tls: Option<ClientTls>,
+    /// Shown with each call.
+    pub token: Bearer,
+}
+
+/// What a node is started with beyond what all are, and how it is reached then.
+#[derive(Debug, Clone, Default)]
+pub struct Extra {
+    pub arguments: Vec<OsString>,
+    pub tls: Option<ClientTls>,
+    pub token: Bearer,
+}
+
 /// A server under load. A process that was started for the benchmark dies with this value.
 #[derive(Debug)]
 pub struct Target {
-    pub rpc_addr: String,
+    pub reach: Reach,
     pid: Option<u32>,
     child: Option<Child>,
     /// Its data directory, where it is ours.
@@ -44,13 +70,22 @@ pub struct Target {
 
 impl Target {
     /// A node that somebody else runs.
-    pub fn attached(rpc_addr: String, pid: Option<u32>) -> Self {
-        Self { rpc_addr, pid, child: None, home: None }
+    pub fn attached(reach: Reach, pid: Option<u32>) -> Self {
+        Self { reach, pid, child: None, home: None }
     }
 
     /// A node of this very program on an empty directory below `parent`.
     pub async fn start(parent: &Path, durability: &str) -> Result<Self, BenchError> {
         Self::start_member(parent, durability, &Gossip::alone()).await
+    }
+
+    /// The same with more arguments.
+    pub async fn start_extra(
+        parent: &Path,
+        durability: &str,
+        extra: Extra,
+    ) -> Result<Self, BenchError> {
+        Self::start_with(empty_home(parent)?, durability, &Gossip::alone(), extra).await
     }
 
     /// A node of a cluster, on an empty directory below `parent`.
@@ -59,33 +94,30 @@ impl Target {
         durability: &str,
         gossip: &Gossip,
     ) -> Result<Self, BenchError> {
-        let home = tempfile::Builder::new().prefix(".duramen-bench-").tempdir_in(parent);
-        let home = home.map_err(BenchError::io(format!(
-            "cannot make a temporary directory in {}",
-            parent.display()
-        )))?;
-        Self::start_with(home, durability, gossip).await
+        Self::start_with(empty_home(parent)?, durability, gossip, Extra::default()).await
     }
 
     /// A node on a directory that may hold data.
     pub async fn start_on(home: TempDir, durability: &str) -> Result<Self, BenchError> {
-        Self::start_with(home, durability, &Gossip::alone()).await
+        Self::start_with(home, durability, &Gossip::alone(), Extra::default()).await
     }
 
     async fn start_with(
         home: TempDir,
         durability: &str,
         gossip: &Gossip,
+        extra: Extra,
     ) -> Result<Self, BenchError> {
+        let Extra { arguments, tls, token } = extra;
         let data_dir = home.path().join("data");
         let ports = data_dir.join("ports.json");
         remove_stale(&ports);
         let diagnostics = home.path().join("node.log");
-        let child = serve(&data_dir, durability, gossip, &diagnostics)?;
+        let child = serve(&data_dir, durability, gossip, &arguments, &diagnostics)?;
         let pid = Some(child.id());
-        let mut target =
-            Self { rpc_addr: String::new(), pid, child: Some(child), home: Some(home) };
-        target.rpc_addr = target.await_ports(&ports, &diagnostics).await?;
+        let reach = Reach { addr: String::new(), tls, token };
+        let mut target = Self { reach, pid, child: Some(child), home: Some(home) };
+        target.reach.addr = target.await_ports(&ports, &diagnostics).await?;
         Ok(target)
     }
 
@@ -98,13 +130,13 @@ impl Target {
             .spawn()
             .map_err(BenchError::io("cannot start the echo server"))?;
         let stdout = child.stdout.take().expect("stdout is piped");
-        let mut target =
-            Self { rpc_addr: String::new(), pid: Some(child.id()), child: Some(child), home: None };
+        let (reach, pid) = (Reach::default(), Some(child.id()));
+        let mut target = Self { reach, pid, child: Some(child), home: None };
         let mut line = String::new();
         let read = BufReader::new(stdout).read_line(&mut line);
         read.map_err(BenchError::io("cannot read the echo server's address"))?;
-        target.rpc_addr = line.trim().to_owned();
-        if target.rpc_addr.is_empty() {
+        target.reach.addr = line.trim().to_owned();
+        if target.reach.addr.is_empty() {
             let why = "it ended without telling its address".into();
             return Err(BenchError::NotReady { what: "echo server", why });
         }
@@ -132,8 +164,8 @@ impl Target {
     }
 
     /// A connection of its own, with windows as large as the server's.
-    pub async fn connect(&self) -> Result<LogClient<Channel>, BenchError> {
-        connect(&self.rpc_addr).await
+    pub async fn connect(&self) -> Result<LogGrpc, BenchError> {
+        connect(&self.reach).await
     }
 
     /// The state of the partition.
@@ -187,17 +219,28 @@ impl Drop for Target {
 }
 
 /// Connects to a server.
-pub async fn connect(addr: &str) -> Result<LogClient<Channel>, BenchError> {
-    let failed = |source| BenchError::Connect { addr: addr.to_owned(), source };
-    let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(failed)?;
+pub async fn connect(reach: &Reach) -> Result<LogGrpc, BenchError> {
+    let Reach { addr, tls, token } = reach;
+    let failed = |source| BenchError::Connect { addr: addr.clone(), source };
+    let endpoint = Endpoint::from_shared(format!("http://{addr}"));
     let endpoint = endpoint
+        .map_err(|source| failed(source.into()))?
         .tcp_nodelay(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20);
-    let channel = endpoint.connect().await.map_err(failed)?;
-    Ok(LogClient::new(channel)
+    let channel = dial::connect(endpoint, addr, tls.as_ref()).await.map_err(failed)?;
+    Ok(LogClient::new(InterceptedService::new(channel, token.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// A directory below `parent` that goes when it is no longer held.
+pub fn empty_home(parent: &Path) -> Result<TempDir, BenchError> {
+    let home = tempfile::Builder::new().prefix(".duramen-bench-").tempdir_in(parent);
+    home.map_err(BenchError::io(format!(
+        "cannot make a temporary directory in {}",
+        parent.display()
+    )))
 }
 
 fn own_program() -> Result<PathBuf, BenchError> {
@@ -209,6 +252,7 @@ fn serve(
     data_dir: &Path,
     durability: &str,
     gossip: &Gossip,
+    arguments: &[OsString],
     diagnostics: &Path,
 ) -> Result<Child, BenchError> {
     let diagnostics = std::fs::File::create(diagnostics)
@@ -221,6 +265,7 @@ fn serve(
         .args(["--node-name", &gossip.name, "--gossip-addr", &gossip.addr])
         .args(gossip.join.iter().flat_map(|seed| ["--join", seed]))
         .args(["--durability", durability])
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(diagnostics)

@@ -33,7 +33,7 @@ pub async fn run(args: RecoveryArgs) -> Result<(), BenchError> {
     let mut target = Target::start(&args.dir, "fsync").await?;
     let batches = args.records.div_ceil(BATCH_RECORDS);
     let until = Until::Batches(batches);
-    let written = load::pipe(&target.rpc_addr, BATCH_RECORDS as usize, 1024, 8, until).await?;
+    let written = load::pipe(&target.reach, BATCH_RECORDS as usize, 1024, 8, until).await?;
     let mut times = Vec::new();
     for _ in 0..args.runs {
         let home = target.kill();

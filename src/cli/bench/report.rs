@@ -3,6 +3,7 @@
 use super::case::{Case, Load};
 use super::compare::{Measured, Run, Spent};
 use super::disk_floor::Place;
+use super::guarded::Guard;
 use super::load::Sample;
 use serde_json::{Value, json};
 
@@ -59,7 +60,7 @@ impl Row {
     }
 
     /// What the cluster did with the same load, and how that compares with the single node.
-    fn cluster_figures(&self) -> Vec<(&'static str, Option<Spread>)> {
+    fn cluster_figures(&self) -> Figures {
         let of = |figure: fn(&Run, &Measured) -> Option<f64>| {
             self.figure(|run| figure(run, run.cluster.as_ref()?))
         };
@@ -80,6 +81,53 @@ impl Row {
                 of(|run, c| Some(latency_us(&c.sample, 0.5)? / latency_us(&run.node, 0.5)?)),
             ),
         ]
+    }
+
+    /// What the node behind this guard did with the same load, and how that compares with the plain one.
+    fn guarded_figures(&self, guard: Guard) -> Figures {
+        let of = |figure: &dyn Fn(&Run, &Measured) -> Option<f64>| {
+            self.figure(|run| figure(run, &run.guarded.iter().find(|(at, _)| *at == guard)?.1))
+        };
+        let ratio = |quantile: f64| {
+            of(&|run, at| {
+                Some(latency_us(&at.sample, quantile)? / latency_us(&run.node, quantile)?)
+            })
+        };
+        vec![
+            ("records_per_second", of(&|_, at| Some(at.sample.rate()))),
+            ("p50_us", of(&|_, at| latency_us(&at.sample, 0.5))),
+            ("p99_us", of(&|_, at| latency_us(&at.sample, 0.99))),
+            ("server_cpu_seconds_per_million", of(&|_, at| at.spent[0].cpu_per_million)),
+            ("visits", of(&|_, at| visits(&at.sample))),
+            ("rate_ratio_to_plain", of(&|run, at| Some(at.sample.rate() / run.node.rate()))),
+            ("p50_ratio_to_plain", ratio(0.5)),
+            ("p99_ratio_to_plain", ratio(0.99)),
+            (
+                "cpu_ratio_to_plain",
+                of(&|run, at| Some(at.spent[0].cpu_per_million? / run.spent.cpu_per_million?)),
+            ),
+        ]
+    }
+
+    /// Of the plain node's rate, median over the runs.
+    fn of_plain(&self, guard: Guard) -> Option<Spread> {
+        let found = self.guarded_figures(guard);
+        found.into_iter().find(|(name, _)| *name == "rate_ratio_to_plain")?.1
+    }
+
+    fn guarded_json(&self) -> Option<Value> {
+        self.runs.first().filter(|run| !run.guarded.is_empty())?;
+        let guards = Guard::ALL.into_iter().map(|guard| {
+            let figures = self.guarded_figures(guard).into_iter();
+            let figures = figures.filter_map(|(name, spread)| Some((name.into(), spread?.json())));
+            let mut figures: serde_json::Map<String, Value> = figures.collect();
+            if let (Some(floor), Some(ratio)) = (self.case.floor(), self.of_plain(guard)) {
+                figures.insert("floor".into(), json!(floor));
+                figures.insert("is_reached".into(), json!(ratio.median >= floor));
+            }
+            (guard.name().to_owned(), Value::Object(figures))
+        });
+        Some(Value::Object(guards.collect()))
     }
 
     fn echo_ratio(&self) -> Option<Spread> {
@@ -104,7 +152,7 @@ impl Row {
         })
     }
 
-    fn figures(&self) -> Vec<(&'static str, Option<Spread>)> {
+    fn figures(&self) -> Figures {
         let megabytes = self.case.record_bytes as f64 / 1e6;
         vec![
             ("records_per_second", self.rate()),
@@ -117,6 +165,7 @@ impl Row {
                 "resident_mib",
                 self.figure(|run| Some(run.spent.resident_bytes? as f64 / 1_048_576.0)),
             ),
+            ("visits", self.figure(|run| visits(&run.node))),
             ("bytes_per_record", self.figure(|run| run.spent.bytes_per_record)),
             ("records_per_flush", self.figure(|run| run.spent.records_per_flush)),
             ("ratio_to_echo", self.echo_ratio()),
@@ -136,6 +185,7 @@ impl Row {
         row.insert("runs".into(), json!(self.runs.len()));
         row.insert("echo_records_per_second".into(), json!(self.echo_rate().map(Spread::json)));
         row.insert("disk".into(), self.disk_json());
+        row.extend(self.guarded_json().map(|guarded| ("guarded".into(), guarded)));
         Value::Object(row)
     }
 
@@ -160,6 +210,11 @@ fn latency_us(sample: &Sample, quantile: f64) -> Option<f64> {
     (!latency.is_empty()).then(|| latency.value_at_quantile(quantile) as f64 / 1e3)
 }
 
+/// Clients that came and went beside a load, where any did.
+fn visits(sample: &Sample) -> Option<f64> {
+    (sample.visits > 0).then_some(sample.visits as f64)
+}
+
 /// The mean over the nodes that do not lead.
 fn of_followers(cluster: &Measured, figure: fn(&Spent) -> Option<f64>) -> Option<f64> {
     let followers: Option<Vec<f64>> = cluster.spent.iter().skip(1).map(figure).collect();
@@ -182,6 +237,7 @@ pub fn print_table(rows: &[Row]) {
         "p99.9 us",
         "cpu s/M",
         "RSS MiB",
+        "visits",
         "B/rec",
         "rec/flush",
         "/echo",
@@ -207,11 +263,45 @@ pub fn print_table(rows: &[Row]) {
         println!("\nthe cluster");
         print_columns(&headings, rows, Row::cluster_figures);
     }
+    if rows.iter().any(|row| row.runs.iter().any(|run| !run.guarded.is_empty())) {
+        print_guarded(rows);
+    }
+}
+
+/// A table for each guard, and a line for each floor.
+fn print_guarded(rows: &[Row]) {
+    let headings = [
+        "rec/s",
+        "p50 us",
+        "p99 us",
+        "cpu s/M",
+        "visits",
+        "rate/plain",
+        "p50/plain",
+        "p99/plain",
+        "cpu/plain",
+    ];
+    for guard in Guard::ALL {
+        println!("\nbehind {}", guard.name());
+        print_columns(&headings, rows, |row| row.guarded_figures(guard));
+    }
+    println!();
+    for (row, guard) in rows.iter().flat_map(|row| Guard::ALL.map(|guard| (row, guard))) {
+        if let (Some(floor), Some(Spread { median, min, max })) =
+            (row.case.floor(), row.of_plain(guard))
+        {
+            let verdict = if median >= floor { "reached" } else { "MISSED" };
+            let (case, guard) = (&row.case.name, guard.name());
+            println!(
+                "{case}, {guard}: {median:.2} [{min:.2} .. {max:.2}] of plain, floor {floor}: {verdict}"
+            );
+        }
+    }
 }
 
 type Figures = Vec<(&'static str, Option<Spread>)>;
 
-fn print_columns(headings: &[&str], rows: &[Row], figures: fn(&Row) -> Figures) {
+fn print_columns(headings: &[&str], rows: &[Row], figures: impl Fn(&Row) -> Figures) {
     let table: Vec<(&Row, Figures)> = rows.iter().map(|row| (row, figures(row))).collect();
     let shown: Vec<usize> = (0..headings.len())
         .filter(|column| table.iter().any(|(_, figures)| figures[*column].1.is_some()))

@@ -51,6 +51,17 @@ fn a_topic_is_told_with_its_settings_and_what_its_replicas_are() {
 }
 
 #[test]
+fn a_new_topic_that_nobody_leads_is_told_of() {
+    let failure = topic::led(&topic()).unwrap_err();
+    assert_eq!(failure.class, Class::Temporary);
+    assert_eq!(failure.error, "topic orders is made, but 1 of its 2 partitions have no leader");
+    assert!(failure.advice.unwrap().contains("duramen topic describe orders"));
+    let mut led = topic();
+    led.partitions[1].leader = 2;
+    assert_eq!(topic::led(&led), Ok(()));
+}
+
+#[test]
 fn a_cluster_is_told_with_what_is_not_well_and_moves_no_cursor() {
     let text = status::as_text(&status());
     assert!(text.contains("controller - in term 0"), "nobody is known to lead it: {text}");

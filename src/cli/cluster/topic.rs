@@ -1,6 +1,6 @@
 //! `duramen topic`: makes, lists, describes, alters and deletes topics, and says who leads.
 
-use super::{About, Failure, align, confirm, dash, node_name, stdout};
+use super::{About, Class, Failure, align, confirm, dash, node_name, stdout};
 use crate::wire::pb::duramen::v1::{
     AlterTopicRequest, CreateTopicRequest, DeleteTopicRequest, DescribeTopicRequest,
     ListTopicsRequest, ListTopicsResponse, PartitionPlacement, TopicDescription, TopicSettings,
@@ -8,6 +8,10 @@ use crate::wire::pb::duramen::v1::{
 };
 use clap::{Args, Subcommand};
 use std::fmt::Write;
+use std::time::Duration;
+
+/// How long a new topic is waited for until it is led: an election or two.
+const LEADERS_MAX: Duration = Duration::from_secs(20);
 
 /// Arguments of `duramen topic`.
 #[derive(Debug, Args)]
@@ -47,6 +51,9 @@ struct Create {
     /// A setting of section [log] for this topic only; may be given again.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
+    /// Do not wait until each partition has a leader.
+    #[arg(long)]
+    no_wait: bool,
     #[command(flatten)]
     about: About,
 }
@@ -122,11 +129,13 @@ fn setting(text: &str) -> Result<(String, String), String> {
 /// Carries out one of them.
 pub fn run(args: TopicArgs) -> Result<(), Failure> {
     match args.action {
-        Act::Create(Create { name, partitions, replication_factor, settings, about }) => {
+        Act::Create(Create { name, partitions, replication_factor, settings, no_wait, about }) => {
             let settings = Some(TopicSettings { values: settings.into_iter().collect() });
             let request = CreateTopicRequest { name, partitions, replication_factor, settings };
-            let made = about.ask(async |admin| admin.create_topic(request).await)?;
-            about.shape.print(&made, as_text)
+            let patience = if no_wait { Duration::ZERO } else { LEADERS_MAX };
+            let made = about.ask(async |admin| admin.create_led_topic(request, patience).await)?;
+            about.shape.print(&made, as_text)?;
+            if no_wait { Ok(()) } else { led(&made) }
         }
         Act::List(List { about }) => {
             let listed = about.ask(async |admin| admin.list_topics(ListTopicsRequest {}).await)?;
@@ -169,6 +178,21 @@ pub fn run(args: TopicArgs) -> Result<(), Failure> {
             stdout::write_text(&format!("{} is to lead {topic}/{partition}\n", node_name(leader)))
         }
     }
+}
+
+/// Whether records find somebody to take them.
+pub(super) fn led(made: &TopicDescription) -> Result<(), Failure> {
+    let leaderless = made.partitions.iter().filter(|partition| partition.leader == 0);
+    let count = leaderless.count();
+    if count == 0 {
+        return Ok(());
+    }
+    let (name, all) = (&made.name, made.partitions.len());
+    let text = format!("topic {name} is made, but {count} of its {all} partitions have no leader");
+    Err(Failure::new(Class::Temporary, text).advice(format!(
+        "`duramen topic describe {name}` shows who leads by now, `duramen cluster health` what is \
+         not well"
+    )))
 }
 
 pub(super) fn as_table(listed: &ListTopicsResponse) -> String {

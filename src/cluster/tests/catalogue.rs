@@ -59,7 +59,7 @@ fn who_speaks_another_protocol_or_was_removed_stays_out() {
     let newer = NodeSelf { protocol_min: 7, protocol_max: 9, ..node_self(2, None) };
     let (kind, message) = rejected(&mut catalogue, &Command::Register(newer));
     assert_eq!(kind, RejectionKind::Foreign);
-    assert!(message.contains("speaks protocols 7 to 9, the cluster 2"), "{message}");
+    assert!(message.contains("speaks protocols 7 to 9, the cluster 3"), "{message}");
     catalogue.apply(&Command::Register(node_self(2, None))).unwrap();
     catalogue.apply(&Command::Remove { node: NodeId(2) }).unwrap();
     let (kind, message) = rejected(&mut catalogue, &Command::Register(node_self(2, None)));
@@ -98,6 +98,9 @@ fn topics_are_bounded_and_their_settings_known() {
         ("durability", "maybe"),
         ("segment_bytes_max", ""),
         ("retention_bytes", "1.MiB"),
+        // What no node could read.
+        ("retention_bytes", "1.5B"),
+        ("retention_age", "4294967295d"),
     ];
     for pair in wrong {
         let Command::CreateTopic { name, .. } = create("t", 1, 1) else { unreachable!() };
@@ -301,7 +304,7 @@ proptest! {
                 records.push(snapshot);
             }
             let before = (first.catalogue().unwrap().clone(), given(first.catalogue().unwrap()));
-            let record = CatalogueRecord::Command { command, absent: vec![NodeId(2)] };
+            let record = CatalogueRecord::Command { command, absent: vec![NodeId(2)], by: None };
             let bytes = record.encode();
             prop_assert_eq!(CatalogueRecord::decode(&bytes), Ok(record));
             let folded = first.fold(first.next(), &bytes).unwrap();
@@ -342,7 +345,7 @@ fn a_snapshot_that_came_late_is_passed_over_and_a_wrong_one_stops_the_reader() {
     let mut replay = Replay::from(Offset(0));
     let node = node_self(1, None);
     let found = Command::Found { cluster_id: "c1".into(), node };
-    let found = CatalogueRecord::Command { command: found, absent: Vec::new() }.encode();
+    let found = CatalogueRecord::Command { command: found, absent: Vec::new(), by: None }.encode();
     replay.fold(Offset(0), &found).unwrap();
     let late = CatalogueRecord::Snapshot { catalogue: Catalogue::default(), at: Offset(0) };
     assert_eq!(replay.fold(Offset(1), &late.encode()), Ok(Folded::Passed));

@@ -2,6 +2,7 @@
 //! what the catalogue wants.
 
 mod catalogue;
+mod judged;
 mod placement;
 
 use super::*;

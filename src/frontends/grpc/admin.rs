@@ -5,6 +5,7 @@ use super::deadline;
 use super::observe::from_this_machine;
 use super::refusal::Refusal;
 use crate::access::{ANYONE, Action, Effect, Policy};
+use crate::actors::control::ControlError;
 use crate::actors::controller::GroupActs;
 use crate::cluster::{
     AccessChange, Catalogue, Command, NodeState, Outcome, ReplicaState, Topic, TopicSettings,
@@ -101,12 +102,21 @@ impl AdminService {
     async fn change(&self, by: &By, command: Command) -> Result<Outcome, Refusal> {
         let time = deadline::at_most(self.wait_max, &by.metadata);
         let what = serde_json::to_string(&command).expect("plain values whose keys are texts");
-        let changing = self.view.control.change(command);
+        let changing = self.view.control.change_for(by.asker.on_behalf(), command);
         let changing = changing.map(|changed| changed.map_err(Refusal::from));
         let changed = deadline::within(time, changing, Refusal::action_deadline).await;
-        let outcome = changed.as_ref().map_or_else(|no| no.message().to_owned(), |_| "done".into());
-        by.asker.acted(what, outcome);
+        match &changed {
+            Ok(_) => by.asker.acted(what, "done".into()),
+            Err(no) if no.is_denied() => by.asker.was_denied(what, no.message().to_owned()),
+            Err(no) => by.asker.acted(what, no.message().to_owned()),
+        }
         changed
+    }
+
+    /// Refuses what cannot be before it becomes a record of the controller's log.
+    fn check_room(&self, more: u32) -> Result<(), Refusal> {
+        let checked = self.view.control.catalogue().check_room(more);
+        checked.map_err(|rejection| ControlError::Rejected(rejection).into())
     }
 
     /// What is known of who may do what.
@@ -202,9 +212,11 @@ impl pb::admin_server::Admin for AdminService {
         let name = topic_name(&asked.name)?;
         by.asker.check(Action::Create, name.as_str()).map_err(Refusal::from)?;
         let or = |asked: u32, default: u32| if asked == 0 { default } else { asked };
+        let partitions = or(asked.partitions, 1);
+        self.check_room(partitions)?;
         let command = Command::CreateTopic {
             name: name.clone(),
-            partitions: or(asked.partitions, 1),
+            partitions,
             replication_factor: or(asked.replication_factor, REPLICATION_DEFAULT),
             settings: settings(asked.settings)?,
         };
@@ -221,6 +233,13 @@ impl pb::admin_server::Admin for AdminService {
         let name = topic_name(&asked.name)?;
         by.asker.check(Action::Alter, name.as_str()).map_err(Refusal::from)?;
         let given = |asked: u32| (asked != 0).then_some(asked);
+        let catalogue = self.view.control.catalogue();
+        let has = catalogue.topics.get(&name).map(|topic| topic.partitions.len() as u32);
+        if let Some(more) =
+            has.and_then(|has| asked.partitions.checked_sub(has)).filter(|more| *more > 0)
+        {
+            self.check_room(more)?;
+        }
         let command = Command::AlterTopic {
             name: name.clone(),
             partitions: given(asked.partitions),

@@ -3,16 +3,20 @@
 
 use super::methods;
 use super::refusal::Refusal;
-use super::reply::{self, ReplyBody, rewritten};
+use super::reply::{self, ReplyBody, Unread, rewritten};
+use super::unsent::{Reader, Unsent};
 use crate::access::Denied;
 use crate::frontends::access::{Door, Needed};
 use crate::frontends::calls::{Caller, Calls, OpenCall};
 use crate::frontends::forward::is_forwarded_call;
+use crate::frontends::intake::{self, Intake, MessageMax, NotTakenIn};
 use crate::model;
 use crate::observe::Complaints;
-use crate::observe::metrics::{Method, Outcome};
+use crate::observe::metrics::{Method, Outcome, Protocol};
 use crate::wire::pb::duramen::v1::log_server as duramen;
 use crate::wire::pb::log::v1::log_server as book;
+use http_body_util::BodyExt;
+use http_body_util::combinators::MapErr;
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,19 +25,39 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tonic::Status;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::NamedService;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
+/// The largest message of all other methods: gRPC's default, which the book's clients count on.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// What other nodes call.
 const PEER_SERVICE: &str = "duramen.v1.Peer";
 /// What nodes call for clients of theirs.
 const PASSED_ON: &str = "/duramen.v1.Log/Produce";
 
-type Call = http::Request<Incoming>;
+type Body = MapErr<intake::Incoming<Incoming>, fn(NotTakenIn) -> Status>;
+type Call = http::Request<Body>;
 type Reply = http::Response<tonic::body::Body>;
 type NamedServices = Vec<(&'static str, BoxCloneSyncService<Call, Reply, Infallible>)>;
+
+/// How much of requests and answers lies in memory on the port, and for how long.
+#[derive(Debug, Clone)]
+pub struct Room {
+    /// Requests of clients that are not whole.
+    pub of_clients: Intake,
+    /// Those of nodes, apart: clients must not push them out.
+    pub of_nodes: Intake,
+    /// How long a request may take to come in.
+    pub time: Duration,
+    /// How large a message of `duramen.v1.Log` may be.
+    pub bytes_max: MessageMax,
+    /// Answers that are not read.
+    pub unsent: Unsent,
+}
 
 /// All services of the port, as one service of a connection.
 pub struct Dispatch<B: book::Log, D: duramen::Log> {
@@ -42,6 +66,8 @@ pub struct Dispatch<B: book::Log, D: duramen::Log> {
     others: Arc<NamedServices>,
     calls: Arc<Calls>,
     door: Arc<Door>,
+    room: Room,
+    reader: Reader,
     /// Whose connection this is.
     client: Option<Client>,
     /// Set on a connection that is kept for other nodes.
@@ -72,6 +98,8 @@ impl<B: book::Log, D: duramen::Log> Clone for Dispatch<B, D> {
             client: self.client.clone(),
             calls: Arc::clone(&self.calls),
             door: Arc::clone(&self.door),
+            room: self.room.clone(),
+            reader: self.reader.clone(),
             kept: self.kept.clone(),
         }
     }
@@ -84,14 +112,17 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
         duramen: duramen::LogServer<D>,
         calls: Arc<Calls>,
         door: Arc<Door>,
+        room: Room,
     ) -> Self {
-        Self { book, duramen, others: Arc::default(), calls, door, client: None, kept: None }
+        let (others, reader) = (Arc::default(), Reader::default());
+        Self { book, duramen, others, calls, door, room, reader, client: None, kept: None }
     }
 
-    /// The same services for one client, on a connection that may be kept for other nodes.
+    /// The same services for one client, on a connection that may be kept for other nodes, and that
+    /// reads as `reader` tells.
     #[must_use]
-    pub fn of(&self, client: Client, kept: Option<KeptForPeers>) -> Self {
-        Self { client: Some(client), kept, ..self.clone() }
+    pub fn of(&self, client: Client, kept: Option<KeptForPeers>, reader: Reader) -> Self {
+        Self { client: Some(client), kept, reader, ..self.clone() }
     }
 
     /// Adds a service that is called now and then.
@@ -108,12 +139,15 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
     }
 }
 
-impl<B: book::Log, D: duramen::Log> hyper::service::Service<Call> for Dispatch<B, D> {
+impl<B: book::Log, D: duramen::Log> hyper::service::Service<http::Request<Incoming>>
+    for Dispatch<B, D>
+{
     type Response = http::Response<ReplyBody>;
     type Error = Infallible;
     type Future = Replying;
 
-    fn call(&self, mut call: Call) -> Replying {
+    fn call(&self, call: http::Request<Incoming>) -> Replying {
+        let mut call = self.taken_in(call);
         if let Some(client) = &self.client {
             call.extensions_mut().insert(client.caller.clone());
             call.extensions_mut().insert(client.clone());
@@ -126,12 +160,17 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<Call> for Dispatch<B
             && name != Some(PEER_SERVICE)
         {
             kept.store(true, Ordering::Release);
-            return Replying { reply: crowded(), client: self.client.clone(), open };
+            return Replying {
+                reply: crowded(),
+                client: self.client.clone(),
+                open,
+                unread: self.unread(),
+            };
         }
         if let Err(denied) = admitted {
-            let status = tonic::Status::from(Refusal::from(denied));
+            let status = Status::from(Refusal::from(denied));
             let reply = Box::pin(std::future::ready(Ok(status.into_http())));
-            return Replying { reply, client: self.client.clone(), open };
+            return Replying { reply, client: self.client.clone(), open, unread: self.unread() };
         }
         let reply = match name {
             Some(<duramen::LogServer<D> as NamedService>::NAME) => self.duramen.clone().call(call),
@@ -140,17 +179,39 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<Call> for Dispatch<B
                 Some((_, service)) => {
                     // What operators and probes mistype says nothing of a client of the log.
                     let reply = Box::pin(service.clone().oneshot(call));
-                    return Replying { reply, client: None, open };
+                    let unread = self.unread();
+                    return Replying { reply, client: None, open, unread };
                 }
                 None => unimplemented(),
             },
             None => unimplemented(),
         };
-        Replying { reply, client: self.client.clone(), open }
+        Replying { reply, client: self.client.clone(), open, unread: self.unread() }
     }
 }
 
 impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
+    /// Bounds what comes in of a call.
+    fn taken_in(&self, call: http::Request<Incoming>) -> Call {
+        let (head, body) = call.into_parts();
+        let (path, room) = (head.uri.path(), &self.room);
+        let (intake, bytes_max) = match methods::needed(path) {
+            Needed::Node => (&room.of_nodes, MessageMax::Other),
+            _ if path.starts_with("/duramen.v1.Log/") => (&room.of_clients, room.bytes_max),
+            _ => (&room.of_clients, MessageMax::Fixed(MESSAGE_BYTES_MAX)),
+        };
+        let body = intake.of_call(body, room.time, bytes_max, methods::is_stream(path));
+        let status: fn(NotTakenIn) -> Status = |error| match error {
+            NotTakenIn::Broken(error) => Status::from_error(error),
+            told => Refusal::from(told).into(),
+        };
+        http::Request::from_parts(head, body.map_err(status))
+    }
+
+    fn unread(&self) -> Unread {
+        (self.room.unsent.clone(), self.reader.clone())
+    }
+
     /// Finds out who calls, and whether they may. What is about a topic its handler finds out.
     fn admit(&self, call: &mut Call) -> Result<(), Denied> {
         // Only in the process itself is there a call without a connection.
@@ -160,7 +221,8 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
         if needed == Needed::Nothing {
             return Ok(());
         }
-        let asker = self.door.ask(call.headers(), &client.caller, client.peer, path)?;
+        let asker =
+            self.door.ask(call.headers(), &client.caller, client.peer, (Protocol::Grpc, path))?;
         if !is_for_nodes(needed, call) {
             asker.is_client()?;
         }
@@ -195,12 +257,12 @@ fn is_for_nodes<B>(needed: Needed, call: &http::Request<B>) -> bool {
 
 fn crowded() -> BoxFuture<Reply, Infallible> {
     let message = "too many connections are open; try another node, or again later";
-    Box::pin(std::future::ready(Ok(tonic::Status::resource_exhausted(message).into_http())))
+    Box::pin(std::future::ready(Ok(Status::resource_exhausted(message).into_http())))
 }
 
 fn unimplemented() -> BoxFuture<Reply, Infallible> {
     let message = "this port has no such service; ask its reflection service for the list";
-    Box::pin(std::future::ready(Ok(tonic::Status::unimplemented(message).into_http())))
+    Box::pin(std::future::ready(Ok(Status::unimplemented(message).into_http())))
 }
 
 /// A reply on its way through [`rewritten`].
@@ -209,6 +271,7 @@ pub struct Replying {
     client: Option<Client>,
     /// Of a call that is counted as one; until it is answered.
     open: Option<OpenCall>,
+    unread: Unread,
 }
 
 impl Future for Replying {
@@ -218,13 +281,13 @@ impl Future for Replying {
         let Poll::Ready(Ok(reply)) = self.reply.as_mut().poll(cx) else { return Poll::Pending };
         if let Some(open) = self.open.take() {
             // A call that is refused at once has its status in the head.
-            let status = tonic::Status::from_header_map(reply.headers());
+            let status = Status::from_header_map(reply.headers());
             let outcome = status.as_ref().map_or(Outcome::Ok, reply::outcome_of);
             open.finish(outcome, || {
                 status.map_or_else(String::new, |status| status.message().to_owned())
             });
         }
-        Poll::Ready(Ok(rewritten(reply, &self.client)))
+        Poll::Ready(Ok(rewritten(reply, &self.client, &self.unread)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A fetch: where it begins, how much one response holds, when it ends or waits.
 
 use super::refusal::Refusal;
+use super::unsent::Unsent;
 use crate::access::Action;
 use crate::actors::partition::{PartitionApi, ReadError};
 use crate::actors::readers::{Reader, ReaderWait};
@@ -24,12 +25,14 @@ pub const EMPTY_READ_PAUSE: Duration = Duration::from_millis(1);
 const RESPONSE_RECORDS_MAX: u64 = 16 << 10;
 
 /// How much one response may hold.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct FetchLimits {
     /// Where the client does not say.
     pub bytes_default: usize,
     /// Whatever the client says.
     pub bytes_max: usize,
+    /// What lies unread on the port makes responses smaller.
+    pub unsent: Unsent,
 }
 
 /// The responses to a fetch.
@@ -47,6 +50,7 @@ pub struct Fetch<P> {
     /// How many records are still wanted; `None`: all.
     wanted: Option<u64>,
     bytes_max: usize,
+    unsent: Unsent,
     reader: Option<Reader>,
     topic: String,
     /// Asked before each response.
@@ -98,6 +102,7 @@ impl<P: PartitionApi> Fetch<P> {
             end,
             wanted,
             bytes_max,
+            unsent: limits.unsent,
             reader,
             topic,
             pass,
@@ -177,7 +182,8 @@ impl<P: PartitionApi> Fetch<P> {
     async fn read_records(&self) -> Result<pb::FetchResponse, Refusal> {
         let left = self.end.map_or(u64::MAX, |end| end.0 - self.next.0);
         let count = self.wanted.unwrap_or(u64::MAX).min(RESPONSE_RECORDS_MAX).min(left) as usize;
-        let found = self.partition.read_records(self.next, count, self.bytes_max).await?;
+        let bytes_max = self.unsent.answer_bytes(self.bytes_max);
+        let found = self.partition.read_records(self.next, count, bytes_max).await?;
         let mut response = self.nothing();
         if let (Some((first, _)), Some((last, _))) = (found.first(), found.last()) {
             response.base_offset = first.0;
@@ -189,7 +195,8 @@ impl<P: PartitionApi> Fetch<P> {
     }
 
     async fn read_batches(&self) -> Result<pb::FetchResponse, Refusal> {
-        let chunk = self.partition.read_batches(self.next, self.bytes_max).await?;
+        let bytes_max = self.unsent.answer_bytes(self.bytes_max);
+        let chunk = self.partition.read_batches(self.next, bytes_max).await?;
         let mut response = self.nothing();
         if chunk.records > 0 {
             response.base_offset = chunk.base.0;

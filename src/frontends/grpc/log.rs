@@ -53,7 +53,7 @@ impl<T: TopicsApi> DuramenLog<T> {
             }
         }
         let drain = self.drain.clone();
-        Fetch::begin(partition, request, self.fetch_limits, drain, peer, pass).await
+        Fetch::begin(partition, request, self.fetch_limits.clone(), drain, peer, pass).await
     }
 }
 

@@ -48,6 +48,20 @@ const TABLE: [(&str, Needed); 37] = [
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Known),
 ];
 
+/// Calls whose clients send any number of messages.
+const STREAMS: [&str; 5] = [
+    "/log.v1.Log/ProduceStream",
+    "/duramen.v1.Log/Produce",
+    "/duramen.v1.Peer/Exchange",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// Whether clients of the method at this path may send more than one message, and rest in between.
+pub fn is_stream(path: &str) -> bool {
+    STREAMS.contains(&path)
+}
+
 /// What the method at this path needs. What is not known needs to be known at least, to be told that
 /// there is no such thing.
 pub fn needed(path: &str) -> Needed {
@@ -60,6 +74,22 @@ mod tests {
     use crate::wire::pb::DESCRIPTORS;
     use prost::Message;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn streams_are_those_that_the_protos_say() {
+        let set = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap();
+        let mut streams = BTreeSet::new();
+        for file in &set.file {
+            for service in &file.service {
+                for method in service.method.iter().filter(|method| method.client_streaming()) {
+                    let (package, service) = (file.package(), service.name());
+                    streams.insert(format!("/{package}.{service}/{}", method.name()));
+                }
+            }
+        }
+        let listed = STREAMS.iter().filter(|path| !path.contains("reflection"));
+        assert_eq!(streams, listed.map(|path| (*path).to_owned()).collect());
+    }
 
     #[test]
     fn every_method_of_the_port_has_a_line_and_no_line_is_of_none() {

@@ -13,6 +13,7 @@ mod peer;
 mod refusal;
 mod reply;
 mod serve;
+mod unsent;
 
 pub use admin::AdminService;
 pub use peer::{PeerParts, PeerService};

@@ -69,8 +69,6 @@ pub struct PeerParts {
     pub addresses: Arc<Addresses>,
     /// The catalogue, and the way to change it.
     pub control: Arc<dyn ControlApi>,
-    /// Takes nothing of whoever's certificate does not say which node it is.
-    pub asks_for_role: bool,
     /// Paces what is told.
     pub clock: Arc<dyn Clock>,
     /// Where it tells what happens.
@@ -88,32 +86,6 @@ impl PeerService {
         PeerServer::new(Serving { service: self, drain })
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX)
-    }
-
-    /// Checks that a caller's certificate is that of the node of this name; of any, where nothing says
-    /// what its name is.
-    fn prove(&self, extensions: &Extensions, name: Option<&str>) -> Result<(), Status> {
-        if !self.parts.asks_for_role {
-            return Ok(());
-        }
-        let caller = extensions.get::<Caller>().cloned().unwrap_or_default();
-        let Some(proved) = caller.peer else {
-            let message = format!(
-                "only nodes may call this, and the certificate is that of {caller}, no node's: it \
-                 has to say duramen://peer/NAME (duramen tls node NAME)"
-            );
-            return Err(Status::permission_denied(message));
-        };
-        match name {
-            Some(name) if name != &*proved => Err(Status::permission_denied(format!(
-                "the certificate is that of the node {}, and {} is who calls: a node's name is in \
-                 its certificate, and stays (duramen tls node {}, or --node-name)",
-                shown(&proved),
-                shown(name),
-                shown(name)
-            ))),
-            _ => Ok(()),
-        }
     }
 
     /// Who this node is.
@@ -227,6 +199,22 @@ impl PeerService {
     }
 }
 
+/// Checks that a certificate which says which node it is of says this name; that it says one is the
+/// door's to check.
+fn check_name(extensions: &Extensions, name: Option<&str>) -> Result<(), Status> {
+    let proved = extensions.get::<Caller>().and_then(|caller| caller.peer.as_deref());
+    match proved.zip(name) {
+        Some((proved, name)) if name != proved => Err(Status::permission_denied(format!(
+            "the certificate is that of the node {}, and {} is who calls: a node's name is in its \
+             certificate, and stays (duramen tls node {}, or --node-name)",
+            shown(proved),
+            shown(name),
+            shown(name)
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The one refusal with this code: its receiver takes it as the end of its membership.
 fn removed(node: NodeId) -> Status {
     Status::not_found(format!(
@@ -307,8 +295,6 @@ impl Peer for Serving {
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let peer = request.extensions().get::<Client>().map(|client| client.peer);
         let extensions = request.extensions().clone();
-        // Before a byte is read of whoever is no node.
-        self.service.prove(&extensions, None)?;
         let mut frames = request.into_inner();
         let first = tokio::select! {
             first = tokio::time::timeout(INTRODUCTION_MAX, frames.message()) => first,
@@ -324,7 +310,7 @@ impl Peer for Serving {
             .admit(&said)
             .and_then(|admitted| {
                 let name = self.service.parts.addresses.name_of(admitted.0);
-                self.service.prove(&extensions, name.as_deref()).map(|()| admitted)
+                check_name(&extensions, name.as_deref()).map(|()| admitted)
             })
             .inspect_err(|why| self.service.tell_of_stranger(&said, peer, why))?;
         info!(self.service.parts.logger, "a peer connected"; "peer" => %from,
@@ -344,7 +330,7 @@ impl Peer for Serving {
     ) -> Result<Response<pb::JoinResponse>, Status> {
         let extensions = request.extensions().clone();
         let asked = join_asked(request.into_inner())?;
-        self.service.prove(&extensions, Some(&asked.node.name))?;
+        check_name(&extensions, Some(&asked.node.name))?;
         let answer = self.service.parts.control.join_here(asked).await.map_err(Refusal::from)?;
         Ok(Response::new(match answer {
             Answered::AskAt(ask_addr) => pb::JoinResponse { ask_addr, ..Default::default() },
@@ -367,7 +353,7 @@ impl Peer for Serving {
         let extensions = request.extensions().clone();
         let pb::ChangeRequest { cluster_id, from, command } = request.into_inner();
         let from = NodeId(from);
-        self.service.prove(&extensions, self.service.parts.addresses.name_of(from).as_deref())?;
+        check_name(&extensions, self.service.parts.addresses.name_of(from).as_deref())?;
         let me = self.service.me()?;
         if cluster_id != me.cluster_id {
             let message = format!(

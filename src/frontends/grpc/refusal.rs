@@ -6,6 +6,7 @@ use crate::actors::observer::ObserveError;
 use crate::actors::partition::{LeaderHint, ProduceError, ReadError};
 use crate::actors::topics::{CATALOGUE_RETRY_AFTER, TopicError};
 use crate::cluster::RejectionKind;
+use crate::frontends::intake::{self, NotTakenIn};
 use crate::frontends::route::{NotRead, NotTaken};
 use crate::observe::metrics::Outcome;
 use crate::wire::convert::leader_keys;
@@ -18,6 +19,9 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 /// Another node takes it.
 const NOT_LEADER: &str = "NOT_LEADER";
+
+/// Whoever asks may not.
+const DENIED: &str = "DENIED";
 
 /// A leader as it is told.
 pub fn to_pb(leader: LeaderHint) -> pb::Leader {
@@ -99,6 +103,11 @@ impl Refusal {
         &self.message
     }
 
+    /// Whether it is that whoever asks may not.
+    pub fn is_denied(&self) -> bool {
+        self.reason == DENIED
+    }
+
     /// As what it is counted.
     pub fn outcome(&self) -> Outcome {
         if self.definite { outcome_of(self.code) } else { Outcome::Failed }
@@ -175,7 +184,7 @@ impl From<ProduceError> for Refusal {
             ProduceError::DiskFull { .. } => (Code::ResourceExhausted, "DISK_FULL"),
             ProduceError::NotLeader { .. } => (Code::Unavailable, NOT_LEADER),
             ProduceError::ReadOnly { .. } => (Code::FailedPrecondition, "READ_ONLY"),
-            ProduceError::Denied { .. } => (Code::PermissionDenied, "DENIED"),
+            ProduceError::Denied { .. } => (Code::PermissionDenied, DENIED),
             ProduceError::Sequence { .. } => (Code::FailedPrecondition, "SEQUENCE"),
             ProduceError::Stopped { .. } => (Code::Unavailable, "STOPPED"),
             // Not UNAVAILABLE: clients retry that by themselves, and would store records twice.
@@ -229,7 +238,9 @@ impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Self {
         let (code, reason, retry_after) = match &denied {
             Denied::Unauthenticated(_) => (Code::Unauthenticated, "UNAUTHENTICATED", None),
-            Denied::Forbidden { .. } | Denied::OnlyNode => (Code::PermissionDenied, "DENIED", None),
+            Denied::Forbidden { .. } | Denied::OnlyNode | Denied::NotNode { .. } => {
+                (Code::PermissionDenied, DENIED, None)
+            }
             Denied::TooOften { retry_after } => {
                 (Code::ResourceExhausted, "TOO_OFTEN", Some(*retry_after))
             }
@@ -238,6 +249,21 @@ impl From<Denied> for Refusal {
             }
         };
         Self { retry_after, ..Self::new(code, reason, denied.to_string()) }
+    }
+}
+
+impl From<NotTakenIn> for Refusal {
+    fn from(error: NotTakenIn) -> Self {
+        let message = error.to_string();
+        match error {
+            NotTakenIn::GaveWay { .. } => Self {
+                retry_after: Some(intake::RETRY_AFTER),
+                ..Self::new(Code::ResourceExhausted, "OVERLOADED", message)
+            },
+            NotTakenIn::TooLarge { .. } => Self::new(Code::ResourceExhausted, "TOO_LARGE", message),
+            NotTakenIn::Late(_) => Self::new(Code::DeadlineExceeded, "DEADLINE", message),
+            NotTakenIn::Broken(_) => Self::new(Code::Unknown, "BROKEN", message),
+        }
     }
 }
 
@@ -269,6 +295,7 @@ impl From<ControlError> for Refusal {
                 RejectionKind::Invalid => (Code::InvalidArgument, "INVALID"),
                 RejectionKind::NotNow => (Code::FailedPrecondition, "NOT_NOW"),
                 RejectionKind::Foreign => (Code::PermissionDenied, "FOREIGN"),
+                RejectionKind::Denied => (Code::PermissionDenied, DENIED),
             },
             ControlError::Unavailable { .. } => (Code::Unavailable, "NO_CONTROLLER"),
             ControlError::Unknown { .. } => (Code::Unknown, "OUTCOME_UNKNOWN"),

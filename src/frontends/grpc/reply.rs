@@ -2,11 +2,11 @@
 //!
 //! The book's clients look for status 404, which is no gRPC code: a handler asks for it by
 //! metadata that never leaves the process, and the `grpc-status` trailer is replaced here,
-//! whether it comes behind messages or instead of them. It also gives a message over the size
-//! limit the code that gRPC's other implementations give it.
+//! whether it comes behind messages or instead of them.
 
 use super::dispatch::Client;
 use super::refusal;
+use super::unsent::{Reader, Unsent};
 use crate::observe::metrics::Outcome;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -53,13 +53,15 @@ pub fn outcome_of(status: &Status) -> Outcome {
 pub fn rewritten(
     reply: http::Response<tonic::body::Body>,
     client: &Option<Client>,
+    unsent: &Unread,
 ) -> http::Response<ReplyBody> {
     let (mut head, body) = reply.into_parts();
     if head.headers.contains_key(STATUS) {
         rewrite(&mut head.headers);
         note_mistake(&head.headers, client.as_ref());
     }
-    http::Response::from_parts(head, ReplyBody { body, client: client.clone() })
+    let (client, unsent) = (client.clone(), unsent.clone());
+    http::Response::from_parts(head, ReplyBody { body, client, unsent })
 }
 
 /// Notes a reply that says that the request made no sense.
@@ -76,23 +78,18 @@ fn note_mistake(trailers: &HeaderMap, client: Option<&Client>) {
 fn rewrite(trailers: &mut HeaderMap) {
     if let Some(wanted) = trailers.remove(STATUS_WANTED) {
         trailers.insert(STATUS, wanted);
-        return;
-    }
-    let says_too_large = trailers.get(STATUS).is_some_and(|code| code == "11")
-        && trailers.get("grpc-message").is_some_and(|message| {
-            message.as_bytes().ends_with(b"%20bytes")
-                && message.as_bytes().starts_with(b"Error,%20decoded%20message%20length%20too")
-        });
-    if says_too_large {
-        trailers.insert(STATUS, http::HeaderValue::from_static("8"));
     }
 }
+
+/// Where what a connection does not read is counted.
+pub type Unread = (Unsent, Reader);
 
 /// A reply's body: messages pass untouched, the trailers are rewritten.
 #[derive(Debug)]
 pub struct ReplyBody {
     body: tonic::body::Body,
     client: Option<Client>,
+    unsent: Unread,
 }
 
 impl Body for ReplyBody {
@@ -103,7 +100,10 @@ impl Body for ReplyBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut polled = Pin::new(&mut self.body).poll_frame(cx);
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let (unsent, reader) = &self.unsent;
+        let counted = |frame: Frame<Bytes>| frame.map_data(|data| unsent.counted(data, reader));
+        let mut polled = polled.map_ok(counted);
         if let Poll::Ready(Some(Ok(frame))) = &mut polled
             && let Some(trailers) = frame.trailers_mut()
         {

@@ -1,12 +1,13 @@
 //! Serves the gRPC port on the current thread's runtime, from a bound socket to the last goodbye.
 
 use super::admin::AdminService;
-use super::dispatch::{Client, Dispatch, KeptForPeers};
+use super::dispatch::{Client, Dispatch, KeptForPeers, MESSAGE_BYTES_MAX, Room};
 use super::fetch::FetchLimits;
 use super::log::{DuramenLog, Proposer};
 use super::log_v1::LogV1;
 use super::observe::ObserveService;
 use super::peer::PeerService;
+use super::unsent::{Reader, Unsent};
 use crate::actors::observer::ObserveApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
 use crate::actors::topics::TopicsApi;
@@ -16,6 +17,7 @@ use crate::frontends::counted::Counted;
 use crate::frontends::drain::Drain;
 use crate::frontends::forward::Forwarder;
 use crate::frontends::handshake::Secured;
+use crate::frontends::intake::{Intake, MessageMax};
 use crate::frontends::listener::{Admitted, ConnectionCounters, Listener};
 use crate::frontends::route::Route;
 use crate::frontends::stream::Stream;
@@ -24,6 +26,7 @@ use crate::model::Clock;
 use crate::observe::metrics::{Metrics, Protocol};
 use crate::observe::{Complaints, Instruments};
 use crate::wire::pb;
+use crate::wire::peer::FRAME_BYTES_MAX;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::net::sockopt;
@@ -33,6 +36,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -57,8 +61,9 @@ const KEEPALIVE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// Connections beyond the limit that are kept for other nodes, where there may be any: each has one.
 const PEER_CONNECTIONS: usize = 64;
 
-/// gRPC's default, which the book's clients count on.
-const BOOK_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Answers that clients have not read (unit: bytes). Many consumers that do read have much on its way
+/// too: far above that.
+const UNSENT_BYTES_MAX: usize = 256 << 20;
 
 /// Limits of the gRPC port.
 #[derive(Debug, Clone)]
@@ -69,6 +74,8 @@ pub struct RpcLimits {
     pub streams_max: u32,
     /// Pass on to its leader what another node leads.
     pub forward: bool,
+    /// What may be half-way in.
+    pub intake: Intake,
     /// The largest message of `duramen.v1` taken from a client.
     pub message_bytes_max: usize,
     /// Requests of one produce stream that may wait for their acknowledgement.
@@ -97,6 +104,7 @@ impl Default for RpcLimits {
             connections_max: 4096,
             streams_max: 1024,
             forward: true,
+            intake: Intake::default(),
             message_bytes_max: 20 << 20,
             outstanding_batches_max: 16,
             fetch_bytes_default: 256 << 10,
@@ -194,10 +202,11 @@ impl<T: TopicsApi> GrpcFrontend<T> {
             let client = Client { peer, caller, complaints: Arc::clone(&complaints) };
             let is_crowded = counters.open() > limits.connections_max;
             let kept = is_crowded.then(KeptForPeers::default);
-            let dispatch = dispatch.of(client.clone(), kept.clone());
+            let reader = Reader::default();
+            let dispatch = dispatch.of(client.clone(), kept.clone(), reader.clone());
             let limits = Arc::clone(&limits);
             let logger = logger.clone();
-            let stream = Accepted { stream, metrics: Arc::clone(&metrics), kept };
+            let stream = Accepted { stream, metrics: Arc::clone(&metrics), kept, reader };
             async move {
                 if let Err(error) =
                     serve_connection(stream, dispatch, &limits, drain, &client).await
@@ -228,6 +237,7 @@ impl<T: TopicsApi> GrpcFrontend<T> {
             calls: Arc::clone(&calls),
         };
         let clock = Arc::clone(&self.clock);
+        let unsent = Unsent::new(UNSENT_BYTES_MAX);
         let duramen = DuramenLog {
             proposer: Proposer { route, clock, client: None, is_forwarded: false, pass: None },
             node: Arc::clone(&self.node),
@@ -235,13 +245,14 @@ impl<T: TopicsApi> GrpcFrontend<T> {
             fetch_limits: FetchLimits {
                 bytes_default: limits.fetch_bytes_default,
                 bytes_max: limits.fetch_bytes_max,
+                unsent: unsent.clone(),
             },
             wait_max: limits.request_deadline,
             drain: drain.clone(),
             calls: Arc::clone(&calls),
         };
         let book = pb::log::v1::log_server::LogServer::new(book)
-            .max_decoding_message_size(BOOK_MESSAGE_BYTES_MAX);
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let duramen = pb::duramen::v1::log_server::LogServer::new(duramen)
             .max_decoding_message_size(limits.message_bytes_max);
         let health = HealthService::from_health_reporter(self.health.0.clone());
@@ -251,7 +262,14 @@ impl<T: TopicsApi> GrpcFrontend<T> {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let proven = "the descriptors are built into the program, and a test decodes them";
-        let dispatch = Dispatch::new(book, duramen, calls, Arc::clone(&self.door))
+        let room = Room {
+            of_clients: limits.intake.clone(),
+            of_nodes: Intake::new(2 * FRAME_BYTES_MAX),
+            time: limits.request_deadline,
+            bytes_max: MessageMax::Set(limits.message_bytes_max),
+            unsent,
+        };
+        let dispatch = Dispatch::new(book, duramen, calls, Arc::clone(&self.door), room)
             .with(HealthServer::new(health))
             .with(reflection().build_v1().expect(proven))
             .with(reflection().build_v1alpha().expect(proven));
@@ -299,10 +317,11 @@ struct Accepted {
     stream: Stream,
     metrics: Arc<Metrics>,
     kept: Option<KeptForPeers>,
+    reader: Reader,
 }
 
 async fn serve_connection<S>(
-    Accepted { mut stream, metrics, kept }: Accepted,
+    Accepted { mut stream, metrics, kept, reader }: Accepted,
     service: S,
     limits: &RpcLimits,
     drain: Drain,
@@ -356,6 +375,10 @@ where
         if !told && drain.poll_begun(cx) {
             told = true;
             connection.as_mut().graceful_shutdown();
+        }
+        if reader.poll_gave_way(cx).is_ready() {
+            let why = "it did not read what it asked for, and others needed the room";
+            return Poll::Ready(Err(io::Error::other(why)));
         }
         let mut polled = connection.as_mut().poll(cx);
         if !told && kept.as_ref().is_some_and(|kept| kept.load(Ordering::Acquire)) {

@@ -80,7 +80,7 @@ pub async fn handle<T: TopicsApi>(State(app): State<Arc<App<T>>>, request: Reque
         return refused(denied);
     }
     let limits = &app.limits;
-    let body = match body::read(body, limits.body_bytes_max, limits.request_deadline).await {
+    let body = match body::read(body, limits).await {
         Ok(body) => body,
         Err(error) => return text(error.status, &error.message),
     };
@@ -99,8 +99,7 @@ async fn produce<T: TopicsApi>(
     asker: &Asker,
     body: Bytes,
 ) -> Result<Response, Response> {
-    let request: Produce = decode(&body).map_err(bad_request)?;
-    let value = request.record.unwrap_or_default().value;
+    let value = value_in(&body).map_err(bad_request)?;
     let record = Record::of_value(value, app.clock.wall());
     let proposed = {
         let _for_it = app.calls.enter(call);
@@ -118,7 +117,7 @@ async fn produce<T: TopicsApi>(
 }
 
 async fn consume<T: TopicsApi>(app: &App<T>, body: Bytes) -> Result<Response, Response> {
-    let request: Consume = decode(&body).map_err(bad_request)?;
+    let offset = offset_in(&body).map_err(bad_request)?;
     let not_found = || text(StatusCode::NOT_FOUND, "offset not found");
     let failed = |error: ReadError| match error {
         ReadError::OutOfRange { .. } => not_found(),
@@ -130,7 +129,7 @@ async fn consume<T: TopicsApi>(app: &App<T>, body: Bytes) -> Result<Response, Re
         NotRead::Topic(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     })?;
     partition.readable().map_err(failed)?;
-    let read = partition.read_records(Offset(request.offset), 1, READ_BYTES).await;
+    let read = partition.read_records(Offset(offset), 1, READ_BYTES).await;
     let found = read.map_err(failed)?;
     let (offset, record) = found.into_iter().next().ok_or_else(not_found)?;
     let value = STANDARD.encode(&*record.value.unwrap_or_default());
@@ -142,6 +141,16 @@ fn not_stored(error: NotTaken) -> Response {
     let mut response = text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
     response.extensions_mut().insert(measured::outcome_of(HttpError::from(error).status));
     response
+}
+
+/// The value that a request brings.
+pub(super) fn value_in(body: &[u8]) -> serde_json::Result<Vec<u8>> {
+    decode(body).map(|request: Produce| request.record.unwrap_or_default().value)
+}
+
+/// The offset that a request asks for.
+pub(super) fn offset_in(body: &[u8]) -> serde_json::Result<u64> {
+    decode(body).map(|request: Consume| request.offset)
 }
 
 /// Decodes the first JSON value of a body; `null` is a request with nothing set.

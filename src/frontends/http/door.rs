@@ -5,6 +5,7 @@ use super::error::HttpError;
 use crate::access::Action;
 use crate::frontends::access::{Door, Needed};
 use crate::model::Caller;
+use crate::observe::metrics::Protocol;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -44,7 +45,8 @@ pub async fn admit(State(door): State<Arc<Door>>, mut request: Request, next: Ne
     let call = format!("{} {path}", request.method());
     let nobody = || Client { peer: SocketAddr::from(([0, 0, 0, 0], 0)), caller: Caller::nobody() };
     let Client { peer, caller } = request.extensions_mut().remove().unwrap_or_else(nobody);
-    let admitted = door.ask(request.headers(), &caller, peer, &call).and_then(|asker| {
+    let asked = (Protocol::Http, &*call);
+    let admitted = door.ask(request.headers(), &caller, peer, asked).and_then(|asker| {
         // Where nothing is judged, nodes may look at each other's metrics.
         if path != METRICS || asker.is_judged() {
             asker.is_client()?;

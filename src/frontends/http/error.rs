@@ -160,7 +160,9 @@ impl From<Denied> for HttpError {
     fn from(denied: Denied) -> Self {
         let (status, code, retry_after) = match &denied {
             Denied::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "unauthenticated", None),
-            Denied::Forbidden { .. } | Denied::OnlyNode => (StatusCode::FORBIDDEN, "denied", None),
+            Denied::Forbidden { .. } | Denied::OnlyNode | Denied::NotNode { .. } => {
+                (StatusCode::FORBIDDEN, "denied", None)
+            }
             Denied::TooOften { retry_after } => {
                 (StatusCode::TOO_MANY_REQUESTS, "too_often", Some(*retry_after))
             }

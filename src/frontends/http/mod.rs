@@ -5,6 +5,7 @@ mod book;
 mod door;
 mod error;
 mod health;
+pub(crate) mod hostile;
 mod json;
 mod measured;
 mod observe;

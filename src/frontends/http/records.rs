@@ -15,15 +15,45 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, State};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A body of POST.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Append {
-    records: Vec<InRecord>,
+pub struct Append {
+    #[serde(deserialize_with = "bounded")]
+    pub(super) records: Vec<InRecord>,
+}
+
+/// Records of one request: three bytes of a body can be one, and a hundred in memory.
+const RECORDS_MAX: usize = 100_000;
+
+fn bounded<'de, D: Deserializer<'de>>(decoder: D) -> Result<Vec<InRecord>, D::Error> {
+    struct Records;
+    impl<'de> Visitor<'de> for Records {
+        type Value = Vec<InRecord>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of records")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut records = Vec::new();
+            while let Some(record) = list.next_element()? {
+                if records.len() == RECORDS_MAX {
+                    let message = format!("more than {RECORDS_MAX} records; send fewer at once");
+                    return Err(A::Error::custom(message));
+                }
+                records.push(record);
+            }
+            Ok(records)
+        }
+    }
+    decoder.deserialize_seq(Records)
 }
 
 /// The query of POST.
@@ -84,9 +114,11 @@ pub async fn append<T: TopicsApi>(
     let Query(AppendTo { partition, forward }) = query.map_err(|error| HttpError::query(&error))?;
     app.route.topics.partition(&topic, partition)?;
     let limits = &app.limits;
-    let body = body::read(body, limits.body_bytes_max, limits.request_deadline).await?;
+    let body = body::read(body, limits).await?;
     let request: Append =
         serde_json::from_slice(&body).map_err(|error| HttpError::malformed(&error))?;
+    // Not held while the records wait for their acknowledgement.
+    drop(body);
     if request.records.is_empty() {
         return Err(HttpError::invalid("the request holds no records"));
     }
@@ -176,4 +208,18 @@ async fn wait_at_end<T: TopicsApi>(
     };
     // Time being up is no error: the answer is then an empty one.
     let _ = tokio::time::timeout(time, waiting).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_of_more_records_than_a_request_may_have_is_refused() {
+        let body = |count: usize| format!(r#"{{"records":[{}]}}"#, vec!["{}"; count].join(","));
+        let read = |count| serde_json::from_str::<Append>(&body(count));
+        assert_eq!(read(RECORDS_MAX).unwrap().records.len(), RECORDS_MAX);
+        let refused = read(RECORDS_MAX + 1).unwrap_err().to_string();
+        assert!(refused.contains("send fewer at once"), "{refused}");
+    }
 }

@@ -12,6 +12,7 @@ use crate::frontends::counted::Counted;
 use crate::frontends::drain::Drain;
 use crate::frontends::forward::Forwarder;
 use crate::frontends::handshake::Secured;
+use crate::frontends::intake::Intake;
 use crate::frontends::listener::{Admitted, ConnectionCounters, Listener};
 use crate::frontends::route::Route;
 use crate::frontends::stream::Stream;
@@ -42,6 +43,8 @@ use tower::{Service, ServiceExt};
 pub struct HttpLimits {
     /// Connections open at once; more are closed as they come.
     pub connections_max: usize,
+    /// What may be half-way in.
+    pub intake: Intake,
     /// The largest request body.
     pub body_bytes_max: usize,
     /// Pass on to its leader what another node leads.
@@ -71,6 +74,7 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
+            intake: Intake::default(),
             body_bytes_max: 16 << 20,
             forward: true,
             header_read_max: Duration::from_secs(30),

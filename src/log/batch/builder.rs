@@ -2,8 +2,8 @@
 
 use super::header::seal;
 use super::{
-    BatchError, BatchHeader, BatchLimits, Compression, HEADER_BYTES, ValidBatches, sequence_after,
-    varint,
+    BatchError, BatchHeader, BatchLimits, Compression, HEADER_BYTES, HEADERS_MAX, TOO_MANY_HEADERS,
+    ValidBatches, sequence_after, varint,
 };
 use crate::model::{Offset, Record, Timestamp};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -88,7 +88,8 @@ impl BatchBuilder {
     /// # Errors
     /// [`BatchError::RecordTooLarge`]: it can never be added. [`BatchError::Full`]: it can be
     /// after [`BatchBuilder::finish`] (no room, or its timestamp lies too far from the first
-    /// one's). Nothing was added then.
+    /// one's). [`BatchError::MalformedRecord`]: more than [`HEADERS_MAX`] headers. Nothing was added
+    /// then.
     pub fn push_parts<'h, H>(
         &mut self,
         key: Option<&[u8]>,
@@ -115,6 +116,10 @@ impl BatchBuilder {
             + nullable_bytes(value)
             + varint::len(header_count)
             + headers_bytes;
+        if header_count > HEADERS_MAX as i64 {
+            let (record, problem) = (self.record_count, TOO_MANY_HEADERS);
+            return Err(BatchError::MalformedRecord { record, problem });
+        }
         self.make_room(body_bytes)?;
 
         let start = self.buffer.len();

@@ -26,6 +26,8 @@ pub enum Compression {
 const XERIAL_HEADER: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 /// Only the magic decides how to read: writers differ in the version fields.
 const XERIAL_MAGIC_BYTES: usize = 8;
+/// What most batches decompress to at most; memory for it grows as it comes.
+const SMALL_BYTES: u64 = 1 << 20;
 /// xerial's block, before compression.
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
 
@@ -110,8 +112,15 @@ impl Compression {
     /// Reads a decoder to its end, or to one byte past the limit.
     fn drain(self, decoder: impl Read, bytes_max: usize) -> Result<Vec<u8>, BatchError> {
         let mut plain = Vec::new();
-        let limit = (bytes_max as u64).saturating_add(1);
-        match decoder.take(limit).read_to_end(&mut plain) {
+        let mut decoder = decoder.take((bytes_max as u64).saturating_add(1));
+        let mut read = decoder.by_ref().take(SMALL_BYTES).read_to_end(&mut plain);
+        if read.is_ok() && plain.len() as u64 == SMALL_BYTES {
+            // All at once: what is not filled is never touched, and growing by copies would hold two.
+            // Where there is no such room it grows all the same.
+            let _ = plain.try_reserve_exact((decoder.limit() as usize).min(bytes_max));
+            read = decoder.read_to_end(&mut plain);
+        }
+        match read {
             Ok(_) if plain.len() > bytes_max => Err(too_large(bytes_max)),
             Ok(_) => Ok(plain),
             Err(_) => Err(self.undecompressable()),

@@ -1,7 +1,7 @@
 //! Walks the framing of uncompressed records. Validation and decoding share it, so that what was
 //! accepted can be read.
 
-use super::{BatchError, varint};
+use super::{BatchError, HEADERS_MAX, TOO_MANY_HEADERS, varint};
 use crate::model::Timestamp;
 use std::ops::Range;
 
@@ -99,6 +99,9 @@ impl Cursor {
         let value = nullable(bytes, &mut at).ok_or("bad value length")?;
         let header_count = varint::read_i32(bytes, &mut at).ok_or("bad header count")?;
         let header_count = usize::try_from(header_count).map_err(|_| "negative header count")?;
+        if header_count > HEADERS_MAX {
+            return Err(TOO_MANY_HEADERS);
+        }
         let headers_at = at;
         for _ in 0..header_count {
             let (key, _) = header(bytes, &mut at)?;

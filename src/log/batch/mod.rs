@@ -39,6 +39,10 @@ pub const HEADER_BYTES: usize = 61;
 /// Bytes of a batch that its own CRC does not cover: what the log stamps, and the CRC itself.
 pub const PREFIX_BYTES: usize = 21;
 
+/// Headers that a record may have: two bytes of a batch can be one, and many times as many in memory.
+pub const HEADERS_MAX: usize = 65_536;
+const TOO_MANY_HEADERS: &str = "it has more than 65536 headers";
+
 /// How large batches may be. Checked before anything of that size is allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {

@@ -1,11 +1,11 @@
 //! The machine's file system. Linux calls, each for a reason: see the functions.
 
 use super::{Disk, DiskFile, Map};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 const PARTS_MAX: usize = 1024;
 /// What is written at once where blocks cannot be reserved.
 const ZEROS_BYTES: usize = 64 * 1024;
+
+#[allow(clippy::cast_possible_wrap, reason = "a flag, as the system's call takes it")]
+const NO_LINKS: i32 = OFlags::NOFOLLOW.bits() as i32;
 
 /// The real file system, reached by path.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,7 +53,8 @@ impl Disk for RealDisk {
 
     #[allow(clippy::disallowed_methods, reason = "the real disk is the edge to the file system")]
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        // A link planted in place of a file would have another file cut and written over.
+        let file = OpenOptions::new().read(true).write(true).custom_flags(NO_LINKS).open(path)?;
         Ok(Arc::new(RealFile { file }))
     }
 

@@ -4,7 +4,7 @@ use super::harness::*;
 use crate::log::batch::BatchBuilder;
 use crate::log::disk::SimDisk;
 use crate::log::{Entry, EntryPayload, Log, LogError, LogOptions, ReadMode, ReadOutcome};
-use crate::model::{Disposition, Offset, RaftIndex, Record, Term, Timestamp};
+use crate::model::{Chance, Disposition, Offset, RaftIndex, Record, Term, Timestamp};
 use std::time::Duration;
 
 fn filled(entries: u64) -> (SimDisk, Log, Model) {
@@ -286,7 +286,7 @@ fn a_time_is_found_across_segments_also_when_times_go_back() {
     let disk = SimDisk::new();
     let (mut log, _) = open(&disk, &small()).unwrap();
     let mut times = Vec::new();
-    let mut dice = Dice::new(5);
+    let mut dice = Chance::new(5);
     for index in 1..=120 {
         let mut builder = BatchBuilder::new();
         for _ in 0..3 {

@@ -4,7 +4,7 @@ use super::harness::*;
 use crate::log::disk::SimDisk;
 use crate::log::frame::HEADER_BYTES;
 use crate::log::{EntryPayload, Log, LogError, LogOptions, ResetTo};
-use crate::model::{Offset, RaftIndex, Term};
+use crate::model::{Chance, Offset, RaftIndex, Term};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Compares all that is answered by index with the plain list of entries.
@@ -167,7 +167,7 @@ fn readers_by_index_are_never_shown_a_mixture() {
     let (mut log, _) = open(&disk, &small()).unwrap();
     let (view, done) = (log.view(), AtomicBool::new(false));
     let read = || {
-        let (mut dice, mut seen) = (Dice::new(7), 0u64);
+        let (mut dice, mut seen) = (Chance::new(7), 0u64);
         while !done.load(Ordering::Relaxed) || seen == 0 {
             let last = view.last_index().0;
             let index = RaftIndex((last + 2).saturating_sub(dice.below(12)));
@@ -189,7 +189,7 @@ fn readers_by_index_are_never_shown_a_mixture() {
     };
     std::thread::scope(|scope| {
         let readers = [scope.spawn(read), scope.spawn(read)];
-        let mut dice = Dice::new(3);
+        let mut dice = Chance::new(3);
         for round in 0..ROUNDS {
             let last = log.last_index();
             match dice.below(12) {

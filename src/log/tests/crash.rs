@@ -6,7 +6,7 @@ use super::harness::*;
 use crate::log::disk::SimDisk;
 use crate::log::disk::sim::{CrashMode, DiskCall, Fault};
 use crate::log::{Log, LogError, LogOptions};
-use crate::model::{Offset, RaftIndex};
+use crate::model::{Chance, Offset, RaftIndex};
 
 /// How a workload ends: in order, or with the machine.
 pub type Ended = Result<(), LogError>;
@@ -20,7 +20,7 @@ pub enum Honesty {
 
 /// Appends, internal entries, rolls, checkpoints, truncations at both ends, idle work, by seed.
 pub fn workload(log: &mut Log, model: &mut Model, seed: u64, honesty: Honesty) -> Ended {
-    let mut dice = Dice::new(seed);
+    let mut dice = Chance::new(seed);
     model.term += 1;
     for _ in 0..40 {
         match dice.below(20) {
@@ -141,7 +141,7 @@ fn torn_crashes_at_random_points_of_many_workloads_lose_nothing() {
     let options = LogOptions { segment_bytes_max: 6000, ..small() };
     for seed in 100..200 {
         let mutations = mutations_of(&options, seed);
-        let mut dice = Dice::new(seed);
+        let mut dice = Chance::new(seed);
         for _ in 0..8 {
             let (stop, mode) = (1 + dice.below(mutations), CrashMode::Torn);
             one_crash(&options, seed, stop, mode, Honesty::AcknowledgesAfterSync)

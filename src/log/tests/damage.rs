@@ -5,7 +5,7 @@ use crate::log::LogOptions;
 use crate::log::control::{Sin, committing};
 use crate::log::disk::SimDisk;
 use crate::log::segment::Part;
-use crate::model::{ManualClock, Offset, Timestamp};
+use crate::model::{Chance, ManualClock, Offset, Timestamp};
 
 /// One segment of entries, each synced by itself, as a crash leaves it.
 fn one_segment(entries: u64) -> (Files, Model, LogOptions) {
@@ -210,7 +210,7 @@ fn a2_after_an_orderly_stop_no_flipped_bit_shows_wrong_bytes_or_cuts_anything() 
 fn a2_ten_thousand_flipped_bits_anywhere_in_a_log_of_several_segments_are_found() {
     const FLIPS: usize = 10_000;
     let (files, model, options) = segments(30);
-    let mut dice = Dice::new(77);
+    let mut dice = Chance::new(77);
     let ends = files.iter().filter(|(name, _)| name.ends_with(".store"));
     let ends: Vec<_> =
         ends.map(|(name, bytes)| (name, *frame_places(bytes).last().unwrap())).collect();

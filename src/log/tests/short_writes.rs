@@ -6,6 +6,7 @@ use crate::log::Log;
 use crate::log::disk::sim::DiskCall;
 use crate::log::disk::sim::{CrashMode, Errno, Fault};
 use crate::log::disk::{Disk, DiskFile, Map, SimDisk, write_all};
+use crate::model::Chance;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -23,13 +24,13 @@ enum Rest {
 #[derive(Debug, Clone)]
 struct Stuttering {
     disk: SimDisk,
-    dice: Arc<Mutex<Dice>>,
+    dice: Arc<Mutex<Chance>>,
     rest: Rest,
 }
 
 impl Stuttering {
     fn new(disk: &SimDisk, seed: u64, rest: Rest) -> Self {
-        Self { disk: disk.clone(), dice: Arc::new(Mutex::new(Dice::new(seed))), rest }
+        Self { disk: disk.clone(), dice: Arc::new(Mutex::new(Chance::new(seed))), rest }
     }
 
     fn file(&self, inner: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
@@ -78,7 +79,7 @@ impl Disk for Stuttering {
 #[derive(Debug)]
 struct StutteringFile {
     inner: Arc<dyn DiskFile>,
-    dice: Arc<Mutex<Dice>>,
+    dice: Arc<Mutex<Chance>>,
     rest: Rest,
 }
 

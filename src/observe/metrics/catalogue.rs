@@ -139,12 +139,42 @@ catalogue! {
         "TLS handshakes of clients by how they ended; crowded: it gave way to newer ones.";
     HANDSHAKES_OPEN = "duramen_tls_handshakes_open" Gauge "{handshake}" ["protocol"]
         "TLS handshakes of clients that are under way.";
+    RELOAD_FAILURES = "duramen_tls_reload_failures_total" Counter "{reload}" []
+        "Times that changed certificates could not be used; those before stayed in force.";
     CERTIFICATE_EXPIRES = "duramen_tls_certificate_expires_seconds" Gauge "s" []
         "When this node's certificate expires, in seconds since 1970 UTC; absent without TLS.";
+    INCOMING_BYTES = "duramen_incoming_bytes" Gauge "By" []
+        "Bytes of clients' requests that are still coming in; admission.incoming_bytes_max at most.";
+    INCOMING_REFUSED = "duramen_incoming_refused_total" Counter "{request}" ["protocol", "reason"]
+        "Requests that were given up half-way in: too many bytes of all together, or too much time.";
     RECEIVED = "duramen_network_received_bytes_total" Counter "By" ["protocol"]
         "Bytes read from connections of clients.";
     SENT = "duramen_network_sent_bytes_total" Counter "By" ["protocol"]
         "Bytes written to connections of clients.";
+
+    DENIED = "duramen_access_denied_total" Counter "{request}" ["protocol", "reason"]
+        "Requests that were not let pass: of nobody known, without the right, of a node as if it were \
+         a client, after too many failures, or before this node could tell.";
+    FORBIDDEN = "duramen_access_forbidden_total" Counter "{request}" ["protocol", "action"]
+        "Requests of somebody known who has not the right, by what it was.";
+    FAILED_TOKENS = "duramen_access_failed_tokens_total" Counter "{token}" ["protocol"]
+        "Tokens that were shown and proved nothing.";
+    FAILING_SOURCES = "duramen_access_failing_sources" Gauge "{source}" []
+        "Addresses of IPv4 and networks of IPv6 whose failed tokens are remembered; 4096 at most.";
+    FORGOTTEN_SOURCES = "duramen_access_forgotten_sources_total" Counter "{source}" []
+        "Sources of failed tokens that were forgotten before their time, as there were too many.";
+    POLICY_GENERATION = "duramen_access_policy_generation" Gauge "1" []
+        "The generation of the cluster's policy that this node decides by.";
+    ENFORCED = "duramen_access_enforced" Gauge "1" []
+        "1 where something is asked of whoever calls, 0 where everybody may do everything.";
+    UNUSABLE_FILES = "duramen_access_unusable_files_total" Counter "{read}" []
+        "Times that a policy, or the keys of tokens, could not be used as they were: with such a \
+         policy everything is denied, with such keys no token is taken.";
+    AUDIT_LINES = "duramen_audit_lines_total" Counter "{line}" ["outcome"]
+        "Lines of the audit log that were written; lost: what there was no room for, or no disk.";
+
+    GOSSIP_REFUSED = "duramen_gossip_refused_total" Counter "{message}" ["reason"]
+        "Packets, connections and nodes of gossip that were not taken, and answers not given.";
 
     PEER_FRAMES = "duramen_peer_frames_total" Counter "{frame}" ["node"]
         "Frames sent to another node.";

@@ -53,6 +53,55 @@ impl RefusedFor {
     }
 }
 
+/// Why gossip of somebody was not taken, or not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GossipRefused {
+    /// More came in a second than is looked at.
+    Rate,
+    /// It is longer than any of ours.
+    Size,
+    /// It is garbled, not encrypted with the key, or of another program.
+    Unreadable,
+    /// It can be read, and no node says such a thing.
+    Message,
+    /// As many connections are open as may be; this one gave way, or was not let in.
+    Crowded,
+    /// It did not come within its time.
+    Late,
+    /// As many nodes are known as may be.
+    Nodes,
+    /// The answer would have been much longer than the question of a stranger.
+    Answer,
+}
+
+impl GossipRefused {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Rate,
+        Self::Size,
+        Self::Unreadable,
+        Self::Message,
+        Self::Crowded,
+        Self::Late,
+        Self::Nodes,
+        Self::Answer,
+    ];
+
+    /// The label's value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Size => "size",
+            Self::Unreadable => "unreadable",
+            Self::Message => "message",
+            Self::Crowded => "crowded",
+            Self::Late => "late",
+            Self::Nodes => "nodes",
+            Self::Answer => "answer",
+        }
+    }
+}
+
 /// What is counted of a partition's log.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "the catalogue says what each is")]
@@ -125,6 +174,7 @@ pub struct Metrics {
     requests: [[Counter; Outcome::ALL.len()]; Method::ALL.len()],
     request_duration: [Histogram; Method::ALL.len()],
     refused: [Counter; RefusedFor::ALL.len()],
+    gossip_refused: [Counter; GossipRefused::ALL.len()],
     received: [Counter; Protocol::ALL.len()],
     sent: [Counter; Protocol::ALL.len()],
     pub spans_exported: Counter,
@@ -138,6 +188,7 @@ impl Default for Metrics {
             requests: Default::default(),
             request_duration: [const { Histogram::of_durations() }; Method::ALL.len()],
             refused: Default::default(),
+            gossip_refused: Default::default(),
             received: Default::default(),
             sent: Default::default(),
             spans_exported: Counter::default(),
@@ -178,6 +229,11 @@ impl Metrics {
         &self.refused[reason as usize]
     }
 
+    /// Gossip that was not taken, or not answered.
+    pub fn gossip_refused(&self, reason: GossipRefused) -> &Counter {
+        &self.gossip_refused[reason as usize]
+    }
+
     /// Bytes read from connections.
     pub fn received(&self, protocol: Protocol) -> &Counter {
         &self.received[protocol as usize]
@@ -205,6 +261,9 @@ impl Metrics {
         }
         for reason in RefusedFor::ALL {
             snapshot.counter(&of::REFUSALS, &[reason.name()], self.refused(reason));
+        }
+        for reason in GossipRefused::ALL {
+            snapshot.counter(&of::GOSSIP_REFUSED, &[reason.name()], self.gossip_refused(reason));
         }
         for protocol in Protocol::ALL {
             snapshot.counter(&of::RECEIVED, &[protocol.name()], self.received(protocol));

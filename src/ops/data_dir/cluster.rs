@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
+use std::sync::PoisonError;
 
 const CLUSTER: &str = "CLUSTER";
 const MIRROR: &str = "MIRROR";
@@ -109,7 +110,9 @@ impl DataDir {
             });
         }
         // First what else a member has: a file that is missing beside CLUSTER was lost.
-        self.set_replicas(&self.replicas()?)?;
+        let recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_replicas(&self.replicas()?)?;
+        drop(recording);
         write_version(self.path())?;
         let text = serde_json::to_vec(cluster).expect("names and numbers");
         write_whole(self.path(), CLUSTER, &text)
@@ -167,6 +170,11 @@ impl DataDir {
     /// # Errors
     /// The file cannot be written.
     pub fn set_replicas(&self, replicas: &Replicas) -> Result<(), DataDirError> {
+        let _recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_replicas(replicas)
+    }
+
+    fn write_replicas(&self, replicas: &Replicas) -> Result<(), DataDirError> {
         let mut text = serde_json::to_vec_pretty(replicas).expect("names and numbers");
         text.push(b'\n');
         write_whole(self.path(), REPLICAS, &text)

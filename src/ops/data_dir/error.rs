@@ -47,6 +47,15 @@ pub enum DataDirError {
         /// The path.
         path: PathBuf,
     },
+    /// A thing in it is a link to somewhere else.
+    #[error(
+        "{} is a symbolic link, and a node opens nothing outside of its data directory",
+        path.display()
+    )]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
     /// A file of ours does not hold what it should.
     #[error("{} does not hold {holds}", file.display())]
     Damaged {
@@ -129,7 +138,7 @@ pub enum DataDirError {
 
 impl DataDirError {
     /// An error of the system's, sorted by who can mend it.
-    pub(super) fn at(path: PathBuf, source: io::Error) -> Self {
+    pub(crate) fn at(path: PathBuf, source: io::Error) -> Self {
         use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         match source.kind() {
             PermissionDenied => Self::Permission { path, source },
@@ -151,6 +160,9 @@ impl DataDirError {
             ),
             Self::Foreign { .. } => {
                 "choose an empty or a new directory with --data-dir; nothing was changed".into()
+            }
+            Self::Link { .. } => {
+                "move what it points to here, or mount it; nothing was changed".into()
             }
             Self::NotADirectory { .. } => "choose another path with --data-dir".into(),
             Self::Damaged { file, .. } => {
@@ -188,6 +200,7 @@ impl DataDirError {
             | Self::TooNew { .. }
             | Self::Foreign { .. }
             | Self::NotADirectory { .. }
+            | Self::Link { .. }
             | Self::Damaged { .. }
             | Self::Permission { .. }
             | Self::NotWritable { .. }

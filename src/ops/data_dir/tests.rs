@@ -55,6 +55,29 @@ fn a_second_node_is_refused_and_told_who_is_there() {
 }
 
 #[test]
+fn a_link_in_the_directory_is_refused_and_what_it_points_to_stays() {
+    let (base, elsewhere) = (temporary(), temporary());
+    fs::write(elsewhere.path().join("precious"), "kept").unwrap();
+    let path = base.path().join("data");
+    drop(DataDir::open(&path).unwrap());
+    for name in ["partitions", "audit"] {
+        std::os::unix::fs::symlink(elsewhere.path(), path.join(name)).unwrap();
+        let refused = DataDir::open(&path).unwrap_err();
+        assert!(
+            matches!(&refused, DataDirError::Link { path } if path.ends_with(name)),
+            "{refused}"
+        );
+        assert!(matches!(inspect(&path), Err(DataDirError::Link { .. })));
+        fs::remove_file(path.join(name)).unwrap();
+    }
+    assert_eq!(fs::read_to_string(elsewhere.path().join("precious")).unwrap(), "kept");
+    // The directory itself may be reached by one.
+    let link = base.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(DataDir::open(&link).is_ok());
+}
+
+#[test]
 fn a_newer_format_is_refused_untouched() {
     let base = temporary();
     fs::write(base.path().join("VERSION"), "3\n").unwrap();
@@ -156,8 +179,9 @@ fn a_disk_too_full_to_say_who_holds_the_lock_does_not_refuse_the_start() {
     drop(DataDir::open(base.path()).unwrap());
     fs::remove_file(base.path().join(LOCK)).unwrap();
     std::os::unix::fs::symlink("/dev/full", base.path().join(LOCK)).unwrap();
+    // Past the check of the directory, which takes no link for a lock.
     let opened = loop {
-        match DataDir::open(base.path()) {
+        match take_lock(base.path()) {
             // The device is the whole machine's: another run of this test may hold it.
             Err(DataDirError::Locked { .. }) => std::thread::yield_now(),
             opened => break opened,
@@ -237,4 +261,21 @@ fn the_record_of_replicas_is_read_back_and_its_loss_in_a_cluster_is_told() {
     let refused = data_dir.replicas().unwrap_err();
     assert!(matches!(refused, DataDirError::Wiped { .. }), "{refused}");
     assert!(refused.advice().contains("duramen node replace n2"), "{}", refused.advice());
+}
+
+#[test]
+fn replicas_that_are_given_while_the_node_becomes_a_member_are_all_recorded() {
+    for round in 0..20 {
+        let base = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(base.path()).unwrap();
+        let member = Cluster { cluster_id: "c1".into(), node: NodeId(2) };
+        let given = |seen_incarnation| Replicas { seen_incarnation, ..Replicas::default() };
+        std::thread::scope(|scope| {
+            scope.spawn(|| data_dir.set_cluster(&member).unwrap());
+            for incarnation in 1..=10 {
+                data_dir.set_replicas(&given(incarnation)).unwrap();
+            }
+        });
+        assert_eq!(data_dir.replicas().unwrap(), given(10), "round {round}");
+    }
 }

@@ -54,8 +54,14 @@ fn path(target: &str) -> String {
     format!("{LIBRARY}/{}", target.replace("::", "/"))
 }
 
+/// Where memberlist says that nobody heard the end of a broadcast. Whoever has it told what a node
+/// says of itself waits for that end within a limit only, and at a stop the limit is short: that it is
+/// over by then is expected, and no error of anybody.
+const UNHEARD: &str = "memberlist_core::broadcast";
+
 fn level(metadata: &Metadata<'_>) -> slog::Level {
     match *metadata.level() {
+        Level::ERROR if metadata.target() == UNHEARD => slog::Level::Debug,
         Level::ERROR => slog::Level::Error,
         Level::WARN => slog::Level::Warning,
         Level::INFO => slog::Level::Info,

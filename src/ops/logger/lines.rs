@@ -3,6 +3,7 @@
 //! Each line is one line whatever the values hold: control characters are escaped.
 
 use crate::model::Timestamp;
+use crate::model::escape::{is_odd, one_line};
 use slog::{
     Drain, FnValue, KV, Key, OwnedKVList, PushFnValue, PushFnValueSerializer, Record, Serializer, o,
 };
@@ -57,7 +58,7 @@ impl<W: Write> Drain for Text<W> {
         let (time, pairs) = (time_of(record), Line::collect(record, values).pairs);
         let level = record.level().as_short_str();
         let mut line = format!("{time} {level} ");
-        push_on_one_line(&mut line, &record.msg().to_string());
+        line.push_str(&one_line(&record.msg().to_string()));
         if !pairs.is_empty() {
             line.push(' ');
         }
@@ -104,22 +105,11 @@ fn push_pairs(line: &mut String, pairs: &[(Key, String)]) {
 
 /// Writes a value bare where it can be told from what follows, else in quotes.
 fn push_value(line: &mut String, value: &str) {
-    let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '"' && c != '=';
+    let plain = |c: char| !c.is_whitespace() && !is_odd(c) && c != '"' && c != '=';
     if !value.is_empty() && value.chars().all(plain) {
         line.push_str(value);
     } else {
         write!(line, "{value:?}").expect("a string takes any text");
-    }
-}
-
-/// Writes a message so that it stays on its line and moves no cursor.
-fn push_on_one_line(line: &mut String, message: &str) {
-    for c in message.chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
     }
 }
 

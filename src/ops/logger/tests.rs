@@ -200,6 +200,26 @@ fn libraries_write_below_their_name_and_only_what_is_asked_for() {
 }
 
 #[test]
+fn a_broadcast_whose_end_nobody_waited_for_is_no_error() {
+    let text = written("info", LogFormat::Text, |logger, handle| {
+        let events = || {
+            tracing::error!(target: "memberlist_core::broadcast", "nobody heard");
+            tracing::error!(target: "memberlist_core::state", "lost");
+        };
+        let dispatch = library::dispatch(&handle.control(), logger.clone());
+        tracing::dispatcher::with_default(&dispatch, || {
+            events();
+            handle.set_spec("info,library/memberlist_core:debug".parse().unwrap());
+            events();
+        });
+    });
+    let lines: Vec<_> = text.lines().map(|line| line.split_once("Z ").unwrap().1).collect();
+    let lost = "ERRO lost  actor=library/memberlist_core/state";
+    let unheard = "DEBG nobody heard  actor=library/memberlist_core/broadcast";
+    assert_eq!(lines, [lost, unheard, lost]);
+}
+
+#[test]
 fn a_library_whose_lines_nobody_wants_is_not_even_asked_to_make_them() {
     let made = std::cell::Cell::new(0);
     let make = || {

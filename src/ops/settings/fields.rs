@@ -131,7 +131,7 @@ const KIB: ByteSize = ByteSize(1 << 10);
 const GIB: ByteSize = ByteSize(1 << 30);
 
 /// Every setting, by section.
-pub static FIELDS: [Field; 71] = [
+pub static FIELDS: [Field; 77] = [
     field!(
         "data_dir",
         data_dir,
@@ -269,6 +269,19 @@ pub static FIELDS: [Field; 71] = [
          read denies everything."
     ),
     field!(
+        "access.audit_topic",
+        access.audit_topic,
+        "Copies what was noted of denied requests and administrative acts to the topic _audit, while \
+         access control is on; it is in the node's own files in any case."
+    ),
+    field!(
+        "access.stale_after",
+        access.stale_after,
+        SECOND..=HOUR,
+        "A node that does not hear for so long that its policy is the cluster's newest, as it is cut off, \
+         denies until it hears; none: it goes on with the policy that it knew."
+    ),
+    field!(
         "access.token_keys_file",
         access.token_keys_file,
         "The keys that tokens are checked with, as a set of JSON Web Keys (duramen token keys); \
@@ -376,6 +389,25 @@ pub static FIELDS: [Field; 71] = [
          all of them; none: nothing is encrypted."
     ),
     field!(
+        "gossip.connections_max",
+        gossip.connections_max,
+        4..=1024,
+        "Gossip connections that may be open at once; the oldest that has not finished its message \
+         gives way."
+    ),
+    field!(
+        "gossip.message_bytes_max",
+        gossip.message_bytes_max,
+        ByteSize(64 << 10)..=ByteSize::mib(16),
+        "Largest message on a gossip connection: all that a node knows of a thousand others has room."
+    ),
+    field!(
+        "gossip.message_timeout",
+        gossip.message_timeout,
+        MS * 100..=SECOND * 60,
+        "How long a message on a gossip connection may take."
+    ),
+    field!(
         "gossip.multicast",
         gossip.multicast,
         "The group in which a node that knows nobody looks for others of its network, as in \
@@ -440,6 +472,13 @@ pub static FIELDS: [Field; 71] = [
         admission.bytes_max,
         KIB..=ByteSize(64 << 30),
         "Bytes of requests that may wait per partition; must hold log.batch_bytes_max."
+    ),
+    field!(
+        "admission.incoming_bytes_max",
+        admission.incoming_bytes_max,
+        ByteSize::mib(1)..=ByteSize(64 << 30),
+        "Bytes of requests that are still coming in, of all clients together; where there are more, \
+         the one begun first gives way. Must hold rpc.message_bytes_max and http.body_bytes_max twice."
     ),
     field!(
         "supervision.restarts_max",

@@ -93,7 +93,15 @@ fn flatten_toml(
     }
 }
 
+/// Indentation, and marks of nesting, that a line of YAML may begin with (unit: bytes). Settings need a
+/// few; each costs whoever lets go of the document a part of its stack.
+const YAML_DEPTH_MAX: usize = 100;
+
 fn from_yaml(text: &str) -> Result<Vec<Said>, (usize, String)> {
+    let depth_of = |line: &str| line.bytes().take_while(|byte| b" -?:".contains(byte)).count();
+    if let Some(line) = text.lines().position(|line| depth_of(line) > YAML_DEPTH_MAX) {
+        return Err((line + 1, "nested deeper than any setting".into()));
+    }
     let documents = MarkedYaml::load_from_str(text)
         .map_err(|error| (error.marker().line(), error.info().to_owned()))?;
     let mut found = Vec::new();

@@ -39,7 +39,7 @@ pub fn broken(settings: &Settings) -> Vec<(&'static str, String)> {
 }
 
 fn sizes_fit(settings: &Settings, broken: &mut Vec<(&'static str, String)>) {
-    let Settings { log, rpc, admission, .. } = settings;
+    let Settings { log, rpc, http, admission, .. } = settings;
     let mut must_hold = |key, size: ByteSize, what: &str, held: ByteSize, overhead: ByteSize| {
         let needed = ByteSize(held.0.saturating_add(overhead.0));
         if size < needed {
@@ -57,6 +57,14 @@ fn sizes_fit(settings: &Settings, broken: &mut Vec<(&'static str, String)>) {
     must_hold("log.segment_bytes_max", log.segment_bytes_max, batch.0, batch.1, BATCH_OVERHEAD);
     must_hold("rpc.message_bytes_max", rpc.message_bytes_max, batch.0, batch.1, MESSAGE_OVERHEAD);
     must_hold("admission.bytes_max", admission.bytes_max, batch.0, batch.1, ByteSize(0));
+    for (what, held) in [
+        ("rpc.message_bytes_max", rpc.message_bytes_max),
+        ("http.body_bytes_max", http.body_bytes_max),
+    ] {
+        let incoming = admission.incoming_bytes_max;
+        // Of two of the largest, neither keeps the other out.
+        must_hold("admission.incoming_bytes_max", incoming, what, held, held);
+    }
     let queue = settings.replicator.queue_bytes_max;
     must_hold("replicator.queue_bytes_max", queue, batch.0, batch.1, MESSAGE_OVERHEAD);
 }

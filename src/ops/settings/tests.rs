@@ -216,6 +216,17 @@ fn yaml(text: &str) -> Sources {
     Sources { file: Some(("node.yaml".into(), text.into())), ..Sources::default() }
 }
 
+/// Each ended the process: a document is let go of level by level.
+#[test]
+fn yaml_that_is_nested_without_end_is_refused() {
+    for text in ["- ".repeat(20_000), "? ".repeat(20_000), format!("a:\n{}b: 1", " ".repeat(101))] {
+        let text = faults(&yaml(&text));
+        assert!(text.contains("nested deeper than any setting"), "{text}");
+    }
+    let text = faults(&yaml(&format!("a: {}", "[".repeat(20_000))));
+    assert!(text.contains("node.yaml:1: "), "{text}");
+}
+
 #[test]
 fn a_file_may_be_yaml_with_the_same_keys_and_the_same_faults() {
     let text = "# a comment\ndata_dir: /data\nlog:\n  durability: os\n  gather_fraction: 0.5\n\

@@ -344,8 +344,10 @@ impl Value for Option<String> {
 
     fn read(text: &str) -> Option<Self> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if text == "none" {
-            return Some(None);
+        match text {
+            "none" => return Some(None),
+            "." | ".." => return None,
+            _ => {}
         }
         ((1..=63).contains(&text.len()) && text.chars().all(allowed)).then(|| Some(text.into()))
     }

@@ -6,7 +6,11 @@ use crate::wire::pb::duramen::v1 as pb;
 use crate::wire::pb::log::v1 as book;
 use book::log_client::LogClient;
 use pb::admin_client::AdminClient;
+use std::time::Duration;
 use tonic::{Response, Status};
+
+/// How often it is looked whether a new topic is led.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Asks `duramen.v1.Admin`. Shares the connection of the client that it was made from; any node
 /// takes these calls.
@@ -86,6 +90,31 @@ calls! {
 }
 
 impl Admin {
+    /// Makes a topic, and waits until each of its partitions has a leader: for so long at most. What is
+    /// answered shows who leads by then.
+    ///
+    /// # Errors
+    /// As [`Admin::create_topic`]: the topic was not made, or nobody knows.
+    pub async fn create_led_topic(
+        &mut self,
+        request: pb::CreateTopicRequest,
+        leaders_within: Duration,
+    ) -> Result<pb::TopicDescription, ClientError> {
+        let name = request.name.clone();
+        let mut made = self.create_topic(request).await?;
+        let led = async {
+            while made.partitions.iter().any(|partition| partition.leader == 0) {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+                let asked = pb::DescribeTopicRequest { name: name.clone() };
+                // It is made: that nobody tells more of it now is no failure of that.
+                let Ok(topic) = self.describe_topic(asked).await else { return };
+                made = topic;
+            }
+        };
+        let _ = tokio::time::timeout(leaders_within, led).await;
+        Ok(made)
+    }
+
     /// Where the answering node is.
     pub fn address(&self) -> &str {
         &self.address

@@ -133,6 +133,14 @@ impl ClientError {
         Self::Refused(Refusal { code: status.code(), message, retry_after, definite, leader })
     }
 
+    /// With what the node said no, where it did.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.code),
+            _ => None,
+        }
+    }
+
     /// Whether nothing of the request was or will be stored, for certain.
     pub fn is_definite(&self) -> bool {
         match self {

@@ -18,4 +18,4 @@ pub use proof::PeerProof;
 /// The oldest protocol between nodes that this program speaks.
 pub const PROTOCOL_MIN: u32 = 1;
 /// The newest protocol between nodes that this program speaks.
-pub const PROTOCOL_MAX: u32 = 2;
+pub const PROTOCOL_MAX: u32 = 3;

@@ -2,7 +2,8 @@
 // nodes are believed by their certificates alone.
 
 use super::cluster::forwarded;
-use super::ports::{methods, refusal};
+use super::ports::refusal;
+use super::raw::{OPEN_TO_THE_KNOWN, methods};
 use super::{Issuer, batch, change, code, raw};
 use crate::tls::{Pki, Port, issued, options};
 use duramen::guards::tls::{ClientTls, TlsFiles};
@@ -61,7 +62,9 @@ fn lacking(path: &str) -> String {
         },
         ("duramen.v1.Observe", "Command" | "SetLogLevels") => of("admin", "*"),
         ("duramen.v1.Observe", _) => of("observe", "*"),
-        _ => of("peer", "*"),
+        _ => "only nodes may call this, and the certificate is that of canary, no node's: it has to say \
+              duramen://peer/NAME (duramen tls node NAME)"
+            .into(),
     }
 }
 
@@ -73,10 +76,8 @@ fn a_certificate_without_rights_gets_nothing_by_any_method_and_one_with_them_doe
     enforce(&mut client(node.rpc_addr(), options(&root)).admin(), "");
     let [root, canary] = [root, canary].map(|dir| tls(&dir, "client"));
     let told = |path: &str, tls| refusal(raw::secured(node.rpc_addr(), tls), path, None);
-    let open_to_the_known =
-        ["/log.v1.Log/GetServers", "/duramen.v1.Log/Metadata", "/duramen.v1.Admin/ListTopics"];
     for path in methods() {
-        let expected = (!open_to_the_known.contains(&&*path))
+        let expected = (!OPEN_TO_THE_KNOWN.contains(&&*path))
             .then(|| (Code::PermissionDenied, lacking(&path)));
         assert_eq!(told(&path, &canary), expected, "{path}");
         // The control; what it asks for makes no sense, and that is what it is told.

@@ -5,7 +5,7 @@ use duramen::access::Action;
 use duramen::model::FIRST_TOPIC;
 use duramen::ops::settings::{Settings, Value};
 use duramen::testing::{Cluster, block_on, until};
-use duramen::wire::client::Target;
+use duramen::wire::client::{Consistency, FetchOptions, Position, Target};
 use duramen::wire::pb::duramen::v1 as pb;
 use pb::change_access_request::Change;
 use prost::Message;
@@ -17,20 +17,38 @@ use tonic::transport::Channel;
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
-fn log() -> Target {
+const FETCH: FetchOptions = FetchOptions {
+    position: Position::Start,
+    chunk_bytes_max: 0,
+    records_max: Some(1),
+    follow: false,
+    consistency: Consistency::Committed,
+};
+
+pub fn log() -> Target {
     Target::topic(FIRST_TOPIC)
 }
 
 /// Nodes that take tokens and know each other by the key of gossip.
 fn start(issuer: &Issuer, nodes: usize) -> Cluster {
+    start_with(issuer, nodes, |_| {})
+}
+
+/// The same with other settings.
+pub fn start_with(
+    issuer: &Issuer,
+    nodes: usize,
+    more: impl Fn(&mut Settings) + 'static,
+) -> Cluster {
     let trusted = issuer.trusted();
     Cluster::start_with(nodes, move |settings: &mut Settings| {
         trusted(settings);
         settings.gossip.key = Value::read(KEY).expect("a key");
+        more(settings);
     })
 }
 
-fn addresses(cluster: &Cluster) -> Vec<SocketAddr> {
+pub fn addresses(cluster: &Cluster) -> Vec<SocketAddr> {
     cluster.nodes().map(|(_, node)| node.rpc_addr()).collect()
 }
 
@@ -44,7 +62,7 @@ struct Canary {
 }
 
 impl Canary {
-    fn start(issuer: &Arc<Issuer>, aims: Vec<SocketAddr>) -> Self {
+    fn start(issuer: &Arc<Issuer>, who: &'static str, aims: Vec<SocketAddr>) -> Self {
         let (stop, tried) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let (got, aims) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(Mutex::new(aims)));
         let thread = {
@@ -54,7 +72,7 @@ impl Canary {
                 while !stop.load(Ordering::Acquire) {
                     let aims = aims.lock().unwrap().clone();
                     for aim in aims {
-                        for success in block_on(tries(&issuer, aim)) {
+                        for success in block_on(tries(&issuer, who, aim)) {
                             got.lock().unwrap().push(format!("{success} at {aim}"));
                         }
                     }
@@ -81,12 +99,34 @@ impl Canary {
     }
 }
 
+/// Tries as somebody who may not, at one node, while something happens to it.
+pub fn canary_gets_nothing_at(
+    issuer: &Arc<Issuer>,
+    aim: SocketAddr,
+    who: &'static str,
+    happens: impl FnOnce(),
+) {
+    let canary = Canary::start(issuer, who, vec![aim]);
+    canary.await_rounds(1);
+    happens();
+    canary.await_rounds(2);
+    let got = canary.finish();
+    assert!(got.is_empty(), "{who}: {got:?}");
+}
+
 /// One of each; those that succeeded.
-async fn tries(issuer: &Issuer, aim: SocketAddr) -> Vec<&'static str> {
+async fn tries(issuer: &Issuer, who: &str, aim: SocketAddr) -> Vec<&'static str> {
     let mut got = Vec::new();
-    let Ok(mut client) = issuer.connect(aim, "canary").await else { return got };
+    let Ok(mut client) = issuer.connect(aim, who).await else { return got };
     if client.produce_once(&log(), batch("canary")).await.is_ok() {
         got.push("produce");
+    }
+    if client.describe(FIRST_TOPIC).await.is_ok() {
+        got.push("describe a topic");
+    }
+    let reading = async { client.fetch(&log(), FETCH).await?.next().await };
+    if matches!(reading.await, Ok(Some(_))) {
+        got.push("consume");
     }
     let mut admin = client.admin();
     let grab = pb::ChangeAccessRequest { change: Some(Change::Add("p, canary, *, *".into())) };
@@ -119,7 +159,7 @@ fn a_canary_gets_nothing_through_crashes_new_leaders_reloads_and_a_node_that_joi
             code(&block_on(nobody.produce_once(&log(), batch("x")))) == Some(Code::PermissionDenied)
         })
     });
-    let canary = Canary::start(&issuer, addresses(&cluster));
+    let canary = Canary::start(&issuer, "canary", addresses(&cluster));
     canary.await_rounds(1);
 
     // A new leader of everything.
@@ -158,9 +198,9 @@ fn a_canary_gets_nothing_through_crashes_new_leaders_reloads_and_a_node_that_joi
     // The control: the same canary, given the rights, gets everything.
     let some = addresses(&cluster)[0];
     issuer.change(some, Change::Add("p, canary, *, *".into()));
-    let mut missing = vec!["produce", "describe"];
+    let mut missing = vec!["produce", "describe a topic", "consume", "describe"];
     until("the canary succeeds", || {
-        let got = block_on(tries(&issuer, some));
+        let got = block_on(tries(&issuer, "canary", some));
         missing.retain(|what| !got.contains(what));
         missing.is_empty()
     });

@@ -1,10 +1,12 @@
 // Who may do what, on every port and in every state of a node.
 
+mod audit;
 mod certificates;
 mod cluster;
 mod node;
 mod ports;
-mod raw;
+pub mod raw;
+mod stale;
 
 use duramen::access::{KeyKind, Secret, TokenTerms, new_token};
 use duramen::model::{Clock, SystemClock};

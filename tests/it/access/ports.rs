@@ -1,31 +1,15 @@
 // Every method of every port: nobody passes without a name, nobody without a right, and who has it does.
 
+use super::raw::OPEN_TO_THE_KNOWN;
 use super::{Issuer, raw};
 use crate::harness::binary;
 use bytes::Bytes;
 use duramen::testing::{TestNode, block_on};
-use duramen::wire::pb::DESCRIPTORS;
 use duramen::wire::pb::duramen::v1::ProduceResponse;
 use prost::Message;
 use std::net::SocketAddr;
 use tonic::Code;
 use tonic::transport::Channel;
-
-/// All methods of the port's own services, but for those of nodes.
-pub fn methods() -> Vec<String> {
-    let set = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap();
-    let mut found = Vec::new();
-    for file in &set.file {
-        for service in &file.service {
-            for method in &service.method {
-                let (package, service, method) = (file.package(), service.name(), method.name());
-                found.push(format!("/{package}.{service}/{method}"));
-            }
-        }
-    }
-    assert!(found.len() > 25, "{found:?}");
-    found
-}
 
 /// A message that names the topic `log` in its first field, where that is a text.
 fn message(path: &str) -> Bytes {
@@ -72,16 +56,12 @@ fn no_method_lets_anybody_pass_who_may_not() {
     let node = TestNode::builder().settings(issuer.trusted()).start();
     issuer.enforce(node.rpc_addr(), "");
     let (root, canary) = (issuer.token("root"), issuer.token("canary"));
-    // As in the book, whoever is known may ask for servers; of topics they are shown none.
-    let open_to_the_known =
-        ["/log.v1.Log/GetServers", "/duramen.v1.Log/Metadata", "/duramen.v1.Admin/ListTopics"];
-    for (at, path) in methods().into_iter().enumerate() {
+    for (at, path) in raw::methods().into_iter().enumerate() {
         let is_of_nodes = path.starts_with("/duramen.v1.Peer/");
         if !is_of_nodes {
             assert_eq!(outcome(&node, &path, None), Some(Code::Unauthenticated), "{path}");
         }
-        let expected =
-            if open_to_the_known.contains(&&*path) { None } else { Some(Code::PermissionDenied) };
+        let expected = (!OPEN_TO_THE_KNOWN.contains(&&*path)).then_some(Code::PermissionDenied);
         assert_eq!(outcome(&node, &path, Some(&canary)), expected, "{path}");
         let damaged = format!("{}x", &canary[..canary.len() - 9]);
         // Only so many: then nobody is listened to any more.

@@ -3,9 +3,48 @@
 use bytes::{Buf, BufMut, Bytes};
 use duramen::guards::tls::ClientTls;
 use duramen::wire::dial;
+use duramen::wire::pb::DESCRIPTORS;
+use duramen::wire::pb::duramen::v1 as pb;
+use prost::Message;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
+
+/// What whoever is known may ask for, as in the book: of topics they are shown none.
+pub const OPEN_TO_THE_KNOWN: [&str; 3] =
+    ["/log.v1.Log/GetServers", "/duramen.v1.Log/Metadata", "/duramen.v1.Admin/ListTopics"];
+
+/// Changes that are refused and in the controller's log all the same: so many of them, and so long,
+/// that the catalogue is written down anew.
+pub fn refused_topics() -> Vec<pb::CreateTopicRequest> {
+    let request = |number: usize| {
+        let bytes = if number < 12 { 3_000 } else { 1 };
+        let settings = (0..32).map(|number| (format!("ballast-{number}"), "9".repeat(bytes)));
+        pb::CreateTopicRequest {
+            name: "refused".into(),
+            partitions: 1,
+            replication_factor: 1,
+            settings: Some(pb::TopicSettings { values: settings.collect() }),
+        }
+    };
+    (0..110).map(request).collect()
+}
+
+/// All methods of the port's own services.
+pub fn methods() -> Vec<String> {
+    let set = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap();
+    let mut found = Vec::new();
+    for file in &set.file {
+        for service in &file.service {
+            for method in &service.method {
+                let (package, service, method) = (file.package(), service.name(), method.name());
+                found.push(format!("/{package}.{service}/{method}"));
+            }
+        }
+    }
+    assert!(found.len() > 25, "{found:?}");
+    found
+}
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Raw;
@@ -61,6 +100,16 @@ pub async fn call(
     metadata: &[(&'static str, String)],
     message: Bytes,
 ) -> Result<Option<Bytes>, Status> {
+    open(channel, path, metadata, message).await?.message().await
+}
+
+/// The same, up to where the node takes the call: what it answers is to be read.
+pub async fn open(
+    channel: Channel,
+    path: &str,
+    metadata: &[(&'static str, String)],
+    message: Bytes,
+) -> Result<Streaming<Bytes>, Status> {
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let mut request = Request::new(tokio_stream::once(message));
@@ -68,6 +117,5 @@ pub async fn call(
         request.metadata_mut().insert(*name, value.parse().unwrap());
     }
     let path = path.parse().unwrap();
-    let mut answers = grpc.streaming(request, path, Raw).await?.into_inner();
-    answers.message().await
+    Ok(grpc.streaming(request, path, Raw).await?.into_inner())
 }

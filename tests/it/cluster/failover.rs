@@ -2,7 +2,8 @@
 
 use super::{append, other_than, small, status};
 use duramen::actors::partition::{PartitionApi, ReadError};
-use duramen::model::{FIRST_TOPIC, Offset};
+use duramen::actors::peers::PeerPost;
+use duramen::model::{FIRST_TOPIC, NodeId, Offset};
 use duramen::ops::settings::ByteSize;
 use duramen::testing::{Cluster, LoadPlan, block_on};
 use duramen::wire::pb::duramen::v1 as pb;
@@ -155,4 +156,21 @@ fn a_node_is_not_removed_where_that_would_leave_no_majority() {
         catalogue.controller.voters.len() == 2
     });
     append(&cluster, "and take records");
+}
+
+#[test]
+fn whoever_is_killed_is_missed_at_once_by_everybody_who_talked_to_it() {
+    let mut cluster = Cluster::start(3);
+    cluster.crash(3);
+    for (_, node) in cluster.nodes() {
+        let killed = NodeId(3);
+        node.until("its connection has ended", |node| !node.peers().reaches(killed));
+        let told = node.cluster().status();
+        assert!(
+            !told.healthy && told.troubles.iter().any(|one| one.contains("node n3")),
+            "{told:?}"
+        );
+    }
+    cluster.restart(3);
+    cluster.until_healthy();
 }

@@ -6,6 +6,7 @@ use duramen::testing::{Cluster, block_on};
 use duramen::wire::pb::duramen::v1 as pb;
 use duramen::wire::pb::log::v1::Server;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 #[test]
 fn three_nodes_form_a_cluster_from_one_address_and_take_records_at_each() {
@@ -145,4 +146,19 @@ fn a_node_that_nobody_lets_in_explains_what_it_waits_for() {
         assert_eq!((part.reason, part.subject), (Reason::Joining, whole.subject));
         node.shutdown(std::time::Duration::ZERO).await;
     });
+}
+
+#[test]
+fn whoever_has_waited_for_a_new_topic_finds_each_partition_led() {
+    let cluster = Cluster::start(3);
+    let make = |name: &str, patience| {
+        let name = name.into();
+        let asked =
+            pb::CreateTopicRequest { name, partitions: 8, replication_factor: 3, settings: None };
+        block_on(cluster.admin(2).create_led_topic(asked, patience)).unwrap()
+    };
+    let made = make("orders", Duration::from_secs(60));
+    assert_eq!(made.partitions.len(), 8);
+    assert!(made.partitions.iter().all(|partition| partition.leader != 0), "{made:?}");
+    assert_eq!(make("hasty", Duration::ZERO).partitions.len(), 8, "made, whoever leads");
 }

@@ -198,8 +198,8 @@ fn a_node_of_a_later_protocol_is_told_so_and_stays_out() {
         rpc_addr: "127.0.0.1:1".into(),
         gossip_addr: "127.0.0.1:2".into(),
         version: "9.9.9".into(),
-        protocol_min: 3,
-        protocol_max: 4,
+        protocol_min: 4,
+        protocol_max: 5,
         labels: Default::default(),
     };
     let asked = JoinAsked { node, cluster_id: String::new() };
@@ -208,7 +208,7 @@ fn a_node_of_a_later_protocol_is_told_so_and_stays_out() {
     let ControlError::Rejected(refused) = refused else { panic!("{refused:?}") };
     assert_eq!(
         refused.message,
-        "the node later (version 9.9.9) speaks protocols 3 to 4, the cluster 2: upgrade the \
+        "the node later (version 9.9.9) speaks protocols 4 to 5, the cluster 3: upgrade the \
          cluster's nodes first"
     );
 }

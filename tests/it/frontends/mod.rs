@@ -17,3 +17,4 @@ mod peers;
 mod raw_http2;
 mod server;
 mod topics;
+mod unfinished;

@@ -10,7 +10,9 @@ use duramen::actors::leadership::Leadership;
 use duramen::actors::peers::{Outgoing, PeerPost};
 use duramen::actors::presence::PresenceBoard;
 use duramen::actors::replicator::{Inbox, PeerEvents, Peers, PeersParts, ReplicatorOptions};
-use duramen::cluster::{Catalogue, Command, Node, NodeState, Outcome, Rejection, RejectionKind};
+use duramen::cluster::{
+    Catalogue, Command, Node, NodeState, OnBehalf, Outcome, Rejection, RejectionKind,
+};
 use duramen::frontends::grpc::{PeerParts, PeerService, RpcLimits};
 use duramen::model::{
     GroupId, NodeId, PeerEntry, PeerKind, PeerMessage, PeerPayload, RaftIndex, ReplicaId,
@@ -88,7 +90,7 @@ impl ControlApi for Controller {
         Some(N1)
     }
 
-    fn change(&self, _: Command) -> Answering<Outcome> {
+    fn change_for(&self, _: Option<OnBehalf>, _: Command) -> Answering<Outcome> {
         unreachable!("nobody here changes the catalogue by itself")
     }
 
@@ -185,7 +187,6 @@ impl Receiver {
             leadership: Arc::clone(&leadership),
             addresses: Arc::new(Addresses::new(Arc::clone(&control), PresenceBoard::default())),
             control,
-            asks_for_role: false,
             clock: Arc::new(SystemClock::new()),
             logger: logger(),
         });

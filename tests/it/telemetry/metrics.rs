@@ -124,6 +124,7 @@ fn labels_are_those_of_the_catalogue_and_name_kinds_of_actors_only() {
             "housekeeping",
             "planter",
             "access",
+            "audit",
             "catalogue",
             "formation",
             "gossip",

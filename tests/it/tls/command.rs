@@ -245,3 +245,19 @@ fn openssl_finds_no_renegotiation_no_resumption_and_no_old_version() {
     let renegotiated = client("-tls1_2", b"R\n");
     assert!(renegotiated.contains("no renegotiation"), "{renegotiated}");
 }
+
+#[test]
+fn a_node_within_tls_is_measured_by_who_shows_a_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().join("tls");
+    let at = dir.to_str().unwrap();
+    duramen(&["tls", "init", "--dir", at, "--node-name", "n1"], b"");
+    let node =
+        Binary::start_with(&directory.path().join("data"), &["--tls-dir", at, "--node-name", "n1"]);
+    let bench = ["bench", "p1-sync", "--size", "100", "--seconds", "0.2", "--warmup", "0.05"];
+    let bench = [&bench[..], &["--json", "--rpc-addr", &node.rpc]].concat();
+    let told = duramen(&[&bench[..], &["--tls-dir", at]].concat(), b"");
+    assert!(told.contains("\"records_per_second\""), "{told}");
+    // What shows that it was the certificate.
+    assert!(!run(&bench, b"").status.success());
+}

@@ -3,6 +3,7 @@
 
 mod changes;
 mod command;
+mod handshakes;
 mod matrix;
 mod nodes;
 

@@ -3,15 +3,16 @@
 use super::*;
 use crate::actors::control::{Answered, Answering, ControlApi, ControlError, JoinAsked, Joined};
 use crate::actors::leadership::Leadership;
+use crate::actors::peers::{Outgoing, PeerPost};
 use crate::actors::presence::{Presence, PresenceBoard, Present, Seen};
-use crate::cluster::NodeSelf;
+use crate::cluster::{NodeSelf, OnBehalf};
 use crate::frontends::grpc::dispatch::Client;
 use crate::model::{Caller, ManualClock, Term};
 use crate::observe::Complaints;
 use crate::wire::pb::duramen::v1::admin_server::Admin;
 use bytes::Bytes;
 use slog::{Logger, o};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use tokio::sync::watch;
 use tonic::Code;
@@ -45,7 +46,7 @@ impl ControlApi for InMemory {
         Some(NodeId(1))
     }
 
-    fn change(&self, command: Command) -> Answering<Outcome> {
+    fn change_for(&self, _: Option<OnBehalf>, command: Command) -> Answering<Outcome> {
         let outcome = self.apply(&command);
         Box::pin(async move { outcome })
     }
@@ -73,6 +74,24 @@ impl GroupActs for Recorded {
     }
 }
 
+/// The nodes that there is no connection to.
+#[derive(Debug, Default)]
+struct Missed(Mutex<BTreeSet<NodeId>>);
+
+impl PeerPost for Missed {
+    fn post(&self, _: NodeId, _: Vec<Outgoing>) -> bool {
+        unreachable!("for replicas")
+    }
+
+    fn reaches(&self, node: NodeId) -> bool {
+        !self.misses(node)
+    }
+
+    fn misses(&self, node: NodeId) -> bool {
+        self.0.lock().unwrap().contains(&node)
+    }
+}
+
 fn node_self(number: u32) -> NodeSelf {
     NodeSelf {
         uuid: format!("uuid-{number}"),
@@ -90,6 +109,7 @@ struct Cluster {
     service: AdminService,
     control: Arc<InMemory>,
     acts: Arc<Recorded>,
+    missed: Arc<Missed>,
 }
 
 impl Cluster {
@@ -137,14 +157,16 @@ impl Cluster {
         leadership.learn(GroupId::CONTROLLER, Term(1), Some(ReplicaId::FIRST));
         let acts = Arc::new(Recorded::default());
         let gate = crate::access::Gate::default();
-        let view = ClusterView { control: control.clone() as _, leadership, presence, gate };
+        let missed = Arc::new(Missed::default());
+        let peers = missed.clone() as _;
+        let view = ClusterView { control: control.clone() as _, leadership, presence, peers, gate };
         let service = AdminService {
             view,
             acts: acts.clone() as _,
             anyone_may_act: false,
             wait_max: Duration::from_secs(10),
         };
-        Self { service, control, acts }
+        Self { service, control, acts, missed }
     }
 
     fn status(&self) -> pb::ClusterStatus {
@@ -303,4 +325,18 @@ fn a_status_says_what_is_not_well() {
     }
     assert_eq!(status.nodes[2].state, "leaving");
     assert_eq!(status.nodes[2].progress, "1 replicas to hand over: log/0");
+}
+
+#[test]
+fn a_connection_that_has_ended_is_told_before_gossip_notices() {
+    let cluster = all_alive();
+    assert!(cluster.status().healthy);
+    cluster.missed.0.lock().unwrap().insert(NodeId(2));
+    let status = cluster.status();
+    assert!(!status.healthy);
+    let told = ["node n2 (name-2, 127.0.0.1:2) is not there: there is no connection to it"];
+    assert_eq!(status.troubles, told);
+    assert_eq!(status.nodes[1].presence, "alive", "as gossip still sees it");
+    cluster.missed.0.lock().unwrap().clear();
+    assert!(cluster.status().healthy);
 }

@@ -182,3 +182,38 @@ fn iteration_ends_after_the_first_error() {
     );
     assert!(items.next().is_none());
 }
+
+/// A record of so many headers without content: two bytes each.
+fn of_headers(count: usize) -> Vec<u8> {
+    let mut body = BytesMut::from(&[0, 0, 0, 1, 1][..]);
+    varint::write(&mut body, count as i64);
+    body.extend_from_slice(&[0, 1].repeat(count));
+    let mut batch = BytesMut::from(&[0; HEADER_BYTES][..]);
+    varint::write(&mut batch, body.len() as i64);
+    batch.extend_from_slice(&body);
+    let header = BatchHeader {
+        length_bytes: batch.len(),
+        attributes: 0,
+        last_offset_delta: 0,
+        record_count: 1,
+        ..BatchHeader::parse(&small()).unwrap()
+    };
+    header.write(batch.first_chunk_mut().unwrap());
+    resealed(batch.to_vec())
+}
+
+#[test]
+fn a_record_has_no_more_headers_than_can_be_held() {
+    let most = of_headers(HEADERS_MAX);
+    check(&most).unwrap();
+    let records: Vec<_> = read(Bytes::from(most)).unwrap();
+    assert_eq!(records.len(), 1);
+    let problem = TOO_MANY_HEADERS;
+    let refused = BatchError::MalformedRecord { record: 0, problem };
+    let more = of_headers(HEADERS_MAX + 1);
+    assert_eq!(check(&more).unwrap_err(), refused);
+    assert_eq!(read(Bytes::from(more)).unwrap_err(), refused);
+    let headers = (0..=HEADERS_MAX).map(|_| ("", None));
+    let built = BatchBuilder::new().push_parts(None, None, headers, Timestamp(0));
+    assert_eq!(built.unwrap_err(), refused);
+}

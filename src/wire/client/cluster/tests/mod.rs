@@ -75,3 +75,17 @@ async fn topics_are_looked_after_over_any_node() {
         matches!(error, ClientError::Refused(refusal) if refusal.code == tonic::Code::NotFound)
     );
 }
+
+#[tokio::test]
+async fn a_new_topic_is_waited_for_until_it_is_led_and_no_longer_than_told() {
+    let world = World::start(1);
+    world.lead(1);
+    let mut admin = world.client(&[1]).await.admin().await.unwrap();
+    let make = || pb::CreateTopicRequest { name: "orders".into(), ..Default::default() };
+    world.lock().looks_until_led = 3;
+    let made = admin.create_led_topic(make(), Duration::from_secs(60)).await.unwrap();
+    assert_eq!((made.partitions[0].leader, world.lock().looks_until_led), (1, 0));
+    world.lock().looks_until_led = u32::MAX;
+    let made = admin.create_led_topic(make(), Duration::from_millis(50)).await.unwrap();
+    assert_eq!((made.name.as_str(), made.partitions[0].leader), ("orders", 0), "made all the same");
+}

@@ -52,6 +52,8 @@ pub struct State {
     pub reads: Vec<(u32, u64)>,
     /// How many batches behind a follower is.
     pub lag: usize,
+    /// How often new topics are described until they are led.
+    pub looks_until_led: u32,
     addresses: Vec<String>,
 }
 
@@ -351,6 +353,12 @@ impl Log for Scripted {
     }
 }
 
+/// A topic of one partition.
+fn described(name: String, leader: u32) -> pb::TopicDescription {
+    let partitions = vec![pb::PartitionPlacement { leader, ..Default::default() }];
+    pb::TopicDescription { name, partitions, ..Default::default() }
+}
+
 macro_rules! unscripted {
     ($($name:ident: $request:ident -> $response:ident;)*) => {
         #[tonic::async_trait]
@@ -359,8 +367,18 @@ macro_rules! unscripted {
                 &self,
                 request: Request<pb::CreateTopicRequest>,
             ) -> Result<Response<pb::TopicDescription>, Status> {
-                let name = request.into_inner().name;
-                Ok(Response::new(pb::TopicDescription { name, ..Default::default() }))
+                Ok(Response::new(described(request.into_inner().name, 0)))
+            }
+
+            async fn describe_topic(
+                &self,
+                request: Request<pb::DescribeTopicRequest>,
+            ) -> Result<Response<pb::TopicDescription>, Status> {
+                let mut state = self.world.lock();
+                let left = state.looks_until_led.checked_sub(1);
+                state.looks_until_led = left.unwrap_or_default();
+                let leader = if left.is_none() { state.leader } else { 0 };
+                Ok(Response::new(described(request.into_inner().name, leader)))
             }
 
             async fn delete_topic(
@@ -382,7 +400,6 @@ macro_rules! unscripted {
 
 unscripted! {
     alter_topic: AlterTopicRequest -> TopicDescription;
-    describe_topic: DescribeTopicRequest -> TopicDescription;
     list_topics: ListTopicsRequest -> ListTopicsResponse;
     cluster_status: ClusterStatusRequest -> ClusterStatus;
     leave_node: LeaveNodeRequest -> NodeActionResponse;

@@ -1,0 +1,3 @@
+#![no_main]
+
+duramen_fuzz::target!("index");

@@ -1,0 +1,130 @@
+//! HTTP/2 as bytes: frames that no library would send.
+
+use crate::node::{Target, speaking};
+use crate::wire::Wire;
+use rustls::ClientConfig;
+use std::io::Result;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
+
+/// Also the acknowledgement of settings and pings.
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+
+/// A frame with the length that it has.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    lying(kind, flags, stream, payload.len() as u32, payload)
+}
+
+/// A frame with the length that it says it has.
+pub fn lying(kind: u8, flags: u8, stream: u32, length: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = length.to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+pub fn settings(pairs: &[(u16, u32)]) -> Vec<u8> {
+    let payload = pairs.iter().flat_map(|(name, value)| {
+        name.to_be_bytes().into_iter().chain(value.to_be_bytes()).collect::<Vec<u8>>()
+    });
+    frame(SETTINGS, 0, 0, &payload.collect::<Vec<u8>>())
+}
+
+/// Headers that stay in no table; with `is_kept` they go into the decoder's.
+pub fn block(headers: &[(&[u8], &[u8])], is_kept: bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, value) in headers {
+        bytes.push(if is_kept { 0x40 } else { 0 });
+        for text in [name, value] {
+            length(&mut bytes, text.len());
+            bytes.extend(*text);
+        }
+    }
+    bytes
+}
+
+/// A length without Huffman coding, in a prefix of seven bits (RFC 7541, 5.1).
+fn length(bytes: &mut Vec<u8>, length: usize) {
+    if length < 127 {
+        return bytes.push(length as u8);
+    }
+    bytes.push(127);
+    let mut rest = length - 127;
+    while rest >= 128 {
+        bytes.push((rest % 128) as u8 | 0x80);
+        rest /= 128;
+    }
+    bytes.push(rest as u8);
+}
+
+/// The headers of a gRPC call.
+pub fn call_with(path: &str, more: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut headers: Vec<(&[u8], &[u8])> = vec![
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", path.as_bytes()),
+        (b":authority", b"localhost"),
+        (b"content-type", b"application/grpc"),
+        (b"te", b"trailers"),
+    ];
+    headers.extend(more);
+    block(&headers, false)
+}
+
+pub fn call(path: &str) -> Vec<u8> {
+    call_with(path, &[])
+}
+
+/// A message as gRPC frames it.
+pub fn message(flag: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut framed = vec![flag];
+    framed.extend((bytes.len() as u32).to_be_bytes());
+    framed.extend(bytes);
+    framed
+}
+
+/// A whole call on a stream: headers, messages, the end.
+pub fn whole_call(stream: u32, path: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = frame(HEADERS, END_HEADERS, stream, &call(path));
+    for piece in body.chunks(16 << 10) {
+        bytes.extend(frame(DATA, 0, stream, piece));
+    }
+    bytes.extend(frame(DATA, END_STREAM, stream, &[]));
+    bytes
+}
+
+/// A connection to the gRPC port that has said the preface and these settings.
+pub fn greeted(target: &Target, pairs: &[(u16, u32)]) -> Result<Wire> {
+    greeted_as(target, target.as_client.as_ref(), pairs)
+}
+
+/// The same, as whoever has this to show.
+pub fn greeted_as(
+    target: &Target,
+    shown: Option<&Arc<ClientConfig>>,
+    pairs: &[(u16, u32)],
+) -> Result<Wire> {
+    let tls = shown.map(|config| speaking(config, b"h2"));
+    let mut wire = Wire::connect(target.rpc, tls.as_ref())?;
+    wire.send(&[PREFACE, &settings(pairs)].concat());
+    Ok(wire)
+}
+
+/// Answers a moment's worth of what the node says, with the acknowledgement of its settings.
+pub fn settled(wire: &mut Wire) {
+    wire.hear(Duration::from_millis(20), 1 << 10);
+    wire.send(&frame(SETTINGS, END_STREAM, 0, &[]));
+}

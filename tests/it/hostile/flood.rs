@@ -1,0 +1,164 @@
+// Many clients that ask and do not read, begin and do not end, or send a byte now and then: each has a
+// bound, and others are served meanwhile.
+
+use super::{PATIENCE, Unread, framed, metric, resident, start, until};
+use crate::harness::binary::{Binary, run};
+use duramen::wire::pb::duramen::v1 as pb;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Has a client append, one after the other, while something else goes on.
+fn while_others_are_served(node: &Binary, attack: impl FnOnce()) {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let healthy = scope.spawn(|| {
+            // On a machine that has much else to do one of them may run out of its time.
+            let (mut served, mut late) = (0, 0);
+            while served < 3 || !is_over.load(Ordering::Acquire) {
+                let out = run(&["produce", "log", "--rpc-addr", &node.rpc], b"healthy\n");
+                if out.status.success() {
+                    served += 1;
+                    continue;
+                }
+                late += 1;
+                assert!(late < 3, "{}", String::from_utf8_lossy(&out.stderr));
+            }
+        });
+        attack();
+        is_over.store(true, Ordering::Release);
+        healthy.join().unwrap();
+    });
+}
+
+#[test]
+fn ten_thousand_calls_that_nobody_ends_are_ended_by_the_node() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path(), "[rpc]\nrequest_deadline = \"2s\"\n");
+    // The control: a stream of requests may rest between two of them.
+    let mut resting = Unread::connect(&node.rpc);
+    resting.begin(1, "/duramen.v1.Log/Produce");
+    let record = pb::Record { value: Some("rests".into()), ..pb::Record::default() };
+    let request = pb::ProduceRequest {
+        topic: "log".into(),
+        records: vec![record],
+        ..pb::ProduceRequest::default()
+    };
+    resting.data(1, &framed(&request), false);
+    until("it is stored", || (node.high_watermark() == 1).then_some(()));
+    let late = || metric(&node, "duramen_incoming_refused_total{protocol=\"grpc\",reason=\"time\"");
+    let before = resident(node.pid());
+    let mut highest = before;
+    let mut open = Vec::new();
+    while_others_are_served(&node, || {
+        for _ in 0..10 {
+            let mut client = Unread::connect(&node.rpc);
+            for number in 0..1_000 {
+                client.begin(2 * number + 1, "/duramen.v1.Log/ProduceOnce");
+                client.data(2 * number + 1, b"\0\0\0", false);
+            }
+            open.push(client);
+        }
+        until("each has had its time", || {
+            highest = highest.max(resident(node.pid()));
+            (late() >= 10_000.0).then_some(())
+        });
+    });
+    let grown = (highest - before) >> 20;
+    println!("ten thousand half-open calls: {grown} MiB more at most");
+    assert!(grown < 192, "{grown} MiB more");
+    let end = node.high_watermark();
+    resting.data(1, &framed(&request), false);
+    until("who rested goes on", || (node.high_watermark() == end + 1).then_some(()));
+    assert_eq!(late(), 10_000.0);
+}
+
+#[test]
+fn a_byte_now_and_then_holds_neither_port_longer_than_its_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path(), "[rpc]\nrequest_deadline = \"1s\"\n");
+    while_others_are_served(&node, || {
+        // A body by HTTP.
+        let mut http = TcpStream::connect(&node.http).unwrap();
+        let head =
+            "POST /v1/topics/log/records HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n";
+        http.write_all(head.as_bytes()).unwrap();
+        http.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let (mut answer, begun) = (Vec::new(), Instant::now());
+        while !answer.starts_with(b"HTTP/1.1 408") {
+            assert!(begun.elapsed() < PATIENCE, "{}", String::from_utf8_lossy(&answer));
+            // It is closed once it was answered.
+            if http.write_all(b" ").is_err() {
+                break;
+            }
+            let mut part = [0; 512];
+            if let Ok(read) = http.read(&mut part) {
+                answer.extend(&part[..read]);
+            }
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
+        // A message by gRPC, alone and within a stream.
+        let late =
+            || metric(&node, "duramen_incoming_refused_total{protocol=\"grpc\",reason=\"time\"");
+        for (path, count) in
+            [("/duramen.v1.Log/ProduceOnce", 1.0), ("/duramen.v1.Log/Produce", 2.0)]
+        {
+            let mut client = Unread::connect(&node.rpc);
+            client.begin(1, path);
+            client.data(1, b"\0\0\0\x03\xe8", false);
+            until("it is given up", || {
+                if late() < count {
+                    client.data(1, b"x", false);
+                }
+                (late() == count).then_some(())
+            });
+        }
+    });
+}
+
+#[test]
+fn readers_that_do_not_read_take_a_bounded_part_of_memory_and_nobodys_place() {
+    const READERS: usize = 100;
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path(), "");
+    let value = "v".repeat(1000);
+    let lines = vec![value; 16 << 10].join("\n");
+    let out = run(&["produce", "log", "--rpc-addr", &node.rpc], lines.as_bytes());
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let before = resident(node.pid());
+    let mut highest = before;
+    let mut readers = Vec::new();
+    while_others_are_served(&node, || {
+        for _ in 0..READERS {
+            let mut reader = Unread::connect(&node.rpc);
+            reader.begin(1, "/duramen.v1.Log/Fetch");
+            let request = pb::FetchRequest {
+                topic: "log".into(),
+                max_bytes: u32::MAX,
+                follow: true,
+                ..pb::FetchRequest::default()
+            };
+            reader.data(1, &framed(&request), true);
+            readers.push(reader);
+        }
+        let sent = || metric(&node, "duramen_network_sent_bytes_total{protocol=\"grpc\"}");
+        let mut last = (sent(), 0);
+        // Until nothing more fits anywhere.
+        until("they are stuck", || {
+            highest = highest.max(resident(node.pid()));
+            let now = sent();
+            // The healthy client's few bytes go on.
+            last = if now - last.0 < 65_536.0 { (now, last.1 + 1) } else { (now, 0) };
+            (last.1 > 20).then_some(())
+        });
+    });
+    let grown = (highest - before) >> 20;
+    println!("{READERS} readers that do not read: {grown} MiB more at most");
+    // An answer or two of 2 MiB each, and what its connection has on its way.
+    assert!(grown < 6 * READERS as u64, "{grown} MiB more");
+    let open = || metric(&node, "duramen_connections_open{protocol=\"grpc\"}");
+    assert!(open() >= READERS as f64);
+    drop(readers);
+    until("their places are free", || (open() < 3.0).then_some(()));
+}
