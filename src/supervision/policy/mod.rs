@@ -366,8 +366,12 @@ impl Policy {
             After::Escalate { child, reason } => {
                 self.out.push(Decision::Escalate { child, reason });
             }
-            // To its parent a quarantined supervisor is up: it answers, with a refusal.
-            After::Quarantine => self.goal = Goal::Up,
+            // To its parent a quarantined supervisor is up: it answers, with a refusal. Said at once: there
+            // may be no further event to say it at, and the parent waits.
+            After::Quarantine => {
+                self.goal = Goal::Up;
+                self.rise(now);
+            }
             After::StartAgain => {
                 self.begin();
                 self.rise(now);

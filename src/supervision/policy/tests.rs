@@ -299,3 +299,17 @@ fn a_child_can_be_added_and_removed_while_the_others_run() {
     assert_eq!((policy.view(5), policy.view(1)), (View::Stopped, View::Running));
     assert_eq!(policy.remove(5, at(1)), []);
 }
+
+#[test]
+fn a_group_that_leaves_service_as_it_starts_is_up_for_its_parent_which_waits() {
+    let mut policy = Policy::new(&spec(Strategy::OneForAll, Exhausted::Quarantine, 3));
+    for child in 1..=2 {
+        policy.add(child, Restart::Permanent, BACKOFF, 0, at(0));
+    }
+    assert_eq!(policy.start(at(0)), [start(1, 1)]);
+    assert_eq!(policy.started(1, 1, at(0)), [start(2, 1)]);
+    let quarantine = Decision::Quarantine { child: None, reason: fatal().to_string() };
+    assert_eq!(policy.exited(1, 1, &fatal(), 0.0, at(0)), [quarantine, stop(2)]);
+    // Nothing else will ever happen here.
+    assert_eq!(policy.exited(2, 1, &ExitReason::Normal, 0.0, at(0)), [Decision::Up]);
+}

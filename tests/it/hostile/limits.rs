@@ -121,7 +121,7 @@ fn a_request_of_a_hundred_thousand_records_is_one_request() {
 #[test]
 fn no_offset_time_or_partition_is_too_odd_to_be_answered() {
     let directory = tempfile::tempdir().unwrap();
-    let node = start(directory.path(), "[rpc]\nrequest_deadline = \"300ms\"\n");
+    let node = start(directory.path(), "[rpc]\nrequest_deadline = \"3s\"\n");
     block_on(produce(&node, records(vec![record(1); 3]))).unwrap();
     let ask = |position, partition| {
         block_on(async {
