@@ -170,7 +170,7 @@ impl PartitionRaft {
     }
 
     /// Takes a message of another replica. What its data entries hold is not kept here: the caller
-    /// does, by index and term, until the entries come back in [`Effects::entries`].
+    /// does, by index and term, until the entries come back in [`super::Effects::entries`].
     ///
     /// # Errors
     /// [`RaftError::Peer`] when it makes no sense; it is then without effect.
@@ -330,7 +330,7 @@ impl PartitionRaft {
         self.engine.raft.election_elapsed = self.engine.raft.randomized_election_timeout();
     }
 
-    /// Asks up to where a read must see; answered in [`Effects::reads`], or not at all when the
+    /// Asks up to where a read must see; answered in [`super::Effects::reads`], or not at all when the
     /// leader changes or a message is lost: the caller asks again, under another number.
     pub fn read_index(&mut self, read: u64) {
         if self.may_read() {
