@@ -165,8 +165,10 @@ fn a_panic_of_a_worker_is_told_in_its_actors_report_with_the_way_there() {
         let node = Node::start(&settings, silent()).unwrap();
         node.ready().await;
         let worker = "node/partitions/log/0/log/flush";
-        plan(&node, worker, Some("Write"), Mishap::Panic("injected".into()));
         let mut client = client(&node).await;
+        // From here on only clients have something written.
+        client.produce_once(one_record("first")).await.unwrap();
+        plan(&node, worker, Some("Write"), Mishap::Panic("injected".into()));
         client.produce_once(one_record("x")).await.unwrap_err();
         written(&node, 1).await;
         let reports = reports(directory.path());
