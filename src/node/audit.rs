@@ -11,12 +11,12 @@ use crate::cluster::{Command, TopicSettings};
 use crate::frontends::route::{NotTaken, Route, ToAppend};
 use crate::guards::RetryPolicy;
 use crate::model::{Clock, NodeId, Payload, Record, TopicName, with_causes};
-use crate::ops::audit::AuditLog;
+use crate::ops::audit::{AuditLog, AuditTail};
 use crate::supervision::Supervisor;
 use slog::{Logger, warn};
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,15 +96,11 @@ impl AuditCopy {
     }
 
     /// Copies a piece; false: there is nothing to copy.
-    async fn copy(
-        &self,
-        me: NodeId,
-        tail: &mut Option<crate::ops::audit::AuditTail>,
-    ) -> Result<bool, String> {
+    async fn copy(&self, me: NodeId, tail: &mut Option<AuditTail>) -> Result<bool, String> {
         let place = self.audit.directory().join(COPIED);
         let tail = tail.get_or_insert_with(|| self.audit.tail(copied(&place)));
         let lines = tail.read(COPY_BYTES).map_err(|error| error.to_string())?;
-        let Some((last, _)) = lines.last().map(|(last, line)| (*last, line.len())) else {
+        let Some(last) = lines.last().map(|(number, _)| *number) else {
             return Ok(false);
         };
         let now = self.clock.wall();
@@ -139,12 +135,12 @@ impl AuditCopy {
 
 /// Where there is no number, all is copied: once too often does no harm.
 #[allow(clippy::disallowed_methods, reason = "the edge where it is kept what was copied")]
-fn copied(place: &PathBuf) -> u64 {
+fn copied(place: &Path) -> u64 {
     fs::read_to_string(place).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 #[allow(clippy::disallowed_methods, reason = "the edge where it is kept what was copied")]
-fn set_copied(place: &PathBuf, number: u64) -> io::Result<()> {
+fn set_copied(place: &Path, number: u64) -> io::Result<()> {
     let next = place.with_extension("new");
     fs::write(&next, format!("{number}\n"))?;
     fs::rename(next, place)
