@@ -10,7 +10,9 @@ use crate::actors::partition::PartitionState;
 use crate::actors::readiness::{Condition, NodeInfo, Readiness, SubsystemStatus};
 use crate::frontends::access::Door;
 use crate::frontends::drain::Drain;
-use crate::frontends::grpc::{AdminService, GrpcFrontend, HealthSwitch, PeerService, RpcLimits};
+use crate::frontends::grpc::{
+    AdminService, GrpcFrontend, HealthSwitch, PeerService, Places, RpcLimits,
+};
 use crate::frontends::http::{HttpFrontend, HttpLimits};
 use crate::frontends::intake::Intake;
 use crate::guards::tls::Tls;
@@ -47,6 +49,12 @@ impl Seams<'_> {
         self.readings.intake.get_or_init(|| Intake::new(bytes_max)).clone()
     }
 
+    /// Calls that may be open at once.
+    fn calls(&self) -> Places {
+        let calls_max = self.settings.rpc.calls_max as usize;
+        self.readings.calls.get_or_init(|| Places::new(calls_max)).clone()
+    }
+
     pub fn grpc_below(
         &self,
         front: &Supervisor,
@@ -58,6 +66,7 @@ impl Seams<'_> {
         let limits = RpcLimits {
             connections_max: rpc.connections_max as usize,
             streams_max: rpc.streams_max,
+            calls: self.calls(),
             intake: self.intake(),
             message_bytes_max: rpc.message_bytes_max.len(),
             outstanding_batches_max: rpc.outstanding_batches_max as usize,

@@ -8,6 +8,7 @@ use super::topics::status_of;
 use crate::actors::partition::{PartitionState, PartitionStatus};
 use crate::actors::replicator::Peers;
 use crate::frontends::access::Door;
+use crate::frontends::grpc::Places;
 use crate::frontends::intake::Intake;
 use crate::frontends::listener::ConnectionCounters;
 use crate::guards::tls::describe;
@@ -46,6 +47,8 @@ pub(super) struct Readings {
     pub rpc: Arc<ConnectionCounters>,
     pub http: Arc<ConnectionCounters>,
     pub intake: OnceLock<Intake>,
+    /// Calls that are open; there once a front end is.
+    pub calls: OnceLock<Places>,
     pub started_at: Timestamp,
     crashes: Arc<CrashStore>,
     peers: Arc<Peers>,
@@ -73,6 +76,7 @@ impl Readings {
             rpc: Arc::default(),
             http: Arc::default(),
             intake: OnceLock::new(),
+            calls: OnceLock::new(),
             started_at,
             crashes,
             peers,
@@ -137,6 +141,9 @@ impl Readings {
         }
         if let Some(intake) = self.intake.get() {
             intake.read(snapshot);
+        }
+        if let Some(calls) = self.calls.get() {
+            calls.read(snapshot);
         }
         if let Some(door) = self.door.get() {
             door.read(snapshot);

@@ -199,6 +199,8 @@ pub struct RpcSettings {
     pub connections_max: u32,
     /// HTTP/2 streams open at once on one connection.
     pub streams_max: u32,
+    /// Calls of clients open at once on all connections.
+    pub calls_max: u32,
     /// Largest gRPC message read.
     pub message_bytes_max: ByteSize,
     /// Unanswered batches on one stream before the server stops reading from it.
@@ -397,6 +399,7 @@ impl Default for RpcSettings {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8400)),
             connections_max: 1024,
             streams_max: 1024,
+            calls_max: 4096,
             message_bytes_max: ByteSize::mib(20),
             outstanding_batches_max: 16,
             forward: true,

@@ -268,6 +268,19 @@ fn a_lone_node_founds_a_cluster_and_finds_it_again_after_a_restart() {
 }
 
 #[test]
+fn whoever_asks_before_the_cluster_is_founded_is_answered_when_it_is() {
+    let node = TestNode::start();
+    on_control_thread(async move {
+        let member = Member::founder(&node, &Arc::new(Network::default()));
+        // As if formation had come just so far: there is a log to write to, and nothing in it.
+        member.control.open(NodeId(1), node.log().clone());
+        assert_eq!(member.change(create("early", 1)).await, Ok(Outcome::Done));
+        assert!(member.control.catalogue().topics.contains_key("early"));
+        member.end().await;
+    });
+}
+
+#[test]
 fn a_node_joins_gets_replicas_and_changes_the_catalogue_through_the_leader() {
     let node = TestNode::start();
     on_control_thread(async move {

@@ -364,6 +364,10 @@ impl Control {
         command: &Command,
     ) -> Result<Answer, ControlError> {
         let (by, command) = (by.clone(), command.clone());
+        let is_founded = self.catalogue().is_founded();
+        if !is_founded && !matches!(command, Command::Found { .. }) {
+            return Err(unavailable("this node does not know its cluster's catalogue yet"));
+        }
         if self.leads() {
             let answers = self.change_all(by, vec![command]).await?;
             return answers.into_iter().next().ok_or_else(|| unavailable("nothing was proposed"));
@@ -376,9 +380,6 @@ impl Control {
             let catalogue = self.catalogue();
             (catalogue.cluster_id.clone(), catalogue.protocol)
         };
-        if cluster_id.is_empty() {
-            return Err(unavailable("this node does not know its cluster's catalogue yet"));
-        }
         let record = CatalogueRecord::command(command, Vec::new(), by, protocol).encode();
         for _ in 0..HOPS_MAX {
             let calls = &self.0.parts.calls;

@@ -2,9 +2,10 @@
 //! or a routing table; the others are not on a hot path.
 
 use super::methods;
+use super::places::{AllTaken, OwnPlaces, Place, Places};
 use super::refusal::Refusal;
 use super::reply::{self, ReplyBody, Unread, rewritten};
-use super::unsent::{Reader, Unsent};
+use super::unsent::{Taker, Unsent};
 use crate::access::Denied;
 use crate::frontends::access::{Door, Needed};
 use crate::frontends::calls::{Caller, Calls, OpenCall};
@@ -57,6 +58,17 @@ pub struct Room {
     pub bytes_max: MessageMax,
     /// Answers that are not read.
     pub unsent: Unsent,
+    /// Calls of clients that are open.
+    pub calls: Places,
+    /// Those of nodes, apart.
+    pub calls_of_nodes: Places,
+}
+
+impl Room {
+    /// Those of a new connection.
+    fn places(&self) -> [OwnPlaces; 2] {
+        [self.calls.of_connection(), self.calls_of_nodes.of_connection()]
+    }
 }
 
 /// All services of the port, as one service of a connection.
@@ -67,7 +79,8 @@ pub struct Dispatch<B: book::Log, D: duramen::Log> {
     calls: Arc<Calls>,
     door: Arc<Door>,
     room: Room,
-    reader: Reader,
+    /// Of this connection, for calls of clients and of nodes.
+    places: [OwnPlaces; 2],
     /// Whose connection this is.
     client: Option<Client>,
     /// Set on a connection that is kept for other nodes.
@@ -87,6 +100,8 @@ pub struct Client {
     pub caller: model::Caller,
     /// Where.
     pub complaints: Arc<Complaints>,
+    /// Takes the answers.
+    pub taker: Taker,
 }
 
 impl<B: book::Log, D: duramen::Log> Clone for Dispatch<B, D> {
@@ -99,7 +114,7 @@ impl<B: book::Log, D: duramen::Log> Clone for Dispatch<B, D> {
             calls: Arc::clone(&self.calls),
             door: Arc::clone(&self.door),
             room: self.room.clone(),
-            reader: self.reader.clone(),
+            places: self.places.clone(),
             kept: self.kept.clone(),
         }
     }
@@ -114,15 +129,14 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
         door: Arc<Door>,
         room: Room,
     ) -> Self {
-        let (others, reader) = (Arc::default(), Reader::default());
-        Self { book, duramen, others, calls, door, room, reader, client: None, kept: None }
+        let (others, places) = (Arc::default(), room.places());
+        Self { book, duramen, others, calls, door, room, places, client: None, kept: None }
     }
 
-    /// The same services for one client, on a connection that may be kept for other nodes, and that
-    /// reads as `reader` tells.
+    /// The same services for one client, on a connection that may be kept for other nodes.
     #[must_use]
-    pub fn of(&self, client: Client, kept: Option<KeptForPeers>, reader: Reader) -> Self {
-        Self { client: Some(client), kept, reader, ..self.clone() }
+    pub fn of(&self, client: Client, kept: Option<KeptForPeers>) -> Self {
+        Self { client: Some(client), kept, places: self.room.places(), ..self.clone() }
     }
 
     /// Adds a service that is called now and then.
@@ -153,40 +167,52 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<http::Request<Incomi
             call.extensions_mut().insert(client.clone());
         }
         let open = self.note(&mut call);
-        let admitted = self.admit(&mut call);
-        let service = call.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+        let taker = self.client.as_ref().map(|client| client.taker.clone()).unwrap_or_default();
+        let mut replying = Replying {
+            reply: unimplemented(),
+            client: self.client.clone(),
+            open,
+            place: None,
+            unread: (self.room.unsent.clone(), taker),
+        };
+        let uri = call.uri().clone();
+        let service = uri.path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let name = service.map(|(name, _)| name);
         if let Some(kept) = &self.kept
             && name != Some(PEER_SERVICE)
         {
             kept.store(true, Ordering::Release);
-            return Replying {
-                reply: crowded(),
-                client: self.client.clone(),
-                open,
-                unread: self.unread(),
-            };
+            replying.reply = crowded();
+            return replying;
         }
-        if let Err(denied) = admitted {
-            let status = Status::from(Refusal::from(denied));
-            let reply = Box::pin(std::future::ready(Ok(status.into_http())));
-            return Replying { reply, client: self.client.clone(), open, unread: self.unread() };
+        match self.place(uri.path()) {
+            Ok(place) => replying.place = Some(place),
+            Err(taken) => {
+                replying.reply = refused(taken);
+                return replying;
+            }
         }
-        let reply = match name {
-            Some(<duramen::LogServer<D> as NamedService>::NAME) => self.duramen.clone().call(call),
-            Some(<book::LogServer<B> as NamedService>::NAME) => self.book.clone().call(call),
-            Some(name) => match self.others.iter().find(|(known, _)| *known == name) {
-                Some((_, service)) => {
+        if let Err(denied) = self.admit(&mut call) {
+            replying.reply = refused(denied);
+            return replying;
+        }
+        match name {
+            Some(<duramen::LogServer<D> as NamedService>::NAME) => {
+                replying.reply = self.duramen.clone().call(call);
+            }
+            Some(<book::LogServer<B> as NamedService>::NAME) => {
+                replying.reply = self.book.clone().call(call);
+            }
+            Some(name) => {
+                if let Some((_, service)) = self.others.iter().find(|(known, _)| *known == name) {
+                    replying.reply = Box::pin(service.clone().oneshot(call));
                     // What operators and probes mistype says nothing of a client of the log.
-                    let reply = Box::pin(service.clone().oneshot(call));
-                    let unread = self.unread();
-                    return Replying { reply, client: None, open, unread };
+                    replying.client = None;
                 }
-                None => unimplemented(),
-            },
-            None => unimplemented(),
-        };
-        Replying { reply, client: self.client.clone(), open, unread: self.unread() }
+            }
+            None => {}
+        }
+        replying
     }
 }
 
@@ -208,8 +234,11 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
         http::Request::from_parts(head, body.map_err(status))
     }
 
-    fn unread(&self) -> Unread {
-        (self.room.unsent.clone(), self.reader.clone())
+    /// Takes a place for a call.
+    fn place(&self, path: &str) -> Result<Place, AllTaken> {
+        let [of_clients, of_nodes] = &self.places;
+        let is_of_node = methods::needed(path) == Needed::Node;
+        if is_of_node { of_nodes.take() } else { of_clients.take() }
     }
 
     /// Finds out who calls, and whether they may. What is about a topic its handler finds out.
@@ -255,6 +284,10 @@ fn is_for_nodes<B>(needed: Needed, call: &http::Request<B>) -> bool {
     needed == Needed::Node || (call.uri().path() == PASSED_ON && is_forwarded_call(call.headers()))
 }
 
+fn refused(why: impl Into<Refusal>) -> BoxFuture<Reply, Infallible> {
+    Box::pin(std::future::ready(Ok(Status::from(why.into()).into_http())))
+}
+
 fn crowded() -> BoxFuture<Reply, Infallible> {
     let message = "too many connections are open; try another node, or again later";
     Box::pin(std::future::ready(Ok(Status::resource_exhausted(message).into_http())))
@@ -271,6 +304,8 @@ pub struct Replying {
     client: Option<Client>,
     /// Of a call that is counted as one; until it is answered.
     open: Option<OpenCall>,
+    /// Of a call that was not refused; until its answer is at its end.
+    place: Option<Place>,
     unread: Unread,
 }
 
@@ -287,7 +322,8 @@ impl Future for Replying {
                 status.map_or_else(String::new, |status| status.message().to_owned())
             });
         }
-        Poll::Ready(Ok(rewritten(reply, &self.client, &self.unread)))
+        let place = self.place.take();
+        Poll::Ready(Ok(rewritten(reply, &self.client, &self.unread, place)))
     }
 }
 

@@ -1,7 +1,8 @@
 //! A fetch: where it begins, how much one response holds, when it ends or waits.
 
+use super::dispatch::Client;
 use super::refusal::Refusal;
-use super::unsent::Unsent;
+use super::unsent::{Taker, Unsent};
 use crate::access::Action;
 use crate::actors::partition::{PartitionApi, ReadError};
 use crate::actors::readers::{Reader, ReaderWait};
@@ -11,7 +12,6 @@ use crate::model::{Offset, Timestamp};
 use crate::wire::convert::record_to_duramen;
 use crate::wire::pb::duramen::v1 as pb;
 use pb::fetch_request::Position;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ pub struct FetchLimits {
     pub bytes_default: usize,
     /// Whatever the client says.
     pub bytes_max: usize,
-    /// What lies unread on the port makes responses smaller.
+    /// What lies unread on the port makes responses smaller, and fewer.
     pub unsent: Unsent,
 }
 
@@ -51,6 +51,7 @@ pub struct Fetch<P> {
     wanted: Option<u64>,
     bytes_max: usize,
     unsent: Unsent,
+    taker: Taker,
     reader: Option<Reader>,
     topic: String,
     /// Asked before each response.
@@ -64,7 +65,7 @@ impl<P: PartitionApi> Fetch<P> {
         request: pb::FetchRequest,
         limits: FetchLimits,
         drain: Drain,
-        peer: Option<SocketAddr>,
+        client: Option<&Client>,
         pass: StreamPass,
     ) -> Result<Self, Refusal> {
         let format = pb::FetchFormat::try_from(request.format)
@@ -91,7 +92,7 @@ impl<P: PartitionApi> Fetch<P> {
         let wanted = (request.max_records > 0).then_some(request.max_records);
         let high_watermark = partition.watch();
         let end = (!request.follow).then_some(end);
-        let reader = partition.reader(peer, next);
+        let reader = partition.reader(client.map(|client| client.peer), next);
         let topic = request.topic;
         Ok(Self {
             partition,
@@ -103,6 +104,7 @@ impl<P: PartitionApi> Fetch<P> {
             wanted,
             bytes_max,
             unsent: limits.unsent,
+            taker: client.map(|client| client.taker.clone()).unwrap_or_default(),
             reader,
             topic,
             pass,
@@ -117,11 +119,13 @@ impl<P: PartitionApi> Fetch<P> {
             }
             self.waits(ReaderWait::Records);
             self.wait().await?;
+            self.waits(ReaderWait::Client);
+            let room = self.unsent.promise(&self.taker, self.bytes_max).await;
             self.waits(ReaderWait::Node);
             self.pass.check(Action::Consume, &self.topic)?;
             let response = match self.format {
-                pb::FetchFormat::Records => self.read_records().await?,
-                pb::FetchFormat::Batches => self.read_batches().await?,
+                pb::FetchFormat::Records => self.read_records(room.bytes).await?,
+                pb::FetchFormat::Batches => self.read_batches(room.bytes).await?,
             };
             if response.next_offset > self.next.0 {
                 let covered = response.next_offset - response.base_offset.max(self.next.0);
@@ -179,10 +183,9 @@ impl<P: PartitionApi> Fetch<P> {
         }
     }
 
-    async fn read_records(&self) -> Result<pb::FetchResponse, Refusal> {
+    async fn read_records(&self, bytes_max: usize) -> Result<pb::FetchResponse, Refusal> {
         let left = self.end.map_or(u64::MAX, |end| end.0 - self.next.0);
         let count = self.wanted.unwrap_or(u64::MAX).min(RESPONSE_RECORDS_MAX).min(left) as usize;
-        let bytes_max = self.unsent.answer_bytes(self.bytes_max);
         let found = self.partition.read_records(self.next, count, bytes_max).await?;
         let mut response = self.nothing();
         if let (Some((first, _)), Some((last, _))) = (found.first(), found.last()) {
@@ -194,8 +197,7 @@ impl<P: PartitionApi> Fetch<P> {
         Ok(response)
     }
 
-    async fn read_batches(&self) -> Result<pb::FetchResponse, Refusal> {
-        let bytes_max = self.unsent.answer_bytes(self.bytes_max);
+    async fn read_batches(&self, bytes_max: usize) -> Result<pb::FetchResponse, Refusal> {
         let chunk = self.partition.read_batches(self.next, bytes_max).await?;
         let mut response = self.nothing();
         if chunk.records > 0 {

@@ -39,7 +39,7 @@ impl<T: TopicsApi> DuramenLog<T> {
         &self,
         request: Request<pb::FetchRequest>,
     ) -> Result<Fetch<T::Partition>, Refusal> {
-        let peer = request.extensions().get::<Client>().map(|client| client.peer);
+        let client = request.extensions().get::<Client>().cloned();
         let mut pass = Asker::of(request.extensions()).pass(false);
         let request = request.into_inner();
         pass.check(Action::Consume, &request.topic)?;
@@ -53,7 +53,8 @@ impl<T: TopicsApi> DuramenLog<T> {
             }
         }
         let drain = self.drain.clone();
-        Fetch::begin(partition, request, self.fetch_limits.clone(), drain, peer, pass).await
+        Fetch::begin(partition, request, self.fetch_limits.clone(), drain, client.as_ref(), pass)
+            .await
     }
 }
 

@@ -10,6 +10,7 @@ mod log_v1;
 mod methods;
 mod observe;
 mod peer;
+mod places;
 mod refusal;
 mod reply;
 mod serve;
@@ -17,4 +18,5 @@ mod unsent;
 
 pub use admin::AdminService;
 pub use peer::{PeerParts, PeerService};
+pub use places::Places;
 pub use serve::{GrpcFrontend, HealthSwitch, RpcLimits};

@@ -239,6 +239,7 @@ impl Tapping {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frontends::grpc::unsent::Taker;
     use crate::model::Caller;
     use crate::observe::Complaints;
     use slog::{Logger, o};
@@ -254,7 +255,7 @@ mod tests {
         let complaints = Complaints::new(clock, Logger::root(slog::Discard, o!()));
         let peer: SocketAddr = peer.parse().unwrap();
         let mut extensions = Extensions::new();
-        extensions.insert(Client { peer, caller, complaints });
+        extensions.insert(Client { peer, caller, complaints, taker: Taker::default() });
         extensions
     }
 

@@ -1,5 +1,6 @@
 //! Why a call was refused, once for all: it becomes a call's status or an `error` within a stream.
 
+use super::places::{self, AllTaken};
 use crate::access::Denied;
 use crate::actors::control::ControlError;
 use crate::actors::observer::ObserveError;
@@ -264,6 +265,13 @@ impl From<NotTakenIn> for Refusal {
             NotTakenIn::Late(_) => Self::new(Code::DeadlineExceeded, "DEADLINE", message),
             NotTakenIn::Broken(_) => Self::new(Code::Unknown, "BROKEN", message),
         }
+    }
+}
+
+impl From<AllTaken> for Refusal {
+    fn from(error: AllTaken) -> Self {
+        let refusal = Self::new(Code::ResourceExhausted, "OVERLOADED", error.to_string());
+        Self { retry_after: Some(places::RETRY_AFTER), ..refusal }
     }
 }
 

@@ -5,8 +5,9 @@
 //! whether it comes behind messages or instead of them.
 
 use super::dispatch::Client;
+use super::places::Place;
 use super::refusal;
-use super::unsent::{Reader, Unsent};
+use super::unsent::{Taker, Unsent};
 use crate::observe::metrics::Outcome;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -54,6 +55,7 @@ pub fn rewritten(
     reply: http::Response<tonic::body::Body>,
     client: &Option<Client>,
     unsent: &Unread,
+    place: Option<Place>,
 ) -> http::Response<ReplyBody> {
     let (mut head, body) = reply.into_parts();
     if head.headers.contains_key(STATUS) {
@@ -61,7 +63,7 @@ pub fn rewritten(
         note_mistake(&head.headers, client.as_ref());
     }
     let (client, unsent) = (client.clone(), unsent.clone());
-    http::Response::from_parts(head, ReplyBody { body, client, unsent })
+    http::Response::from_parts(head, ReplyBody { body, client, unsent, _place: place })
 }
 
 /// Notes a reply that says that the request made no sense.
@@ -82,7 +84,7 @@ fn rewrite(trailers: &mut HeaderMap) {
 }
 
 /// Where what a connection does not read is counted.
-pub type Unread = (Unsent, Reader);
+pub type Unread = (Unsent, Taker);
 
 /// A reply's body: messages pass untouched, the trailers are rewritten.
 #[derive(Debug)]
@@ -90,6 +92,7 @@ pub struct ReplyBody {
     body: tonic::body::Body,
     client: Option<Client>,
     unsent: Unread,
+    _place: Option<Place>,
 }
 
 impl Body for ReplyBody {
@@ -101,8 +104,8 @@ impl Body for ReplyBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        let (unsent, reader) = &self.unsent;
-        let counted = |frame: Frame<Bytes>| frame.map_data(|data| unsent.counted(data, reader));
+        let (unsent, taker) = &self.unsent;
+        let counted = |frame: Frame<Bytes>| frame.map_data(|data| unsent.counted(data, taker));
         let mut polled = polled.map_ok(counted);
         if let Poll::Ready(Some(Ok(frame))) = &mut polled
             && let Some(trailers) = frame.trailers_mut()

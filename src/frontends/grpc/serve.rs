@@ -7,7 +7,8 @@ use super::log::{DuramenLog, Proposer};
 use super::log_v1::LogV1;
 use super::observe::ObserveService;
 use super::peer::PeerService;
-use super::unsent::{Reader, Unsent};
+use super::places::Places;
+use super::unsent::{Taker, Unsent};
 use crate::actors::observer::ObserveApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
 use crate::actors::topics::TopicsApi;
@@ -61,6 +62,9 @@ const KEEPALIVE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// Connections beyond the limit that are kept for other nodes, where there may be any: each has one.
 const PEER_CONNECTIONS: usize = 64;
 
+/// Calls of other nodes that are open: each node has some for each of its threads.
+const CALLS_OF_NODES_MAX: usize = 1024;
+
 /// Answers that clients have not read (unit: bytes). Many consumers that do read have much on its way
 /// too: far above that.
 const UNSENT_BYTES_MAX: usize = 256 << 20;
@@ -72,6 +76,8 @@ pub struct RpcLimits {
     pub connections_max: usize,
     /// Calls open at once on one connection.
     pub streams_max: u32,
+    /// Calls of clients open at once on all connections.
+    pub calls: Places,
     /// Pass on to its leader what another node leads.
     pub forward: bool,
     /// What may be half-way in.
@@ -103,6 +109,7 @@ impl Default for RpcLimits {
         Self {
             connections_max: 4096,
             streams_max: 1024,
+            calls: Places::default(),
             forward: true,
             intake: Intake::default(),
             message_bytes_max: 20 << 20,
@@ -199,14 +206,14 @@ impl<T: TopicsApi> GrpcFrontend<T> {
         let metrics = self.instruments.metrics;
         let health = follow_readiness(&self.health, &*self.readiness, drain.clone());
         let accepting = listener.run(|Admitted { stream, peer, caller, drain }| {
-            let client = Client { peer, caller, complaints: Arc::clone(&complaints) };
+            let (complaints, taker) = (Arc::clone(&complaints), Taker::default());
+            let client = Client { peer, caller, complaints, taker };
             let is_crowded = counters.open() > limits.connections_max;
             let kept = is_crowded.then(KeptForPeers::default);
-            let reader = Reader::default();
-            let dispatch = dispatch.of(client.clone(), kept.clone(), reader.clone());
+            let dispatch = dispatch.of(client.clone(), kept.clone());
             let limits = Arc::clone(&limits);
             let logger = logger.clone();
-            let stream = Accepted { stream, metrics: Arc::clone(&metrics), kept, reader };
+            let stream = Accepted { stream, metrics: Arc::clone(&metrics), kept };
             async move {
                 if let Err(error) =
                     serve_connection(stream, dispatch, &limits, drain, &client).await
@@ -268,6 +275,8 @@ impl<T: TopicsApi> GrpcFrontend<T> {
             time: limits.request_deadline,
             bytes_max: MessageMax::Set(limits.message_bytes_max),
             unsent,
+            calls: limits.calls.clone(),
+            calls_of_nodes: Places::new(CALLS_OF_NODES_MAX),
         };
         let dispatch = Dispatch::new(book, duramen, calls, Arc::clone(&self.door), room)
             .with(HealthServer::new(health))
@@ -317,11 +326,10 @@ struct Accepted {
     stream: Stream,
     metrics: Arc<Metrics>,
     kept: Option<KeptForPeers>,
-    reader: Reader,
 }
 
 async fn serve_connection<S>(
-    Accepted { mut stream, metrics, kept, reader }: Accepted,
+    Accepted { mut stream, metrics, kept }: Accepted,
     service: S,
     limits: &RpcLimits,
     drain: Drain,
@@ -376,7 +384,7 @@ where
             told = true;
             connection.as_mut().graceful_shutdown();
         }
-        if reader.poll_gave_way(cx).is_ready() {
+        if client.taker.poll_gave_way(cx).is_ready() {
             let why = "it did not read what it asked for, and others needed the room";
             return Poll::Ready(Err(io::Error::other(why)));
         }

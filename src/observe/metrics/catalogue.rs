@@ -135,6 +135,10 @@ catalogue! {
         "Connections of clients that were accepted.";
     CONNECTIONS_REFUSED = "duramen_connections_refused_total" Counter "{connection}"
         ["protocol"] "Connections that were closed at once because too many were open.";
+    CALLS_OPEN = "duramen_calls_open" Gauge "{call}" []
+        "gRPC calls and streams of clients that are open; rpc.calls_max is for all together.";
+    CALLS_REFUSED = "duramen_calls_refused_total" Counter "{call}" []
+        "gRPC calls that were not begun: too many were open, and the connection had its share.";
     HANDSHAKES = "duramen_tls_handshakes_total" Counter "{handshake}" ["protocol", "outcome"]
         "TLS handshakes of clients by how they ended; crowded: it gave way to newer ones.";
     HANDSHAKES_OPEN = "duramen_tls_handshakes_open" Gauge "{handshake}" ["protocol"]

@@ -131,7 +131,7 @@ const KIB: ByteSize = ByteSize(1 << 10);
 const GIB: ByteSize = ByteSize(1 << 30);
 
 /// Every setting, by section.
-pub static FIELDS: [Field; 77] = [
+pub static FIELDS: [Field; 78] = [
     field!(
         "data_dir",
         data_dir,
@@ -170,6 +170,13 @@ pub static FIELDS: [Field; 77] = [
         rpc.streams_max,
         1..=65_536,
         "Calls and streams open at once on one gRPC connection."
+    ),
+    field!(
+        "rpc.calls_max",
+        rpc.calls_max,
+        1..=1_048_576,
+        "Calls and streams of clients open at once on all gRPC connections together; where there are \
+         as many, a connection that has its share gets no more."
     ),
     field!(
         "rpc.message_bytes_max",

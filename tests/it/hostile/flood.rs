@@ -35,7 +35,7 @@ fn while_others_are_served(node: &Binary, attack: impl FnOnce()) {
 #[test]
 fn ten_thousand_calls_that_nobody_ends_are_ended_by_the_node() {
     let directory = tempfile::tempdir().unwrap();
-    let node = start(directory.path(), "[rpc]\nrequest_deadline = \"2s\"\n");
+    let node = start(directory.path(), "[rpc]\nrequest_deadline = \"2s\"\ncalls_max = 20000\n");
     // The control: a stream of requests may rest between two of them.
     let mut resting = Unread::connect(&node.rpc);
     resting.begin(1, "/duramen.v1.Log/Produce");

@@ -354,3 +354,45 @@ fn fields_of_a_request_that_are_too_long_are_refused_on_both_ports() {
     let out = run(&["consume", "log", "--rpc-addr", &node.rpc], b"");
     assert!(out.status.success());
 }
+
+#[test]
+fn where_all_calls_are_taken_whoever_has_few_is_served_and_whoever_has_many_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path(), "[rpc]\ncalls_max = 40\n");
+    let hold = |client: &mut LogClient<Channel>| {
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let mut client = client.clone();
+        async move { client.produce(requests).await.map(|answers| (sender, answers)) }
+    };
+    block_on(async {
+        let mut greedy = LogClient::new(channel(&node).await);
+        let mut held = Vec::new();
+        let refused = loop {
+            match hold(&mut greedy).await {
+                Ok(call) => held.push(call),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!(held.len(), 40);
+        assert_eq!(metric(&node, "duramen_calls_open"), 40.0);
+        let retry_after = refused.get_error_details().retry_info().unwrap().retry_delay;
+        let (code, reason, message) = told(Err::<(), _>(refused));
+        assert_eq!((code, reason.as_str()), (Code::ResourceExhausted, "OVERLOADED"), "{message}");
+        assert!(message.contains("rpc.calls_max") && retry_after.is_some(), "{message}");
+        assert_eq!(metric(&node, "duramen_calls_refused_total"), 1.0);
+        // Somebody else has a share of their own.
+        let mut modest = LogClient::new(channel(&node).await);
+        let mut own = Vec::new();
+        for _ in 0..20 {
+            own.push(hold(&mut modest).await.unwrap());
+        }
+        assert_eq!(hold(&mut modest).await.unwrap_err().code(), Code::ResourceExhausted);
+        drop((held, greedy));
+        until("they are free again", || {
+            (metric(&node, "duramen_calls_open") == 20.0).then_some(())
+        });
+        hold(&mut modest).await.unwrap();
+    });
+    assert_serves(&node);
+}

@@ -7,6 +7,7 @@ use crate::actors::peers::{Outgoing, PeerPost};
 use crate::actors::presence::{Presence, PresenceBoard, Present, Seen};
 use crate::cluster::{NodeSelf, OnBehalf};
 use crate::frontends::grpc::dispatch::Client;
+use crate::frontends::grpc::unsent::Taker;
 use crate::model::{Caller, ManualClock, Term};
 use crate::observe::Complaints;
 use crate::wire::pb::duramen::v1::admin_server::Admin;
@@ -235,7 +236,12 @@ async fn only_callers_on_the_nodes_machine_change_the_cluster_unless_told_otherw
         let complaints = Complaints::new(clock, Logger::root(slog::Discard, o!()));
         let mut request = create("orders");
         let peer = "192.0.2.1:9".parse().unwrap();
-        request.extensions_mut().insert(Client { peer, caller: Caller::nobody(), complaints });
+        request.extensions_mut().insert(Client {
+            peer,
+            caller: Caller::nobody(),
+            complaints,
+            taker: Taker::default(),
+        });
         request
     };
     let refused = cluster.service.create_topic(stranger()).await.unwrap_err();
