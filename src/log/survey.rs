@@ -315,8 +315,13 @@ impl Surveyor<'_> {
         let ascends = entries.windows(2).all(|pair| {
             pair[0].position_bytes < pair[1].position_bytes && pair[0].relative <= pair[1].relative
         });
-        let first = self.head(store, entries.first()?.position_bytes)?;
-        if !ascends || entries[0].position_bytes != 0 || first.base != base {
+        let [begin, end] = [entries.first()?, entries.last()?].map(|entry| entry.position_bytes);
+        // Nothing is read at a place that the store cannot have.
+        if !ascends || begin != 0 || end >= end_bytes {
+            return None;
+        }
+        let first = self.head(store, 0)?;
+        if first.base != base {
             return None;
         }
         let header = |number: usize| {

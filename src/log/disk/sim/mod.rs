@@ -344,7 +344,9 @@ impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], position_bytes: u64) -> io::Result<()> {
         let mut world = self.shared.world();
         let path = world.node(self.id).path.clone();
-        let end = position_bytes + buffer.len() as u64;
+        // As `pread` refuses what no file offset can be.
+        let end = position_bytes.checked_add(buffer.len() as u64);
+        let end = end.ok_or(io::ErrorKind::InvalidInput)?;
         world.begin(DiskCall::Read, &path, position_bytes..end)?;
         let node = world.node(self.id);
         if end > node.seen.len() {
