@@ -54,7 +54,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .codec_path("crate::wire::peer::PeerCodec")
         .out_dir(apart)
         .compile_fds(peer)?;
-    let mut builder = tonic_prost_build::configure().bytes(".");
+    let mut builder =
+        tonic_prost_build::configure().bytes(".").codec_path("crate::wire::codec::LeanCodec");
     for message in SHOWN_AS_JSON {
         let path = format!(".duramen.v1.{message}");
         builder = builder.message_attribute(path, "#[derive(serde::Serialize)]");

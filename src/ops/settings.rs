@@ -399,7 +399,7 @@ impl Default for RpcSettings {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8400)),
             connections_max: 1024,
             streams_max: 1024,
-            calls_max: 4096,
+            calls_max: 2048,
             message_bytes_max: ByteSize::mib(20),
             outstanding_batches_max: 16,
             forward: true,
@@ -469,7 +469,7 @@ impl Default for AdmissionSettings {
         Self {
             messages_max: 8192,
             bytes_max: ByteSize::mib(64),
-            incoming_bytes_max: ByteSize::mib(40),
+            incoming_bytes_max: ByteSize::mib(24),
         }
     }
 }

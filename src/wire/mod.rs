@@ -3,6 +3,7 @@
 //! Generated code lives in [`pb`]; everything that turns it into words of the model lives beside it.
 
 pub mod client;
+pub mod codec;
 pub mod convert;
 pub mod dial;
 pub mod peer;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// What the bound is unless told otherwise.
-const CALLS_MAX: usize = 4096;
+const CALLS_MAX: usize = 2048;
 /// A connection may always have so many, so that the bound is passed by that for each at most.
 const SHARE_MIN: usize = 8;
 /// When to come again after it was reached.

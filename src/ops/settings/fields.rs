@@ -485,7 +485,7 @@ pub static FIELDS: [Field; 78] = [
         admission.incoming_bytes_max,
         ByteSize::mib(1)..=ByteSize(64 << 30),
         "Bytes of requests that are still coming in, of all clients together; where there are more, \
-         the one begun first gives way. Must hold rpc.message_bytes_max and http.body_bytes_max twice."
+         the one begun first gives way. Must hold rpc.message_bytes_max and http.body_bytes_max."
     ),
     field!(
         "supervision.restarts_max",

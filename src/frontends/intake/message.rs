@@ -1,0 +1,132 @@
+//! Messages of gRPC as they come in: where they end, and what has come of one that is not whole.
+
+use bytes::{Bytes, BytesMut};
+
+/// What stands before each message of gRPC: whether it is compressed, and its length.
+pub(super) const PREFIX_BYTES: usize = 5;
+
+/// Finds where messages end.
+#[derive(Debug, Default)]
+pub(super) struct Framing {
+    prefix: [u8; PREFIX_BYTES],
+    /// Of the prefix, then of what it announces.
+    pub come: usize,
+    /// The length of the longest message so far.
+    pub longest: usize,
+}
+
+impl Framing {
+    /// Passes bytes; where among them the last message ends that became whole.
+    pub fn pass(&mut self, mut bytes: &[u8]) -> Option<usize> {
+        let (all, mut whole) = (bytes.len(), None);
+        while !bytes.is_empty() {
+            let is_prefix = self.come < PREFIX_BYTES;
+            let end = if is_prefix { PREFIX_BYTES } else { self.end() };
+            let (part, rest) = bytes.split_at(bytes.len().min(end - self.come));
+            if is_prefix {
+                self.prefix[self.come..self.come + part.len()].copy_from_slice(part);
+            }
+            (self.come, bytes) = (self.come + part.len(), rest);
+            if self.come >= PREFIX_BYTES {
+                self.longest = self.longest.max(self.end() - PREFIX_BYTES);
+                if self.come == self.end() {
+                    (self.come, whole) = (0, Some(all - bytes.len()));
+                }
+            }
+        }
+        whole
+    }
+
+    /// Where the message ends that has begun.
+    fn end(&self) -> usize {
+        let [_, length @ ..] = self.prefix;
+        PREFIX_BYTES + u32::from_be_bytes(length) as usize
+    }
+}
+
+/// What has come of a message that is not whole, in memory for not much more than that.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    blocks: Vec<BytesMut>,
+    pub bytes: usize,
+}
+
+impl Part {
+    /// The smallest block, and the largest, to which they double (unit: bytes).
+    const BLOCK_BYTES: (usize, usize) = (1 << 10, 64 << 10);
+
+    /// Copies: a part of the connection's buffer would keep all of it.
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = self.blocks.last().map_or(0, |block| block.capacity() - block.len());
+            if room == 0 {
+                let (least, most) = Self::BLOCK_BYTES;
+                self.blocks.push(BytesMut::with_capacity(self.bytes.clamp(least, most)));
+                continue;
+            }
+            let (now, rest) = bytes.split_at(room.min(bytes.len()));
+            self.blocks.last_mut().expect("it has room").extend_from_slice(now);
+            (self.bytes, bytes) = (self.bytes + now.len(), rest);
+        }
+    }
+
+    pub fn take(&mut self) -> impl Iterator<Item = Bytes> {
+        std::mem::take(self).blocks.into_iter().map(BytesMut::freeze)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn message(bytes: usize) -> Vec<u8> {
+        let mut framed = vec![0];
+        framed.extend((bytes as u32).to_be_bytes());
+        framed.extend((0..bytes).map(|at| at as u8));
+        framed
+    }
+
+    proptest! {
+        #[test]
+        fn messages_end_where_they_end_however_they_are_cut(
+            sizes in proptest::collection::vec(0usize..40, 0..12),
+            rest in 0usize..30,
+            cuts in proptest::collection::vec(1usize..20, 1..12),
+        ) {
+            let mut all: Vec<u8> = sizes.iter().flat_map(|bytes| message(*bytes)).collect();
+            let whole = all.len();
+            all.extend(&message(40)[..rest]);
+            let (mut framing, mut at, mut last) = (Framing::default(), 0, 0);
+            for cut in cuts.iter().cycle() {
+                if at == all.len() {
+                    break;
+                }
+                let end = all.len().min(at + cut);
+                if let Some(ended) = framing.pass(&all[at..end]) {
+                    last = at + ended;
+                }
+                at = end;
+            }
+            prop_assert_eq!((framing.come, last), (all.len() - whole, whole));
+        }
+
+        #[test]
+        fn a_part_is_what_has_come_in_not_much_more_memory(
+            sizes in proptest::collection::vec(1usize..60_000, 1..40),
+        ) {
+            let (mut part, mut all) = (Part::default(), Vec::new());
+            for bytes in sizes {
+                let come = message(bytes);
+                part.push(&come);
+                all.extend(come);
+                let held: usize = part.blocks.iter().map(BytesMut::capacity).sum();
+                let (least, most) = Part::BLOCK_BYTES;
+                prop_assert!(held < all.len() + all.len().clamp(least, most));
+                prop_assert_eq!(part.bytes, all.len());
+            }
+            let taken: Vec<u8> = part.take().flatten().collect();
+            prop_assert!(taken == all && part.bytes == 0);
+        }
+    }
+}
