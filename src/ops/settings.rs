@@ -399,7 +399,7 @@ impl Default for RpcSettings {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8400)),
             connections_max: 1024,
             streams_max: 1024,
-            calls_max: 2048,
+            calls_max: 1024,
             message_bytes_max: ByteSize::mib(20),
             outstanding_batches_max: 16,
             forward: true,

@@ -17,12 +17,12 @@ use tokio::sync::Notify;
 /// Smaller parts are not counted: they cost less than the counting, and HTTP/2 bounds them itself.
 const COUNTED_MIN: usize = 4 << 10;
 /// Where more than this lies, answers are small …
-const MUCH: usize = 16 << 20;
+const MUCH: usize = 8 << 20;
 /// … that is, of so many bytes, or one larger batch …
 const SMALL: usize = 32 << 10;
-/// … and no more are made for a connection on which so much lies: room for some that rest beside one
+/// … and no more are made for a connection on which so much lies: room for one that rests beside one
 /// that reads.
-const OWN_MUCH: usize = 4 * SMALL;
+const OWN_MUCH: usize = 2 * SMALL;
 
 /// Of a port. Clones share it.
 #[derive(Debug, Clone)]

@@ -176,7 +176,7 @@ pub static FIELDS: [Field; 78] = [
         rpc.calls_max,
         1..=1_048_576,
         "Calls and streams of clients open at once on all gRPC connections together; where there are \
-         as many, a connection that has its share gets no more."
+         as many, a connection gets eight."
     ),
     field!(
         "rpc.message_bytes_max",
