@@ -3,6 +3,7 @@
 //! Standard output carries what was asked for, standard error everything else. A reader that goes
 //! away (`| head`) ends a command without a word. Failures are [`exit::Failure`]s.
 
+mod allocator;
 mod audit;
 pub mod bench;
 mod cluster;
@@ -210,6 +211,7 @@ impl ClusterAddress {
 
 /// Reads the arguments of the process, does what they ask for, and returns how it ended.
 pub fn run() -> ExitCode {
+    allocator::keep_little();
     let args: Vec<OsString> = std::env::args_os().collect();
     let cli = Cli::of(&args).unwrap_or_else(|error| {
         // It quotes the arguments, which may be somebody else's text.

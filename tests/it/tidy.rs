@@ -211,14 +211,16 @@ fn every_module_says_why_it_exists_and_stays_readable() {
 }
 
 #[test]
-fn unsafe_code_is_kept_to_the_disk() {
+fn unsafe_code_is_kept_to_the_disk_and_one_word_to_the_allocator() {
     for source in sources() {
         let has_unsafe = source.text.lines().any(|line| {
             let code = line.split("//").next().unwrap_or_default();
             code.contains("unsafe {") || code.contains("unsafe impl") || code.contains("unsafe fn")
         });
         if has_unsafe {
-            assert!(source.path.starts_with("log/disk"), "{}", source.path.display());
+            let is_allowed =
+                source.path.starts_with("log/disk") || source.path.ends_with("cli/allocator.rs");
+            assert!(is_allowed, "{}", source.path.display());
             assert!(source.text.contains("// SAFETY:"), "{}", source.path.display());
         }
     }
