@@ -92,21 +92,35 @@ impl Compression {
     /// # Errors
     /// [`BatchError::DecompressedTooLarge`], [`BatchError::Undecompressable`].
     pub(super) fn decompress(self, packed: &Bytes, bytes_max: usize) -> Result<Bytes, BatchError> {
-        let plain = match self {
+        match self.open(packed, bytes_max)? {
+            Plain::Whole(plain) => Ok(plain),
+            Plain::Parts(decoder) => self.drain(decoder, bytes_max).map(Bytes::from),
+        }
+    }
+
+    /// Begins to decompress a batch's records; at once what does not come in parts.
+    ///
+    /// # Errors
+    /// As [`Compression::decompress`].
+    pub(super) fn open(self, packed: &Bytes, bytes_max: usize) -> Result<Plain<'_>, BatchError> {
+        let decoder: Box<dyn Read + '_> = match self {
             Self::None if packed.len() > bytes_max => return Err(too_large(bytes_max)),
-            Self::None => return Ok(packed.clone()),
-            Self::Gzip => self.drain(flate2::bufread::MultiGzDecoder::new(&packed[..]), bytes_max),
-            Self::Snappy => decompress_snappy(packed, bytes_max),
-            Self::Lz4 if !ends_as_lz4_frame(packed) => Err(self.undecompressable()),
-            Self::Lz4 => self.drain(lz4_flex::frame::FrameDecoder::new(&packed[..]), bytes_max),
+            Self::None => return Ok(Plain::Whole(packed.clone())),
+            Self::Snappy => {
+                let plain = decompress_snappy(packed, bytes_max)?;
+                return Ok(Plain::Whole(plain.into()));
+            }
+            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(&packed[..])),
+            Self::Lz4 if !ends_as_lz4_frame(packed) => return Err(self.undecompressable()),
+            Self::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(&packed[..])),
             // The decoder reserves the window that the frame names, 128 MiB at most, but touches
             // only as much of it as it fills: the limit on what is read holds for memory too.
             Self::Zstd => match zstd::stream::read::Decoder::with_buffer(&packed[..]) {
-                Ok(decoder) => self.drain(decoder, bytes_max),
-                Err(_) => Err(self.undecompressable()),
+                Ok(decoder) => Box::new(decoder),
+                Err(_) => return Err(self.undecompressable()),
             },
         };
-        plain.map(Bytes::from)
+        Ok(Plain::Parts(decoder))
     }
 
     /// Reads a decoder to its end, or to one byte past the limit.
@@ -127,9 +141,17 @@ impl Compression {
         }
     }
 
-    const fn undecompressable(self) -> BatchError {
+    pub(super) const fn undecompressable(self) -> BatchError {
         BatchError::Undecompressable { compression: self }
     }
+}
+
+/// A batch's records while they are decompressed.
+pub(super) enum Plain<'p> {
+    /// All of them.
+    Whole(Bytes),
+    /// They come by reading, and whoever reads sees to the limit.
+    Parts(Box<dyn Read + 'p>),
 }
 
 impl fmt::Display for Compression {
@@ -154,7 +176,7 @@ impl FromStr for Compression {
     }
 }
 
-const fn too_large(decompressed_bytes_max: usize) -> BatchError {
+pub(super) const fn too_large(decompressed_bytes_max: usize) -> BatchError {
     BatchError::DecompressedTooLarge { decompressed_bytes_max }
 }
 

@@ -50,6 +50,22 @@ impl Cursor {
         self.record
     }
 
+    /// Whether the next record lies in `records` to its end, or shows already what is wrong with it.
+    pub(super) fn is_there(&self, records: &[u8]) -> bool {
+        let mut at = self.position;
+        if self.is_done() || records.len() - at < RECORD_BYTES_MIN {
+            return false;
+        }
+        let Some(length) = varint::read_i32(records, &mut at) else { return true };
+        usize::try_from(length)
+            .map_or(true, |length| length <= records.len() - at || length > self.record_bytes_max)
+    }
+
+    /// What it has walked is dropped from before what it walks on in; tells how much that is.
+    pub(super) fn drop_walked(&mut self) -> usize {
+        std::mem::take(&mut self.position)
+    }
+
     /// Walks one record of `records`, and checks everything about it.
     pub(super) fn next(&mut self, records: &[u8]) -> Result<RecordSpan, BatchError> {
         assert!(!self.is_done(), "the caller asks only while records are left");

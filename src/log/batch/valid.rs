@@ -1,5 +1,6 @@
 //! Checked batches: the only way for raw bytes into the log.
 
+use super::compression::{Plain, too_large};
 use super::cursor::Cursor;
 use super::{
     BatchError, BatchFacts, BatchHeader, BatchLimits, HEADER_BYTES, batches, producers_of, stamp,
@@ -8,6 +9,10 @@ use super::{
 use crate::model::{Offset, Timestamp};
 use bytes::{Bytes, BytesMut};
 use std::fmt;
+use std::io::Read;
+
+/// So much is decompressed at a time (unit: bytes).
+const PART_BYTES: u64 = 64 << 10;
 
 /// One or more whole batches whose every byte has been checked. `Debug` shows no user bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -221,12 +226,44 @@ fn check_records(
         return Err(BatchError::BadHeader { field, value });
     }
     let packed = batch.slice(HEADER_BYTES..);
-    let records = header.compression()?.decompress(&packed, *decompressed_bytes_left)?;
-    *decompressed_bytes_left -= records.len();
     let mut cursor =
         Cursor::new(header.record_count, header.base_timestamp, limits.record_bytes_max);
-    while !cursor.is_done() {
-        cursor.next(&records)?;
+    let compression = header.compression()?;
+    match compression.open(&packed, *decompressed_bytes_left)? {
+        Plain::Whole(records) => {
+            *decompressed_bytes_left -= records.len();
+            while !cursor.is_done() {
+                cursor.next(&records)?;
+            }
+            cursor.finish(&records)
+        }
+        Plain::Parts(decoder) => {
+            let damaged = |_| compression.undecompressable();
+            check_parts(decoder, &mut cursor, decompressed_bytes_left, damaged)
+        }
     }
-    cursor.finish(&records)
+}
+
+/// The same for records that come in parts: of what is decompressed not more is held than the longest
+/// record and a part, however much of nothing somebody packed into few bytes.
+fn check_parts(
+    mut decoder: impl Read,
+    cursor: &mut Cursor,
+    decompressed_bytes_left: &mut usize,
+    damaged: impl Fn(std::io::Error) -> BatchError,
+) -> Result<(), BatchError> {
+    let (mut held, bytes_max) = (Vec::new(), *decompressed_bytes_left);
+    loop {
+        let read = decoder.by_ref().take(PART_BYTES).read_to_end(&mut held).map_err(&damaged)?;
+        *decompressed_bytes_left =
+            decompressed_bytes_left.checked_sub(read).ok_or(too_large(bytes_max))?;
+        let is_end = read == 0;
+        while cursor.is_there(&held) || (is_end && !cursor.is_done()) {
+            cursor.next(&held)?;
+        }
+        held.drain(..cursor.drop_walked());
+        if is_end || (cursor.is_done() && !held.is_empty()) {
+            return cursor.finish(&held);
+        }
+    }
 }

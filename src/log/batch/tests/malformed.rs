@@ -158,6 +158,30 @@ fn decompression_bombs_are_refused() {
 }
 
 #[test]
+fn records_that_are_decompressed_in_parts_are_checked_to_the_last() {
+    let many: Vec<Record> = (0..400u32)
+        .map(|number| vec![number as u8; (number as usize * 37) % 2_000])
+        .chain([vec![1; 200 << 10]])
+        .map(|value| Record::of_value(value, Timestamp(7)))
+        .collect();
+    for kind in Compression::ALL {
+        let whole = build(&many, kind).into_bytes();
+        assert_eq!(check(&whole).unwrap().record_count(), 401, "{kind}");
+        for (count, problem) in [(400, "more bytes follow"), (402, "says it holds 402 records")] {
+            let header = BatchHeader {
+                last_offset_delta: count - 1,
+                record_count: count,
+                ..BatchHeader::parse(&whole).unwrap()
+            };
+            let mut other = whole.to_vec();
+            header.write(other.first_chunk_mut().unwrap());
+            let told = check(&resealed(other)).unwrap_err().to_string();
+            assert!(told.contains(problem), "{kind}: {told}");
+        }
+    }
+}
+
+#[test]
 fn a_snappy_block_that_claims_gigabytes_allocates_none() {
     let claim = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0]; // a length of 4 GiB - 1, then nonsense
     let raw = Compression::Snappy.decompress(&Bytes::copy_from_slice(&claim), 1000);
