@@ -58,6 +58,12 @@ pub enum NotTakenIn {
     /// It takes its sender too long.
     #[error("the request did not come in within {0:?}; nothing was changed")]
     Late(Duration),
+    /// It ended within a message.
+    #[error("the call ended {missing} bytes before its message did; nothing of that was done")]
+    CutOff {
+        /// How many bytes never came; of the prefix, where not all of that did.
+        missing: usize,
+    },
     /// The connection or the stream broke.
     #[error(transparent)]
     Broken(Box<dyn Error + Send + Sync>),
@@ -326,10 +332,10 @@ where
                 Poll::Ready(Some(Err(error))) => {
                     return Poll::Ready(Some(Err(NotTakenIn::Broken(error.into()))));
                 }
-                // What is not whole and never will be is for the decoder to judge.
                 Poll::Ready(None) if this.part.bytes > 0 => {
-                    this.whole.extend(this.part.take());
-                    continue;
+                    this.part = Part::default();
+                    let missing = this.framing.missing();
+                    return Poll::Ready(Some(Err(NotTakenIn::CutOff { missing })));
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => return this.waits(cx).map(|late| Some(Err(late))),
@@ -438,7 +444,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whole_messages_are_passed_on_as_they_came_and_the_rest_at_the_end() {
+    async fn whole_messages_are_passed_on_as_they_came_and_one_that_is_cut_off_is_told_of() {
         let all = [message(3), message(0), message(5_000), message(90), message(700)].concat();
         let cut_off = all.len() - 1;
         for piece in [1, 2, 7, 100, 4_999, 10_000] {
@@ -451,10 +457,15 @@ mod tests {
                 }
             });
             let mut come = Vec::new();
-            while let Some(frame) = call.frame().await {
-                come.extend(frame.unwrap().into_data().unwrap());
-            }
-            assert!(come == all[..cut_off], "in pieces of {piece}");
+            let broken = loop {
+                match call.frame().await.unwrap() {
+                    Ok(frame) => come.extend(frame.into_data().unwrap()),
+                    Err(broken) => break broken,
+                }
+            };
+            assert!(come == all[..all.len() - PREFIX_BYTES - 700], "in pieces of {piece}");
+            assert!(matches!(broken, NotTakenIn::CutOff { missing: 1 }), "{broken}");
+            assert!(call.frame().await.is_none());
         }
     }
 

@@ -263,6 +263,7 @@ impl From<NotTakenIn> for Refusal {
             },
             NotTakenIn::TooLarge { .. } => Self::new(Code::ResourceExhausted, "TOO_LARGE", message),
             NotTakenIn::Late(_) => Self::new(Code::DeadlineExceeded, "DEADLINE", message),
+            NotTakenIn::CutOff { .. } => Self::new(Code::InvalidArgument, "CUT_OFF", message),
             NotTakenIn::Broken(_) => Self::new(Code::Unknown, "BROKEN", message),
         }
     }

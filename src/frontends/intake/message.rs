@@ -37,6 +37,11 @@ impl Framing {
         whole
     }
 
+    /// What is still to come of what has begun: of the prefix, or of the message.
+    pub fn missing(&self) -> usize {
+        if self.come < PREFIX_BYTES { PREFIX_BYTES - self.come } else { self.end() - self.come }
+    }
+
     /// Where the message ends that has begun.
     fn end(&self) -> usize {
         let [_, length @ ..] = self.prefix;
