@@ -140,6 +140,22 @@ fn a1_an_index_cut_at_any_byte_or_gone_loses_nothing() {
     }
 }
 
+/// An entry is four bytes of offset and eight of place.
+#[test]
+fn an_index_whose_places_no_file_can_have_loses_nothing() {
+    let (files, model, options) = segments(60);
+    for name in files.keys().filter(|name| name.ends_with(".index")) {
+        let end = files[name].len();
+        for (entry, place) in [(0, u64::MAX), (end / 12 - 1, u64::MAX), (end / 12 - 1, 1 << 40)] {
+            let mut files = files.clone();
+            let bytes = &mut files.get_mut(name).unwrap()[entry * 12 + 4..entry * 12 + 12];
+            bytes.copy_from_slice(&place.to_be_bytes());
+            let fate = fate_of(&files, &model, &options);
+            assert_eq!(fate, Ok(Fate::Whole), "{name}, entry {entry} at {place}");
+        }
+    }
+}
+
 /// Negative control: an index that ends early, believed, must be seen to hide entries.
 #[test]
 fn a1_a_recovery_that_trusts_a_cut_index_is_caught() {
