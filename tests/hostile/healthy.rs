@@ -103,6 +103,7 @@ impl Healthy {
             runtime.block_on(async {
                 let client = Client::connect(&address, options.clone()).await;
                 let client = client.expect("the node answers");
+                begin(client.clone()).await;
                 tokio::join!(
                     produce(&for_thread, client.clone()),
                     read(&for_thread, client),
@@ -157,13 +158,16 @@ fn numbered(first: u64) -> Bytes {
     builder.finish().expect("it holds records").into_bytes()
 }
 
-async fn produce(shared: &Shared, mut client: Client) {
-    let (mut first, target) = (0, target());
-    // A partition that was just made has no leader for a moment.
-    while client.produce_once(&target, numbered(first)).await.is_err() {
+/// Has the first records stored. A partition that was just made has no leader for a moment, and is not to
+/// be read either.
+async fn begin(mut client: Client) {
+    while client.produce_once(&target(), numbered(0)).await.is_err() {
         tokio::time::sleep(PAUSE).await;
     }
-    first += RECORDS;
+}
+
+async fn produce(shared: &Shared, mut client: Client) {
+    let (mut first, target) = (RECORDS, target());
     while !shared.is_over() {
         tokio::time::sleep(PAUSE).await;
         let asked = client.produce_once(&target, numbered(first));
