@@ -85,15 +85,7 @@ fn mutated_conversation(target: &Target, chance: &mut Chance) -> Result<()> {
     let tls = target.as_client.as_ref().map(|config| speaking(config, b"h2"));
     let mut wire = Wire::connect(target.rpc, tls.as_ref())?;
     wire.send(PREFACE);
-    let piece = if chance.coin() { bytes.len() } else { 1 + chance.below(300) as usize };
-    for piece in bytes.chunks(piece.max(1)) {
-        if !wire.send(piece) {
-            break;
-        }
-    }
-    if chance.coin() {
-        wire.finish();
-    }
+    wire.send_in_pieces(&bytes, 300, chance);
     wire.hear(MOMENT, HEARD_MAX);
     Ok(())
 }

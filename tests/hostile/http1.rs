@@ -101,15 +101,7 @@ fn mutated_conversation(target: &Target, chance: &mut Chance) -> Result<()> {
         (0..1 + chance.below(4)).flat_map(|_| pick(chance, &corpus).clone()).collect();
     let bytes = mutated(&bytes, chance);
     let mut wire = connect(target)?;
-    let piece = if chance.coin() { bytes.len() } else { 1 + chance.below(100) as usize };
-    for piece in bytes.chunks(piece.max(1)) {
-        if !wire.send(piece) {
-            break;
-        }
-    }
-    if chance.coin() {
-        wire.finish();
-    }
+    wire.send_in_pieces(&bytes, 100, chance);
     wire.hear(MOMENT, HEARD_MAX);
     Ok(())
 }

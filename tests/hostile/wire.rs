@@ -1,5 +1,6 @@
 //! Connections of hostile clients: bytes as they like, plain or within TLS, never waiting long.
 
+use duramen::testing::Chance;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{ErrorKind, Read, Result, Write};
@@ -48,6 +49,19 @@ impl Wire {
             Self::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
         .is_ok()
+    }
+
+    /// Writes all at once or in pieces of at most so many bytes, and may finish this side behind it.
+    pub fn send_in_pieces(&mut self, bytes: &[u8], piece_max: u64, chance: &mut Chance) {
+        let piece = if chance.coin() { bytes.len() } else { 1 + chance.below(piece_max) as usize };
+        for piece in bytes.chunks(piece.max(1)) {
+            if !self.send(piece) {
+                break;
+            }
+        }
+        if chance.coin() {
+            self.finish();
+        }
     }
 
     /// Reads what comes within a time, to its end or until `bytes_max` are there.
