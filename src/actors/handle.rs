@@ -316,7 +316,8 @@ fn invalid(error: BatchError) -> ProduceError {
     match error {
         BatchError::BatchTooLarge { .. }
         | BatchError::RecordTooLarge { .. }
-        | BatchError::DecompressedTooLarge { .. } => ProduceError::TooLarge { message },
+        | BatchError::DecompressedTooLarge { .. }
+        | BatchError::SnappyBlockTooLarge { .. } => ProduceError::TooLarge { message },
         _ => ProduceError::Invalid { message },
     }
 }

@@ -92,22 +92,33 @@ impl Compression {
     /// # Errors
     /// [`BatchError::DecompressedTooLarge`], [`BatchError::Undecompressable`].
     pub(super) fn decompress(self, packed: &Bytes, bytes_max: usize) -> Result<Bytes, BatchError> {
-        match self.open(packed, bytes_max)? {
+        match self.open(packed, bytes_max, bytes_max)? {
             Plain::Whole(plain) => Ok(plain),
             Plain::Parts(decoder) => self.drain(decoder, bytes_max).map(Bytes::from),
         }
     }
 
-    /// Begins to decompress a batch's records; at once what does not come in parts.
+    /// Begins to decompress a batch's records; at once what does not come in parts. `block_bytes_max`:
+    /// of a block of snappy, which can only be decompressed as a whole.
     ///
     /// # Errors
-    /// As [`Compression::decompress`].
-    pub(super) fn open(self, packed: &Bytes, bytes_max: usize) -> Result<Plain<'_>, BatchError> {
+    /// As [`Compression::decompress`], and [`BatchError::SnappyBlockTooLarge`].
+    pub(super) fn open(
+        self,
+        packed: &Bytes,
+        bytes_max: usize,
+        block_bytes_max: usize,
+    ) -> Result<Plain<'_>, BatchError> {
         let decoder: Box<dyn Read + '_> = match self {
             Self::None if packed.len() > bytes_max => return Err(too_large(bytes_max)),
             Self::None => return Ok(Plain::Whole(packed.clone())),
+            Self::Snappy if packed.starts_with(&XERIAL_HEADER[..XERIAL_MAGIC_BYTES]) => {
+                let rest = packed.get(XERIAL_HEADER.len()..).ok_or(self.undecompressable())?;
+                Box::new(XerialBlocks { rest, block: io::Cursor::default(), block_bytes_max })
+            }
+            Self::Snappy if snappy_length(packed)? > bytes_max => return Err(too_large(bytes_max)),
             Self::Snappy => {
-                let plain = decompress_snappy(packed, bytes_max)?;
+                let plain = decompress_snappy_block(packed, block_bytes_max)?;
                 return Ok(Plain::Whole(plain.into()));
             }
             Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(&packed[..])),
@@ -137,11 +148,16 @@ impl Compression {
         match read {
             Ok(_) if plain.len() > bytes_max => Err(too_large(bytes_max)),
             Ok(_) => Ok(plain),
-            Err(_) => Err(self.undecompressable()),
+            Err(error) => Err(self.damaged(error)),
         }
     }
 
-    pub(super) const fn undecompressable(self) -> BatchError {
+    /// What a decoder says.
+    pub(super) fn damaged(self, error: io::Error) -> BatchError {
+        error.downcast().unwrap_or_else(|_| self.undecompressable())
+    }
+
+    const fn undecompressable(self) -> BatchError {
         BatchError::Undecompressable { compression: self }
     }
 }
@@ -201,35 +217,44 @@ fn compress_xerial(plain: &[u8]) -> io::Result<Vec<u8>> {
     Ok(packed)
 }
 
-fn decompress_snappy(packed: &[u8], bytes_max: usize) -> Result<Vec<u8>, BatchError> {
-    let mut plain = Vec::new();
-    if !packed.starts_with(&XERIAL_HEADER[..XERIAL_MAGIC_BYTES]) {
-        append_snappy_block(packed, &mut plain, bytes_max)?;
-        return Ok(plain);
-    }
-    let damaged = || Compression::Snappy.undecompressable();
-    let mut rest = packed.get(XERIAL_HEADER.len()..).ok_or_else(damaged)?;
-    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-        let length = u32::from_be_bytes(*length) as usize;
-        let block = behind.get(..length).ok_or_else(damaged)?;
-        append_snappy_block(block, &mut plain, bytes_max)?;
-        rest = &behind[length..];
-    }
-    if rest.is_empty() { Ok(plain) } else { Err(damaged()) }
+fn snappy_length(block: &[u8]) -> Result<usize, BatchError> {
+    snap::raw::decompress_len(block).map_err(|_| Compression::Snappy.undecompressable())
 }
 
-fn append_snappy_block(
-    block: &[u8],
-    plain: &mut Vec<u8>,
-    bytes_max: usize,
-) -> Result<(), BatchError> {
-    let damaged = |_| Compression::Snappy.undecompressable();
-    let length = snap::raw::decompress_len(block).map_err(damaged)?;
-    let start = plain.len();
-    if length > bytes_max - start {
-        return Err(too_large(bytes_max));
+fn decompress_snappy_block(block: &[u8], block_bytes_max: usize) -> Result<Vec<u8>, BatchError> {
+    if snappy_length(block)? > block_bytes_max {
+        return Err(BatchError::SnappyBlockTooLarge { block_bytes_max });
     }
-    plain.resize(start + length, 0);
-    let written = snap::raw::Decoder::new().decompress(block, &mut plain[start..]);
-    written.map_err(damaged).map(|written| plain.truncate(start + written))
+    let plain = snap::raw::Decoder::new().decompress_vec(block);
+    plain.map_err(|_| Compression::Snappy.undecompressable())
+}
+
+/// The blocks of xerial's framing, decompressed one by one.
+struct XerialBlocks<'p> {
+    rest: &'p [u8],
+    block: io::Cursor<Vec<u8>>,
+    block_bytes_max: usize,
+}
+
+impl<'p> XerialBlocks<'p> {
+    fn next(&mut self) -> Option<&'p [u8]> {
+        let (length, behind) = self.rest.split_first_chunk::<4>()?;
+        let (block, rest) = behind.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        self.rest = rest;
+        Some(block)
+    }
+}
+
+impl Read for XerialBlocks<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.block.read(out)?;
+            if read > 0 || out.is_empty() || self.rest.is_empty() {
+                return Ok(read);
+            }
+            let block = self.next().ok_or(io::ErrorKind::UnexpectedEof)?;
+            let plain = decompress_snappy_block(block, self.block_bytes_max);
+            self.block = io::Cursor::new(plain.map_err(io::Error::other)?);
+        }
+    }
 }

@@ -71,6 +71,15 @@ pub enum BatchError {
         /// The limit that was left for this batch.
         decompressed_bytes_max: usize,
     },
+    /// A block of snappy, which can only be decompressed as a whole, would hold more than that.
+    #[error(
+        "batch has a block of snappy that decompresses to more than {block_bytes_max} bytes; send \
+         smaller batches, or smaller blocks in xerial's framing"
+    )]
+    SnappyBlockTooLarge {
+        /// The limit: what the longest record may have, and some more.
+        block_bytes_max: usize,
+    },
     /// A kind that version 2 does not define.
     #[error("batch has unknown compression {id}; known: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd")]
     UnknownCompression {
@@ -116,6 +125,7 @@ impl BatchError {
             | Self::BatchTooLarge { .. }
             | Self::RecordTooLarge { .. }
             | Self::DecompressedTooLarge { .. }
+            | Self::SnappyBlockTooLarge { .. }
             | Self::UnknownCompression { .. }
             | Self::UnsupportedAttributes { .. }
             | Self::Undecompressable { .. }

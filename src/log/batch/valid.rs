@@ -13,6 +13,8 @@ use std::io::Read;
 
 /// So much is decompressed at a time (unit: bytes).
 const PART_BYTES: u64 = 64 << 10;
+/// What a block of snappy may hold beside the longest record (unit: bytes).
+const BLOCK_BYTES_MORE: usize = 64 << 10;
 
 /// One or more whole batches whose every byte has been checked. `Debug` shows no user bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -229,7 +231,8 @@ fn check_records(
     let mut cursor =
         Cursor::new(header.record_count, header.base_timestamp, limits.record_bytes_max);
     let compression = header.compression()?;
-    match compression.open(&packed, *decompressed_bytes_left)? {
+    let block_bytes_max = limits.record_bytes_max.saturating_add(BLOCK_BYTES_MORE);
+    match compression.open(&packed, *decompressed_bytes_left, block_bytes_max)? {
         Plain::Whole(records) => {
             *decompressed_bytes_left -= records.len();
             while !cursor.is_done() {
@@ -238,7 +241,7 @@ fn check_records(
             cursor.finish(&records)
         }
         Plain::Parts(decoder) => {
-            let damaged = |_| compression.undecompressable();
+            let damaged = |error| compression.damaged(error);
             check_parts(decoder, &mut cursor, decompressed_bytes_left, damaged)
         }
     }

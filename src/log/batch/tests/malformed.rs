@@ -194,6 +194,30 @@ fn a_snappy_block_that_claims_gigabytes_allocates_none() {
 }
 
 #[test]
+fn what_snappy_has_as_one_block_is_no_longer_than_a_record_may_be() {
+    let limits = BatchLimits { record_bytes_max: 10_000, ..BatchLimits::default() };
+    let many: Vec<Record> =
+        (0..100).map(|_| Record::of_value(vec![7u8; 1_000], Timestamp(0))).collect();
+    let framed = build(&many, Compression::Snappy).into_bytes();
+    validate(framed.clone(), &limits).expect("many blocks, each of them small");
+    let plain = build(&many, Compression::None).into_bytes();
+    let whole = snap::raw::Encoder::new().compress_vec(&plain[HEADER_BYTES..]).unwrap();
+    let raw = |block: &[u8]| {
+        let mut batch = [&framed[..HEADER_BYTES], block].concat();
+        let length = batch.len() as u32 - 12;
+        batch[8..12].copy_from_slice(&length.to_be_bytes());
+        Bytes::from(resealed(batch))
+    };
+    let error = validate(raw(&whole), &limits).unwrap_err();
+    assert!(matches!(error, BatchError::SnappyBlockTooLarge { .. }), "{error}");
+    let header = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
+    let one_block = [&header[..], &(whole.len() as u32).to_be_bytes(), &whole].concat();
+    let error = validate(raw(&one_block), &limits).unwrap_err();
+    assert!(matches!(error, BatchError::SnappyBlockTooLarge { .. }), "{error}");
+    assert_eq!(records(raw(&whole), limits).flatten().count(), 100, "what is stored is read");
+}
+
+#[test]
 fn iteration_ends_after_the_first_error() {
     let mut bytes = BytesMut::from(&small()[..]);
     bytes.extend_from_slice(&small()[..30]);
