@@ -1,9 +1,21 @@
 //! How much freed memory the C library keeps for itself.
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use crate::ops::telemetry::process::resident_bytes;
+use std::convert::Infallible;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::time::Duration;
+
 /// From this size on an allocation has pages of its own, which go back to the system when it is freed,
 /// and no more than this is kept free at the heap's end (unit: bytes). Batches of common sizes are below.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT_BYTES_MAX: libc::c_int = 4 << 20;
+/// How often is looked whether the process has grown.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// So much more than at the start is nothing yet (unit: bytes): steady load stays below.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const GROWN_BYTES_MIN: u64 = 8 << 20;
 
 /// Has glibc keep little. By itself it takes the largest allocation that was freed, up to 32 MiB, as the
 /// size of those to come, and keeps twice as much: one flood of large messages then costs a node memory
@@ -18,4 +30,25 @@ pub fn keep_little() {
             libc::mallopt(parameter, KEPT_BYTES_MAX);
         }
     }
+}
+
+/// Gives back what lies free between what is in use, again and again while the process is larger than it was
+/// when this was called: glibc itself gives back only from the heap's end, so each flood of small requests
+/// would leave it a little larger. Takes a tenth of a millisecond, some milliseconds after a flood.
+pub async fn give_back() -> Infallible {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if let Some(least) = resident_bytes() {
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            if resident_bytes().is_some_and(|bytes| bytes > least + GROWN_BYTES_MIN) {
+                // SAFETY: it takes a number, and gives free pages back under the allocator's own lock; no
+                // memory that is in use is touched.
+                #[allow(unsafe_code, reason = "see above; std has no word for it")]
+                unsafe {
+                    libc::malloc_trim(0);
+                }
+            }
+        }
+    }
+    std::future::pending().await
 }

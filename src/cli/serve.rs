@@ -4,7 +4,7 @@ mod greeting;
 mod reload;
 
 use super::exit::Class;
-use super::{Failure, version};
+use super::{Failure, allocator, version};
 use crate::actors::partition::PartitionState;
 use crate::model::SystemClock;
 use crate::node::{MirrorPlan, Node, Surroundings};
@@ -276,6 +276,7 @@ impl Life<'_> {
             pin!(announce(node, self.settings.clone(), notifier.clone(), self.logger.clone()));
         let mut failed = pin!(node.failed());
         let mut watched = pin!(notifier.feed_watchdog(async || !node.tree().status().is_empty()));
+        let mut given_back = pin!(allocator::give_back());
         let (mut is_announced, mut is_watched) = (false, true);
         loop {
             tokio::select! {
@@ -296,6 +297,7 @@ impl Life<'_> {
                 }
                 () = &mut announced, if !is_announced => is_announced = true,
                 () = &mut watched, if is_watched => is_watched = false,
+                never = &mut given_back => match never {},
             }
         }
     }

@@ -18,15 +18,19 @@ pub struct ProcessUsage {
 
 /// What this process uses now.
 pub fn usage() -> ProcessUsage {
-    let resident_pages = read("statm")
-        .and_then(|text| text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()));
     let fds = std::fs::read_dir("/proc/self/fd").ok();
     ProcessUsage {
-        resident_bytes: resident_pages.map(|pages| pages * rustix::param::page_size() as u64),
+        resident_bytes: resident_bytes(),
         cpu_seconds: read("stat").and_then(|text| cpu_seconds(&text)),
         // The listing itself has one open.
         open_fds: fds.map(|fds| (fds.count() as u64).saturating_sub(1)),
     }
+}
+
+/// How much of its memory is in RAM now.
+pub fn resident_bytes() -> Option<u64> {
+    let pages = read("statm")?.split(' ').nth(1)?.parse::<u64>().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 /// Fields 14 and 15. The second one, in parentheses, may hold anything.
