@@ -1,4 +1,5 @@
-//! A connection whose bytes are counted, both ways.
+//! A connection whose bytes are counted, both ways, and which reads so much at a time that others have
+//! their turn.
 
 use super::stream::Stream;
 use crate::observe::metrics::{Metrics, Protocol};
@@ -8,18 +9,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// Read of one connection before the others, and whoever takes what came, have their turn (unit: bytes).
+/// What was read and not taken is in nobody's books, and a window of HTTP/2 is many times as much.
+const TURN_BYTES: usize = 128 << 10;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Counted {
     stream: Stream,
     metrics: Arc<Metrics>,
     protocol: Protocol,
+    /// Read in this turn.
+    read: usize,
 }
 
 impl Counted {
     /// Counts what passes through `stream` from now on.
     pub fn new(stream: Stream, metrics: Arc<Metrics>, protocol: Protocol) -> Self {
-        Self { stream, metrics, protocol }
+        Self { stream, metrics, protocol, read: 0 }
     }
 
     fn sent(&self, outcome: Result<usize>) -> Poll<Result<usize>> {
@@ -36,10 +43,20 @@ impl AsyncRead for Counted {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
+        if self.read >= TURN_BYTES {
+            self.read = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.metrics.received(self.protocol).add((buffer.filled().len() - before) as u64);
-        Poll::Ready(Ok(()))
+        let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) else {
+            self.read = 0;
+            return Poll::Pending;
+        };
+        let bytes = buffer.filled().len() - before;
+        self.read += bytes;
+        self.metrics.received(self.protocol).add(bytes as u64);
+        Poll::Ready(read)
     }
 }
 

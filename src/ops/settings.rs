@@ -398,7 +398,7 @@ impl Default for RpcSettings {
         Self {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8400)),
             connections_max: 1024,
-            streams_max: 1024,
+            streams_max: 128,
             calls_max: 1024,
             message_bytes_max: ByteSize::mib(20),
             outstanding_batches_max: 16,
@@ -469,7 +469,7 @@ impl Default for AdmissionSettings {
         Self {
             messages_max: 8192,
             bytes_max: ByteSize::mib(64),
-            incoming_bytes_max: ByteSize::mib(24),
+            incoming_bytes_max: ByteSize::mib(21),
         }
     }
 }

@@ -108,7 +108,7 @@ impl Default for RpcLimits {
     fn default() -> Self {
         Self {
             connections_max: 4096,
-            streams_max: 1024,
+            streams_max: 128,
             calls: Places::default(),
             forward: true,
             intake: Intake::default(),

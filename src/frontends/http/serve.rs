@@ -38,6 +38,10 @@ use std::task::Poll;
 use std::time::Duration;
 use tower::{Service, ServiceExt};
 
+/// Read of a connection at a time, and the most that a request's head may have (unit: bytes). Each
+/// connection that sends a large body holds so much beside what is counted of it.
+const READ_BYTES: usize = 64 << 10;
+
 /// Limits of the HTTP port.
 #[derive(Debug, Clone)]
 pub struct HttpLimits {
@@ -266,7 +270,7 @@ where
         }
     }
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(header_read_max);
+    builder.timer(TokioTimer::new()).header_read_timeout(header_read_max).max_buf_size(READ_BYTES);
     let service = TowerToHyperService::new(router);
     let stream = Counted::new(stream, metrics, Protocol::Http);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));

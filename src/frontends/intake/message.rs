@@ -49,7 +49,7 @@ impl Framing {
     }
 }
 
-/// What has come of a message that is not whole, in memory for not much more than that.
+/// What has come of a message that is not whole, in room for not much more than that.
 #[derive(Debug, Default)]
 pub(super) struct Part {
     blocks: Vec<BytesMut>,
@@ -57,16 +57,24 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// The smallest block, and the largest, to which they double (unit: bytes).
-    const BLOCK_BYTES: (usize, usize) = (1 << 10, 64 << 10);
+    /// The smallest block, from which they double (unit: bytes).
+    const BLOCK_BYTES_MIN: usize = 1 << 10;
+    /// What has come to so much is long (unit: bytes) …
+    const LONG_BYTES: usize = 1 << 20;
+    /// … and what comes further has blocks of this size (unit: bytes). Allocators take those from the
+    /// system one by one, and give them back at once: they are in memory as far as they are filled.
+    const LONG_BLOCK_BYTES: usize = 4 << 20;
 
     /// Copies: a part of the connection's buffer would keep all of it.
     pub fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let room = self.blocks.last().map_or(0, |block| block.capacity() - block.len());
             if room == 0 {
-                let (least, most) = Self::BLOCK_BYTES;
-                self.blocks.push(BytesMut::with_capacity(self.bytes.clamp(least, most)));
+                let bytes = match self.bytes {
+                    Self::LONG_BYTES.. => Self::LONG_BLOCK_BYTES,
+                    bytes => bytes.max(Self::BLOCK_BYTES_MIN),
+                };
+                self.blocks.push(BytesMut::with_capacity(bytes));
                 continue;
             }
             let (now, rest) = bytes.split_at(room.min(bytes.len()));
@@ -126,8 +134,11 @@ mod tests {
                 part.push(&come);
                 all.extend(come);
                 let held: usize = part.blocks.iter().map(BytesMut::capacity).sum();
-                let (least, most) = Part::BLOCK_BYTES;
-                prop_assert!(held < all.len() + all.len().clamp(least, most));
+                let more = match all.len() {
+                    ..=Part::LONG_BYTES => all.len().max(Part::BLOCK_BYTES_MIN),
+                    _ => Part::LONG_BLOCK_BYTES,
+                };
+                prop_assert!(held <= all.len() + more);
                 prop_assert_eq!(part.bytes, all.len());
             }
             let taken: Vec<u8> = part.take().flatten().collect();

@@ -62,7 +62,7 @@ fn sizes_fit(settings: &Settings, broken: &mut Vec<(&'static str, String)>) {
         ("http.body_bytes_max", http.body_bytes_max),
     ] {
         let incoming = admission.incoming_bytes_max;
-        must_hold("admission.incoming_bytes_max", incoming, what, held, ByteSize(0));
+        must_hold("admission.incoming_bytes_max", incoming, what, held, MESSAGE_OVERHEAD);
     }
     let queue = settings.replicator.queue_bytes_max;
     must_hold("replicator.queue_bytes_max", queue, batch.0, batch.1, MESSAGE_OVERHEAD);

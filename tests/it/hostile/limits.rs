@@ -98,6 +98,24 @@ fn what_is_too_large_is_refused_by_the_limit_that_it_breaks() {
 }
 
 #[test]
+fn a_head_by_http_has_so_many_bytes_at_most() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path(), "");
+    let begin = "GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: ";
+    let within = format!("{begin}{}\r\n\r\n", "v".repeat(32 << 10));
+    // Exactly the limit, and no end yet: what a server has not read resets the answer before it.
+    let beyond = format!("{begin}{}", "v".repeat((64 << 10) - begin.len()));
+    for (head, status) in [(within, "HTTP/1.1 200"), (beyond, "HTTP/1.1 431")] {
+        let mut client = std::net::TcpStream::connect(&node.http).unwrap();
+        client.set_read_timeout(Some(super::PATIENCE)).unwrap();
+        client.write_all(head.as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), status, "{} bytes", head.len());
+    }
+}
+
+#[test]
 fn a_request_of_a_hundred_thousand_records_is_one_request() {
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path(), "");
