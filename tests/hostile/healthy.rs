@@ -66,7 +66,7 @@ impl Shared {
         waits.open.remove(who);
         let waited = begun.elapsed();
         // What the node had no processor for is no fault of it: other programs are on the machine.
-        let starved = (starved(self.pid) - starved_before).min(waited);
+        let starved = starved(self.pid).saturating_sub(starved_before).min(waited);
         waits.longest = waits.longest.max(waited - starved);
         waits.starved = waits.starved.max(starved);
         drop(waits);
