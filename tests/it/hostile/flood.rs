@@ -6,6 +6,7 @@ use crate::harness::binary::{Binary, run};
 use duramen::wire::pb::duramen::v1 as pb;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,16 +27,23 @@ fn while_others_are_served(node: &Binary, attack: impl FnOnce()) {
                 assert!(late < 3, "{}", String::from_utf8_lossy(&out.stderr));
             }
         });
-        attack();
+        let attacked = std::panic::catch_unwind(AssertUnwindSafe(attack));
         is_over.store(true, Ordering::Release);
         healthy.join().unwrap();
+        if let Err(panic) = attacked {
+            std::panic::resume_unwind(panic);
+        }
     });
 }
 
 #[test]
 fn ten_thousand_calls_that_nobody_ends_are_ended_by_the_node() {
     let directory = tempfile::tempdir().unwrap();
-    let node = start(directory.path(), "[rpc]\nrequest_deadline = \"2s\"\ncalls_max = 20000\n");
+    let node = start(
+        directory.path(),
+        "[rpc]\nrequest_deadline = \"2s\"\ncalls_max = 20000\n\
+        streams_max = 1000\n",
+    );
     // The control: a stream of requests may rest between two of them.
     let mut resting = Unread::connect(&node.rpc);
     resting.begin(1, "/duramen.v1.Log/Produce");
