@@ -21,3 +21,4 @@ pub mod route;
 mod sources;
 mod stream;
 mod tenure;
+mod unsent;

@@ -2,12 +2,12 @@
 
 use super::dispatch::Client;
 use super::refusal::Refusal;
-use super::unsent::{Taker, Unsent};
 use crate::access::Action;
 use crate::actors::partition::{PartitionApi, ReadError};
 use crate::actors::readers::{Reader, ReaderWait};
 use crate::frontends::access::StreamPass;
 use crate::frontends::drain::Drain;
+use crate::frontends::unsent::{Taker, Unsent};
 use crate::model::{Offset, Timestamp};
 use crate::wire::convert::record_to_duramen;
 use crate::wire::pb::duramen::v1 as pb;

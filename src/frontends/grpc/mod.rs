@@ -14,7 +14,6 @@ mod places;
 mod refusal;
 mod reply;
 mod serve;
-mod unsent;
 
 pub use admin::AdminService;
 pub use peer::{PeerParts, PeerService};

@@ -239,7 +239,7 @@ impl Tapping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frontends::grpc::unsent::Taker;
+    use crate::frontends::unsent::Taker;
     use crate::model::Caller;
     use crate::observe::Complaints;
     use slog::{Logger, o};

@@ -7,7 +7,7 @@
 use super::dispatch::Client;
 use super::places::Place;
 use super::refusal;
-use super::unsent::{Taker, Unsent};
+use crate::frontends::unsent::{Taker, Unsent};
 use crate::observe::metrics::Outcome;
 use bytes::Bytes;
 use http::HeaderMap;

@@ -8,7 +8,6 @@ use super::log_v1::LogV1;
 use super::observe::ObserveService;
 use super::peer::PeerService;
 use super::places::Places;
-use super::unsent::{Taker, Unsent};
 use crate::actors::observer::ObserveApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
 use crate::actors::topics::TopicsApi;
@@ -22,6 +21,7 @@ use crate::frontends::intake::{Intake, MessageMax};
 use crate::frontends::listener::{Admitted, ConnectionCounters, Listener};
 use crate::frontends::route::Route;
 use crate::frontends::stream::Stream;
+use crate::frontends::unsent::{Taker, Unsent};
 use crate::guards::tls::{ClientTls, ExpectedServer, Tls};
 use crate::model::Clock;
 use crate::observe::metrics::{Metrics, Protocol};
@@ -64,10 +64,6 @@ const PEER_CONNECTIONS: usize = 64;
 
 /// Calls of other nodes that are open: each node has some for each of its threads.
 const CALLS_OF_NODES_MAX: usize = 1024;
-
-/// Answers that clients have not read (unit: bytes). Many consumers that do read have much on its way
-/// too: far above that.
-const UNSENT_BYTES_MAX: usize = 256 << 20;
 
 /// Limits of the gRPC port.
 #[derive(Debug, Clone)]
@@ -244,7 +240,7 @@ impl<T: TopicsApi> GrpcFrontend<T> {
             calls: Arc::clone(&calls),
         };
         let clock = Arc::clone(&self.clock);
-        let unsent = Unsent::new(UNSENT_BYTES_MAX);
+        let unsent = Unsent::default();
         let duramen = DuramenLog {
             proposer: Proposer { route, clock, client: None, is_forwarded: false, pass: None },
             node: Arc::clone(&self.node),

@@ -4,6 +4,7 @@
 use super::error::HttpError;
 use crate::access::Action;
 use crate::frontends::access::{Door, Needed};
+use crate::frontends::unsent::Taker;
 use crate::model::Caller;
 use crate::observe::metrics::Protocol;
 use axum::extract::{Request, State};
@@ -19,6 +20,8 @@ pub struct Client {
     pub peer: SocketAddr,
     /// Who, as far as the connection proves it.
     pub caller: Caller,
+    /// How much of its answers it has not taken.
+    pub taker: Taker,
 }
 
 const METRICS: &str = "/metrics";
@@ -43,8 +46,13 @@ pub async fn admit(State(door): State<Arc<Door>>, mut request: Request, next: Ne
         return next.run(request).await;
     }
     let call = format!("{} {path}", request.method());
-    let nobody = || Client { peer: SocketAddr::from(([0, 0, 0, 0], 0)), caller: Caller::nobody() };
-    let Client { peer, caller } = request.extensions_mut().remove().unwrap_or_else(nobody);
+    let nobody = || Client {
+        peer: SocketAddr::from(([0, 0, 0, 0], 0)),
+        caller: Caller::nobody(),
+        taker: Taker::default(),
+    };
+    let Client { peer, caller, taker } = request.extensions_mut().remove().unwrap_or_else(nobody);
+    request.extensions_mut().insert(taker);
     let asked = (Protocol::Http, &*call);
     let admitted = door.ask(request.headers(), &caller, peer, asked).and_then(|asker| {
         // Where nothing is judged, nodes may look at each other's metrics.

@@ -9,12 +9,15 @@ use crate::actors::partition::{PartitionApi, ProduceError};
 use crate::actors::topics::TopicsApi;
 use crate::frontends::access::Asker;
 use crate::frontends::route::{ToAppend, catch_up};
+use crate::frontends::unsent::Taker;
 use crate::model::{Offset, Timestamp};
 use crate::observe::Call;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -145,8 +148,9 @@ pub async fn read<T: TopicsApi>(
     State(app): State<Arc<App<T>>>,
     Path(topic): Path<String>,
     asker: Option<Extension<Asker>>,
+    Extension(taker): Extension<Taker>,
     query: Result<Query<Read>, QueryRejection>,
-) -> Result<Json<Found>, HttpError> {
+) -> Result<Response, HttpError> {
     let asker = asker.map_or_else(|| Asker::of(&http::Extensions::new()), |Extension(asker)| asker);
     asker.check(Action::Consume, &topic)?;
     let asked = query.as_ref().map_or(0, |Query(query)| query.partition);
@@ -178,14 +182,18 @@ pub async fn read<T: TopicsApi>(
         wait_at_end(&app, partition, from, time).await;
         asker.check(Action::Consume, &topic)?;
     }
-    let found = partition.read_records(from, records, bytes).await?;
+    let room = app.unsent.promise_some(&taker, bytes);
+    let found = partition.read_records(from, records, room.bytes).await?;
     let next = found.last().map_or(from, |(offset, _)| offset.next());
     let records = found.into_iter().map(|(offset, record)| OutRecord::new(offset, record));
-    Ok(Json(Found {
+    let found = Found {
         records: records.collect(),
         next_offset: next.0,
         high_watermark: partition.high_watermark().0,
-    }))
+    };
+    let answer = serde_json::to_vec(&found).expect("texts and numbers are JSON");
+    let answer = app.unsent.counted(answer.into(), &taker);
+    Ok(([(CONTENT_TYPE, "application/json")], answer).into_response())
 }
 
 /// Waits until there is a record at `from`, the time is up, or the node stops. A place beyond the

@@ -16,8 +16,9 @@ use crate::frontends::intake::Intake;
 use crate::frontends::listener::{Admitted, ConnectionCounters, Listener};
 use crate::frontends::route::Route;
 use crate::frontends::stream::Stream;
+use crate::frontends::unsent::{Taker, Unsent};
 use crate::guards::tls::{ExpectedServer, Tls};
-use crate::model::{Caller, Clock};
+use crate::model::Clock;
 use crate::observe::metrics::{Measure, Metrics, Protocol};
 use crate::observe::{Complaints, Instruments};
 use axum::Router;
@@ -31,7 +32,6 @@ use slog::{Logger, debug};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -88,7 +88,7 @@ impl Default for HttpLimits {
             records_default: 100,
             records_max: 10_000,
             answer_bytes_default: 1 << 20,
-            answer_bytes_max: 8 << 20,
+            answer_bytes_max: 2 << 20,
             grace: Duration::from_secs(10),
         }
     }
@@ -135,6 +135,7 @@ pub struct App<T> {
     pub drain: Drain,
     pub calls: Arc<Calls>,
     pub measure: Arc<dyn Measure>,
+    pub unsent: Unsent,
 }
 
 impl<T: TopicsApi> HttpFrontend<T> {
@@ -178,17 +179,21 @@ impl<T: TopicsApi> HttpFrontend<T> {
             drain: drain.clone(),
             calls: Arc::new(Calls::new(self.instruments, "node/frontends/http")),
             measure: self.measure,
+            unsent: Unsent::default(),
         };
         let router = router(self.door, app);
         let (logger, complaints) = (self.logger, self.complaints);
         listener
             .run(|Admitted { stream, peer, caller, drain }| {
-                let router = noting(router.clone(), peer, caller, Arc::clone(&complaints));
+                let client = Client { peer, caller, taker: Taker::default() };
+                let taker = client.taker.clone();
+                let router = noting(router.clone(), client, Arc::clone(&complaints));
                 let logger = logger.clone();
                 let complaints = Arc::clone(&complaints);
                 let stream = Accepted { stream, metrics: Arc::clone(&metrics) };
                 async move {
-                    let served = serve_connection(stream, router, header_read_max, drain).await;
+                    let served =
+                        serve_connection(stream, router, header_read_max, drain, taker).await;
                     if let Err(error) = served {
                         if error.is_parse() {
                             complaints.note(peer, &format!("it does not speak HTTP/1.1: {error}"));
@@ -230,22 +235,21 @@ fn router<T: TopicsApi>(door: Arc<Door>, app: App<T>) -> Router {
 /// The router for one client, who is made known to it, and whose mistakes are noted.
 fn noting(
     router: Router,
-    peer: SocketAddr,
-    caller: Caller,
+    client: Client,
     complaints: Arc<Complaints>,
 ) -> impl Service<http::Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone
 {
     let router =
         ServiceExt::<http::Request<Incoming>>::map_response(router, move |reply: Response| {
             if let Some(Mistake(reason)) = reply.extensions().get() {
-                complaints.note(peer, reason);
+                complaints.note(client.peer, reason);
             }
             reply
         });
     ServiceExt::<http::Request<Incoming>>::map_request(
         router,
         move |mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(Client { peer, caller: caller.clone() });
+            request.extensions_mut().insert(client.clone());
             request
         },
     )
@@ -256,6 +260,7 @@ async fn serve_connection<R>(
     router: R,
     header_read_max: Duration,
     drain: Drain,
+    taker: Taker,
 ) -> Result<(), hyper::Error>
 where
     R: Service<http::Request<Incoming>, Response = Response, Error = Infallible> + Clone,
@@ -281,10 +286,11 @@ where
             told = true;
             connection.as_mut().graceful_shutdown();
         }
-        match connection.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(ended) => Poll::Ready(ended),
+        // It did not read what it asked for, and others needed the room.
+        if taker.poll_gave_way(cx).is_ready() {
+            return Poll::Ready(Ok(()));
         }
+        connection.as_mut().poll(cx)
     })
     .await
 }

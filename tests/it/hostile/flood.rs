@@ -83,6 +83,49 @@ fn ten_thousand_calls_that_nobody_ends_are_ended_by_the_node() {
 }
 
 #[test]
+fn answers_by_http_that_nobody_reads_are_kept_as_far_as_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path(), "");
+    let value = "x".repeat(100 << 10);
+    let record = pb::Record { value: Some(value.into()), ..pb::Record::default() };
+    let records = pb::ProduceRequest {
+        topic: "log".into(),
+        records: vec![record; 40],
+        ..pb::ProduceRequest::default()
+    };
+    let mut producer = Unread::connect(&node.rpc);
+    producer.begin(1, "/duramen.v1.Log/ProduceOnce");
+    for part in framed(&records).chunks(16 << 10) {
+        producer.data(1, part, false);
+    }
+    producer.data(1, b"", true);
+    until("they are stored", || (node.high_watermark() == 40).then_some(()));
+    let before = resident(node.pid());
+    let get = "GET /v1/topics/log/records?max_bytes=2097152 HTTP/1.1\r\nhost: x\r\n\r\n";
+    // Some answers lie in the sockets' buffers; each would have another one behind it.
+    let greedy: Vec<TcpStream> = (0..60)
+        .map(|_| {
+            let mut client = TcpStream::connect(&node.http).unwrap();
+            client.write_all(get.repeat(8).as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    let mut highest = before;
+    while_others_are_served(&node, || {
+        for _ in 0..20 {
+            highest = highest.max(resident(node.pid()));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let grown = (highest - before) >> 20;
+    println!("answers that nobody reads: {grown} MiB more at most");
+    assert!(grown < 64, "{grown} MiB more");
+    drop(greedy);
+    let (status, text) = node.http("GET", "/v1/topics/log/records", "");
+    assert_eq!((status, text.contains("\"next_offset\":")), (200, true));
+}
+
+#[test]
 fn a_byte_now_and_then_holds_neither_port_longer_than_its_time() {
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path(), "[rpc]\nrequest_deadline = \"1s\"\n");

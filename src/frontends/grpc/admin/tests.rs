@@ -7,7 +7,7 @@ use crate::actors::peers::{Outgoing, PeerPost};
 use crate::actors::presence::{Presence, PresenceBoard, Present, Seen};
 use crate::cluster::{NodeSelf, OnBehalf};
 use crate::frontends::grpc::dispatch::Client;
-use crate::frontends::grpc::unsent::Taker;
+use crate::frontends::unsent::Taker;
 use crate::model::{Caller, ManualClock, Term};
 use crate::observe::Complaints;
 use crate::wire::pb::duramen::v1::admin_server::Admin;

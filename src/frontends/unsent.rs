@@ -1,7 +1,6 @@
 //! What has been answered and not taken: so much of it lies in memory at most, on the whole port.
 //!
-//! HTTP/2 keeps an answer until its client has read what came before, for as long as that client
-//! likes. Where much lies, answers to readers become small, and a connection on which some lie already
+//! An answer is kept until its client has read what came before, for as long as that client likes. Where much lies, answers to readers become small, and a connection on which some lie already
 //! gets no more until it takes them, which costs who does read some speed and nobody else anything.
 //! Where there would be too much all the same, the connection gives way on which something has lain for
 //! longest: of whoever reads it is gone in milliseconds.
@@ -14,6 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::Notify;
 
+/// What may lie unless told otherwise (unit: bytes). Many consumers that do read have much on its way
+/// too: far above that.
+const BYTES_MAX: usize = 256 << 20;
 /// Smaller parts are not counted: they cost less than the counting, and HTTP/2 bounds them itself.
 const COUNTED_MIN: usize = 4 << 10;
 /// Where more than this lies, answers are small …
@@ -93,6 +95,12 @@ impl Drop for Promise {
     }
 }
 
+impl Default for Unsent {
+    fn default() -> Self {
+        Self::new(BYTES_MAX)
+    }
+}
+
 impl Unsent {
     /// Keeps at most `bytes_max`.
     pub fn new(bytes_max: usize) -> Self {
@@ -125,9 +133,21 @@ impl Unsent {
         } else {
             return None;
         };
+        Some(self.promised(&mut lying, taker, bytes))
+    }
+
+    /// Room for another answer at once, for those who get one after the other; where much lies it is
+    /// room for a small one. To be dropped when the answer is made.
+    pub fn promise_some(&self, taker: &Taker, asked: usize) -> Promise {
+        let mut lying = self.lying();
+        let bytes = if lying.is_much() { asked.min(SMALL) } else { asked };
+        self.promised(&mut lying, taker, bytes)
+    }
+
+    fn promised(&self, lying: &mut Lying, taker: &Taker, bytes: usize) -> Promise {
         lying.promised += bytes;
         taker.0.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Some(Promise { bytes, unsent: self.clone(), taker: taker.clone() })
+        Promise { bytes, unsent: self.clone(), taker: taker.clone() }
     }
 
     /// The same bytes, counted until the last of them is dropped.
@@ -201,6 +221,17 @@ mod tests {
 
     fn has_given_way(taker: &Taker) -> bool {
         taker.poll_gave_way(&mut Context::from_waker(noop_waker_ref())).is_ready()
+    }
+
+    #[test]
+    fn who_gets_one_answer_after_the_other_gets_a_small_one_at_once_where_much_lies() {
+        let (unsent, slow, other) = (Unsent::default(), Taker::default(), Taker::default());
+        assert_eq!(unsent.promise_some(&other, MUCH).bytes, MUCH);
+        let lies = unsent.counted(Bytes::from(vec![7; MUCH + 1]), &slow);
+        assert_eq!(unsent.promise_some(&other, MUCH).bytes, SMALL);
+        assert_eq!(unsent.promise_some(&other, 7).bytes, 7);
+        drop(lies);
+        assert_eq!(unsent.promise_some(&other, MUCH).bytes, MUCH);
     }
 
     #[test]
