@@ -61,9 +61,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         builder = builder.message_attribute(path, "#[derive(serde::Serialize)]");
     }
     builder.compile_fds(rest)?;
-    println!("cargo:rustc-env=DURAMEN_BUILD_COMMIT={}", commit());
-    println!("cargo:rustc-env=DURAMEN_BUILD_TARGET={}", std::env::var("TARGET")?);
-    println!("cargo:rustc-env=DURAMEN_BUILD_RUSTC={}", rustc_version());
+    println!("cargo:rustc-env=BUILT_FROM_COMMIT={}", commit());
+    println!("cargo:rustc-env=BUILT_FOR_TARGET={}", std::env::var("TARGET")?);
+    println!("cargo:rustc-env=BUILT_BY_RUSTC={}", rustc_version());
     Ok(())
 }
 

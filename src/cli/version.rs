@@ -6,10 +6,10 @@ use clap::Args;
 use serde::Serialize;
 
 /// The version and the commit.
-pub const SHORT: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DURAMEN_BUILD_COMMIT"), ")");
+pub const SHORT: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILT_FROM_COMMIT"), ")");
 
 /// The commit it was built from; `unknown` outside a repository.
-pub const COMMIT: &str = env!("DURAMEN_BUILD_COMMIT");
+pub const COMMIT: &str = env!("BUILT_FROM_COMMIT");
 
 /// Arguments of `duramen version`.
 #[derive(Debug, Args)]
@@ -33,8 +33,8 @@ pub fn run(args: &VersionArgs) -> Result<(), Failure> {
     let version = Version {
         version: env!("CARGO_PKG_VERSION"),
         commit: COMMIT,
-        target: env!("DURAMEN_BUILD_TARGET"),
-        rustc: env!("DURAMEN_BUILD_RUSTC"),
+        target: env!("BUILT_FOR_TARGET"),
+        rustc: env!("BUILT_BY_RUSTC"),
         disk_format: FORMAT_VERSION,
     };
     let text = if args.json {

@@ -109,7 +109,7 @@ impl Readings {
     }
 
     fn read_process(&self, snapshot: &mut Snapshot) {
-        let built = [env!("CARGO_PKG_VERSION"), env!("DURAMEN_BUILD_COMMIT")];
+        let built = [env!("CARGO_PKG_VERSION"), env!("BUILT_FROM_COMMIT")];
         snapshot.number(&of::BUILD_INFO, &built, 1.0);
         snapshot.number(&of::START_TIME, &[], self.started_at.0 as f64 / 1000.0);
         let usage = process::usage();

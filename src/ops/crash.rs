@@ -100,8 +100,8 @@ struct Build {
 
 const BUILD: Build = Build {
     version: env!("CARGO_PKG_VERSION"),
-    commit: env!("DURAMEN_BUILD_COMMIT"),
-    target: env!("DURAMEN_BUILD_TARGET"),
+    commit: env!("BUILT_FROM_COMMIT"),
+    target: env!("BUILT_FOR_TARGET"),
 };
 
 impl CrashStore {
