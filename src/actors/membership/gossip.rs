@@ -9,6 +9,7 @@ use super::MembershipOptions;
 use super::gate::{Gate, Id, TooMany, label};
 use super::meta::Meta;
 use super::transport::{Gated, GatedOptions};
+use futures_util::FutureExt;
 use memberlist::Memberlist;
 use memberlist::delegate::{
     AliveDelegate, CompositeDelegate, EventDelegate, MergeDelegate, NodeDelegate, VoidDelegate,
@@ -238,14 +239,13 @@ impl fmt::Debug for Gossip {
     }
 }
 
-/// memberlist's tasks hold it: they go on, and keep the port, until they are told.
+/// memberlist is held by its own tasks and, while it suspects somebody, by itself: only when it is
+/// told does it let go of the port. Its runtime may be ending, so that nobody would be there to wait
+/// for the rest; to tell it takes no waiting.
 impl Drop for Gossip {
     fn drop(&mut self) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let list = self.list.clone();
-            // Whoever is dropped in the middle of things has nobody left to tell of a failure.
-            runtime.spawn(async move { drop(list.shutdown().await) });
-        }
+        // Whoever is dropped in the middle of things has nobody left to tell of a failure.
+        drop(self.list.shutdown().now_or_never());
     }
 }
 

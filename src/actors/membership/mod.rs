@@ -253,11 +253,12 @@ impl MembershipActor {
         context.spawn(starting.into_actor(self).map(|started, actor, context| match started {
             Ok(gossip) => actor.began(gossip, context),
             Err(error) => {
-                let addr = actor.options.addr;
+                let (addr, logger) = (actor.options.addr, actor.seat.logger());
                 if actor.attempt.pause.is_zero() {
-                    warn!(actor.seat.logger(), "cannot gossip, and tries again";
-                        "addr" => %addr, "error" => error,
-                        "advice" => "set gossip.addr to an address that is free");
+                    warn!(logger, "cannot gossip, and tries again"; "addr" => %addr,
+                        "error" => error, "advice" => "set gossip.addr to an address that is free");
+                } else {
+                    debug!(logger, "still cannot gossip"; "addr" => %addr, "error" => error);
                 }
                 actor.attempted(false);
             }

@@ -9,7 +9,7 @@ use crate::supervision::{
     Environment, Exhausted, Intensity, Place, Strategy, Supervisor, SupervisorSpec,
 };
 use slog::{Drain, Logger, OwnedKVList, Record, o};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
@@ -284,6 +284,25 @@ async fn a_port_that_is_taken_is_tried_again_until_it_is_free() {
     drop(taken);
     assert_eq!(node.addr().await, addr);
     node.kill();
+}
+
+#[tokio::test]
+async fn who_ends_while_it_suspects_somebody_lets_go_of_its_port() {
+    let slowly = |mut plan: Plan| {
+        plan.options.pace.probe = Duration::from_millis(500);
+        plan
+    };
+    let one = start(slowly(plan("a", &[])));
+    let port = one.addr().await;
+    let two = start(slowly(plan("b", &[port.clone()])));
+    one.sees_alive(&["a", "b"]).await;
+    two.kill();
+    // It is suspected after half a second, and given up two seconds later.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    one.kill();
+    for taken in [TcpListener::bind(&port).err(), UdpSocket::bind(&port).err()] {
+        assert!(taken.is_none(), "{port}: {taken:?}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use duramen::model::{GroupId, TopicName};
 use duramen::testing::{Cluster, block_on};
 
 /// Changes asked for at once.
-const AT_ONCE: usize = 50;
+const AT_ONCE: usize = 8;
 /// A command that is refused is in the log all the same.
 const BALLAST_BYTES: usize = 128 << 10;
 
