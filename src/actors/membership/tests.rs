@@ -294,7 +294,7 @@ async fn who_ends_while_it_suspects_somebody_lets_go_of_its_port() {
     };
     let one = start(slowly(plan("a", &[])));
     let port = one.addr().await;
-    let two = start(slowly(plan("b", &[port.clone()])));
+    let two = start(slowly(plan("b", std::slice::from_ref(&port))));
     one.sees_alive(&["a", "b"]).await;
     two.kill();
     // It is suspected after half a second, and given up two seconds later.

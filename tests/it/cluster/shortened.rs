@@ -6,8 +6,10 @@ use duramen::cluster::{Catalogue, Command, TopicSettings};
 use duramen::model::{GroupId, TopicName};
 use duramen::testing::{Cluster, block_on};
 
-/// Changes asked for at once.
-const AT_ONCE: usize = 8;
+/// Commands asked for at once.
+const AT_ONCE: usize = 50;
+/// Of them one in so many alters the topic, which its replicas have work with.
+const ALTERS_EVERY: usize = 10;
 /// A command that is refused is in the log all the same.
 const BALLAST_BYTES: usize = 128 << 10;
 
@@ -31,6 +33,11 @@ fn create(name: &str, settings: &[(&str, String)]) -> Command {
     }
 }
 
+/// A topic whose setting is no age, and so long.
+fn refused(length: usize) -> Command {
+    create("refused", &[("retention_age", "x".repeat(length))])
+}
+
 /// Alters a topic, so many times, and makes the log long.
 fn change(cluster: &Cluster, round: usize) {
     let (_, node) = cluster.nodes().next().unwrap();
@@ -44,13 +51,15 @@ fn change(cluster: &Cluster, round: usize) {
         ),
     };
     block_on(async {
-        let asked: Vec<_> = (0..AT_ONCE).map(|number| control.change(alter(number))).collect();
-        for change in asked {
-            change.await.unwrap();
+        let is_altering = |number: usize| number.is_multiple_of(ALTERS_EVERY);
+        let command = |number| if is_altering(number) { alter(number) } else { refused(9) };
+        let asked: Vec<_> = (0..AT_ONCE).map(|number| control.change(command(number))).collect();
+        for (number, change) in asked.into_iter().enumerate() {
+            let changed = change.await;
+            assert_eq!(changed.is_ok(), is_altering(number), "{changed:?}");
         }
         for _ in 0..8 {
-            let ballast = create("refused", &[("retention_age", "9".repeat(BALLAST_BYTES))]);
-            let refused = control.change(ballast).await.unwrap_err();
+            let refused = control.change(refused(BALLAST_BYTES)).await.unwrap_err();
             assert!(matches!(refused, ControlError::Rejected(_)), "{refused}");
         }
     });
