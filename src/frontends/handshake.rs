@@ -38,7 +38,7 @@ const LINES: TokenBucketOptions = TokenBucketOptions { capacity: 30, refill_per_
 /// The first byte of TLS: a record that holds a handshake.
 const TLS_HANDSHAKE: u8 = 22;
 /// What a client may have on its way within TLS before a write waits (unit: bytes).
-const WRITE_BUFFER: usize = 256 << 10;
+const WRITE_BUFFER: usize = 64 << 10;
 
 /// What is read of a client that was turned away, so that it hears why (unit: bytes) …
 const REST_MAX: usize = 64 << 10;

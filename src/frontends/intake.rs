@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::time::Sleep;
 
 /// What the bound is unless told otherwise (unit: bytes).
-const BYTES_MAX: usize = 21 << 20;
+const BYTES_MAX: usize = 18 << 20;
 /// When to come again after it was reached.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 

@@ -400,7 +400,7 @@ impl Default for RpcSettings {
             connections_max: 1024,
             streams_max: 128,
             calls_max: 1024,
-            message_bytes_max: ByteSize::mib(20),
+            message_bytes_max: ByteSize::mib(17),
             outstanding_batches_max: 16,
             forward: true,
             request_deadline: Duration::from_secs(30),
@@ -469,7 +469,7 @@ impl Default for AdmissionSettings {
         Self {
             messages_max: 8192,
             bytes_max: ByteSize::mib(64),
-            incoming_bytes_max: ByteSize::mib(21),
+            incoming_bytes_max: ByteSize::mib(18),
         }
     }
 }

@@ -413,6 +413,9 @@ fn unfinished_messages(target: &Target, chance: &mut Chance) -> Result<()> {
                     break;
                 }
             }
+            // The next frame has not come as a whole.
+            let missing = 1 + chance.below(16 << 10) as usize;
+            wire.send(&piece[..piece.len() - missing]);
         }
         wires.push(wire);
     }

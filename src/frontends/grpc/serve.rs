@@ -108,7 +108,7 @@ impl Default for RpcLimits {
             calls: Places::default(),
             forward: true,
             intake: Intake::default(),
-            message_bytes_max: 20 << 20,
+            message_bytes_max: 17 << 20,
             outstanding_batches_max: 16,
             fetch_bytes_default: 256 << 10,
             fetch_bytes_max: 2 << 20,
@@ -362,12 +362,13 @@ where
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
     }
+    // Frames are of 16 KiB, as HTTP/2 has it unless told otherwise: one that is not whole yet is kept
+    // beside all that is counted. Larger ones cost no less.
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
-        .max_frame_size(256 << 10)
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(16 << 10)
         .auto_date_header(false);

@@ -126,6 +126,34 @@ fn answers_by_http_that_nobody_reads_are_kept_as_far_as_there_is_room() {
 }
 
 #[test]
+fn a_frame_that_is_never_whole_takes_little_memory_whatever_it_says_it_will_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path(), "");
+    let before = resident(node.pid());
+    let mut highest = before;
+    let mut open = Vec::new();
+    while_others_are_served(&node, || {
+        for length in [16 << 10, 256 << 10] {
+            for _ in 0..200 {
+                let mut client = Unread::connect(&node.rpc);
+                client.begin(1, "/duramen.v1.Log/Produce");
+                client.unfinished(1, length);
+                open.push(client);
+            }
+            highest = highest.max(resident(node.pid()));
+        }
+        for _ in 0..10 {
+            highest = highest.max(resident(node.pid()));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let grown = (highest - before) >> 20;
+    println!("frames that are never whole: {grown} MiB more at most");
+    // What a connection costs in itself, and a frame of 16 KiB.
+    assert!(grown < 24, "{grown} MiB more");
+}
+
+#[test]
 fn a_byte_now_and_then_holds_neither_port_longer_than_its_time() {
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path(), "[rpc]\nrequest_deadline = \"1s\"\n");

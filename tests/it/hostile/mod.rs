@@ -105,6 +105,17 @@ impl Unread {
         self.frame(1, 4, stream, &block);
     }
 
+    /// Begins a frame of so many bytes and sends all but its last ones, as far as they are taken.
+    pub fn unfinished(&mut self, stream: u32, length: u32) {
+        let mut frame = length.to_be_bytes()[1..].to_vec();
+        frame.extend([0, 0]);
+        frame.extend(stream.to_be_bytes());
+        frame.resize(length as usize, b'x');
+        self.0.set_write_timeout(Some(PATIENCE)).unwrap();
+        // Whoever says more than is allowed may find the connection closed.
+        let _ = self.0.write_all(&frame);
+    }
+
     /// Sends bytes of a call, and ends it or not.
     pub fn data(&mut self, stream: u32, bytes: &[u8], is_end: bool) {
         self.frame(0, u8::from(is_end), stream, bytes);
