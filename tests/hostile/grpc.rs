@@ -404,7 +404,8 @@ fn unfinished_messages(target: &Target, chance: &mut Chance) -> Result<()> {
         for number in 0..4 {
             let stream = 2 * number + 1;
             wire.send(&frame(HEADERS, END_HEADERS, stream, &call(APPENDS)));
-            let begun = [&[0][..], &(18u32 << 20).to_be_bytes()].concat();
+            // As long as a message may be, or it were refused at once.
+            let begun = [&[0][..], &(17u32 << 20).to_be_bytes()].concat();
             wire.send(&frame(DATA, 0, stream, &begun));
             let mut piece = data.clone();
             piece[5..9].copy_from_slice(&stream.to_be_bytes());
@@ -413,10 +414,10 @@ fn unfinished_messages(target: &Target, chance: &mut Chance) -> Result<()> {
                     break;
                 }
             }
-            // The next frame has not come as a whole.
-            let missing = 1 + chance.below(16 << 10) as usize;
-            wire.send(&piece[..piece.len() - missing]);
         }
+        // The next frame has not come as a whole.
+        let missing = 1 + chance.below(16 << 10) as usize;
+        wire.send(&data[..data.len() - missing]);
         wires.push(wire);
     }
     std::thread::sleep(HOLD);
