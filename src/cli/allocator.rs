@@ -12,21 +12,30 @@ mod here {
     /// freed, and no more than this is kept free at the heap's end (unit: bytes). Batches of common sizes
     /// are below.
     const KEPT_BYTES_MAX: libc::c_int = 4 << 20;
+    /// glibc gives threads heaps of their own, eight for each processor, and what is free in one is no use to
+    /// the others: one for so many processors is enough for what is allocated here.
+    const PROCESSORS_PER_ARENA: usize = 2;
     /// How often is looked whether the process has grown.
     const LOOK_INTERVAL: Duration = Duration::from_millis(250);
     /// So much more than at the start is nothing yet (unit: bytes): steady load stays below.
     const GROWN_BYTES_MIN: u64 = 8 << 20;
 
-    /// Has glibc keep little. By itself it takes the largest allocation that was freed, up to 32 MiB, as
+    /// Has glibc keep little; to be called before there is a second thread. By itself it takes the largest allocation that was freed, up to 32 MiB, as
     /// the size of those to come, and keeps twice as much: one flood of large messages then costs a node
     /// memory for as long as it lives (mallopt(3), `M_MMAP_THRESHOLD`).
     pub fn keep_little() {
-        for parameter in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let arenas = processors.div_ceil(PROCESSORS_PER_ARENA).min(64) as libc::c_int;
+        for (parameter, value) in [
+            (libc::M_MMAP_THRESHOLD, KEPT_BYTES_MAX),
+            (libc::M_TRIM_THRESHOLD, KEPT_BYTES_MAX),
+            (libc::M_ARENA_MAX, arenas),
+        ] {
             // SAFETY: it takes two numbers and sets one of the allocator's own, under the allocator's own
             // lock; no memory that is in use is touched. A value that is refused changes nothing.
             #[allow(unsafe_code, reason = "see above; std has no word for it")]
             unsafe {
-                libc::mallopt(parameter, KEPT_BYTES_MAX);
+                libc::mallopt(parameter, value);
             }
         }
     }
