@@ -61,6 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         builder = builder.message_attribute(path, "#[derive(serde::Serialize)]");
     }
     builder.compile_fds(rest)?;
+    // cargo sets them for what it runs, too: as DURAMEN_… the node would take them for settings.
     println!("cargo:rustc-env=BUILT_FROM_COMMIT={}", commit());
     println!("cargo:rustc-env=BUILT_FOR_TARGET={}", std::env::var("TARGET")?);
     println!("cargo:rustc-env=BUILT_BY_RUSTC={}", rustc_version());

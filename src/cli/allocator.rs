@@ -13,19 +13,22 @@ mod here {
     /// are below.
     const KEPT_BYTES_MAX: libc::c_int = 4 << 20;
     /// glibc gives threads heaps of their own, eight for each processor, and what is free in one is no use to
-    /// the others: one for so many processors is enough for what is allocated here.
+    /// the others: one for so many processors is enough for what is allocated here …
     const PROCESSORS_PER_ARENA: usize = 2;
+    /// … and so many for any machine.
+    const ARENAS_MAX: usize = 64;
     /// How often is looked whether the process has grown.
     const LOOK_INTERVAL: Duration = Duration::from_millis(250);
     /// So much more than at the start is nothing yet (unit: bytes): steady load stays below.
     const GROWN_BYTES_MIN: u64 = 8 << 20;
 
-    /// Has glibc keep little; to be called before there is a second thread. By itself it takes the largest allocation that was freed, up to 32 MiB, as
-    /// the size of those to come, and keeps twice as much: one flood of large messages then costs a node
-    /// memory for as long as it lives (mallopt(3), `M_MMAP_THRESHOLD`).
+    /// Has glibc keep little; to be called before there is a second thread. By itself it takes the largest
+    /// allocation that was freed, up to 32 MiB, as the size of those to come, and keeps twice as much: one
+    /// flood of large messages then costs a node memory for as long as it lives (mallopt(3),
+    /// `M_MMAP_THRESHOLD`).
     pub fn keep_little() {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let arenas = processors.div_ceil(PROCESSORS_PER_ARENA).min(64) as libc::c_int;
+        let arenas = processors.div_ceil(PROCESSORS_PER_ARENA).min(ARENAS_MAX) as libc::c_int;
         for (parameter, value) in [
             (libc::M_MMAP_THRESHOLD, KEPT_BYTES_MAX),
             (libc::M_TRIM_THRESHOLD, KEPT_BYTES_MAX),

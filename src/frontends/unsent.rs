@@ -1,6 +1,7 @@
 //! What has been answered and not taken: so much of it lies in memory at most, on the whole port.
 //!
-//! An answer is kept until its client has read what came before, for as long as that client likes. Where much lies, answers to readers become small, and a connection on which some lie already
+//! An answer is kept until its client has read what came before, for as long as that client likes.
+//! Where much lies, answers to readers become small, and a connection of HTTP/2 on which some lie already
 //! gets no more until it takes them, which costs who does read some speed and nobody else anything.
 //! Where there would be too much all the same, the connection gives way on which something has lain for
 //! longest: of whoever reads it is gone in milliseconds.

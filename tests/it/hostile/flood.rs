@@ -36,6 +36,17 @@ fn while_others_are_served(node: &Binary, attack: impl FnOnce()) {
     });
 }
 
+/// The most that a node has in RAM within a time (unit: bytes).
+fn highest_for(node: &Binary, time: Duration) -> u64 {
+    let until = Instant::now() + time;
+    let mut highest = resident(node.pid());
+    while Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(100));
+        highest = highest.max(resident(node.pid()));
+    }
+    highest
+}
+
 #[test]
 fn ten_thousand_calls_that_nobody_ends_are_ended_by_the_node() {
     let directory = tempfile::tempdir().unwrap();
@@ -95,10 +106,7 @@ fn answers_by_http_that_nobody_reads_are_kept_as_far_as_there_is_room() {
     };
     let mut producer = Unread::connect(&node.rpc);
     producer.begin(1, "/duramen.v1.Log/ProduceOnce");
-    for part in framed(&records).chunks(16 << 10) {
-        producer.data(1, part, false);
-    }
-    producer.data(1, b"", true);
+    producer.data(1, &framed(&records), true);
     until("they are stored", || (node.high_watermark() == 40).then_some(()));
     let before = resident(node.pid());
     let get = "GET /v1/topics/log/records?max_bytes=2097152 HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -112,10 +120,7 @@ fn answers_by_http_that_nobody_reads_are_kept_as_far_as_there_is_room() {
         .collect();
     let mut highest = before;
     while_others_are_served(&node, || {
-        for _ in 0..20 {
-            highest = highest.max(resident(node.pid()));
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        highest = highest_for(&node, Duration::from_secs(2));
     });
     let grown = (highest - before) >> 20;
     println!("answers that nobody reads: {grown} MiB more at most");
@@ -142,10 +147,7 @@ fn a_frame_that_is_never_whole_takes_little_memory_whatever_it_says_it_will_be()
             }
             highest = highest.max(resident(node.pid()));
         }
-        for _ in 0..10 {
-            highest = highest.max(resident(node.pid()));
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        highest = highest.max(highest_for(&node, Duration::from_secs(1)));
     });
     let grown = (highest - before) >> 20;
     println!("frames that are never whole: {grown} MiB more at most");

@@ -313,9 +313,7 @@ fn of_what_is_half_way_in_the_oldest_gives_way_and_others_are_served() {
     for at in 1..=4 {
         let mut client = Unread::connect(&node.rpc);
         client.begin(1, "/duramen.v1.Log/ProduceOnce");
-        for part in message[..message.len() - 1].chunks(16 << 10) {
-            client.data(1, part, false);
-        }
+        client.data(1, &message[..message.len() - 1], false);
         held.push(client);
         let wanted = (200_000 + at * (message.len() - 1)) as f64;
         until("it is half-way in", || (incoming() == wanted).then_some(()));
@@ -324,9 +322,7 @@ fn of_what_is_half_way_in_the_oldest_gives_way_and_others_are_served() {
     // One more, which is served; who was first has given way, and is told.
     let mut late = Unread::connect(&node.rpc);
     late.begin(1, "/duramen.v1.Log/ProduceOnce");
-    for part in message[..message.len() - 1].chunks(16 << 10) {
-        late.data(1, part, false);
-    }
+    late.data(1, &message[..message.len() - 1], false);
     until("the oldest gave way", || (gave_way("http") == 1.0).then_some(()));
     let mut answer = String::new();
     oldest.set_read_timeout(Some(super::PATIENCE)).unwrap();

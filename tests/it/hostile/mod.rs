@@ -53,6 +53,9 @@ pub fn resident(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
+/// What a node takes in one frame of HTTP/2.
+const FRAME_BYTES_MAX: usize = 16 << 10;
+
 /// A connection of HTTP/2 by hand: what it is sent is read by nobody.
 pub struct Unread(TcpStream);
 
@@ -77,9 +80,7 @@ impl Unread {
     }
 
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-        frame.extend([kind, flags]);
-        frame.extend(stream.to_be_bytes());
+        let mut frame = head(kind, flags, stream, payload.len() as u32);
         frame.extend(payload);
         self.0.write_all(&frame).unwrap();
     }
@@ -107,19 +108,30 @@ impl Unread {
 
     /// Begins a frame of so many bytes and sends all but its last ones, as far as they are taken.
     pub fn unfinished(&mut self, stream: u32, length: u32) {
-        let mut frame = length.to_be_bytes()[1..].to_vec();
-        frame.extend([0, 0]);
-        frame.extend(stream.to_be_bytes());
+        let mut frame = head(0, 0, stream, length);
         frame.resize(length as usize, b'x');
         self.0.set_write_timeout(Some(PATIENCE)).unwrap();
         // Whoever says more than is allowed may find the connection closed.
         let _ = self.0.write_all(&frame);
     }
 
-    /// Sends bytes of a call, and ends it or not.
+    /// Sends bytes of a call, in as many frames as they need, and ends it or not.
     pub fn data(&mut self, stream: u32, bytes: &[u8], is_end: bool) {
-        self.frame(0, u8::from(is_end), stream, bytes);
+        let before_last = bytes.len().saturating_sub(1) / FRAME_BYTES_MAX * FRAME_BYTES_MAX;
+        let (before, last) = bytes.split_at(before_last);
+        for part in before.chunks(FRAME_BYTES_MAX) {
+            self.frame(0, 0, stream, part);
+        }
+        self.frame(0, u8::from(is_end), stream, last);
     }
+}
+
+/// What a frame of HTTP/2 begins with.
+fn head(kind: u8, flags: u8, stream: u32, length: u32) -> Vec<u8> {
+    let mut head = length.to_be_bytes()[1..].to_vec();
+    head.extend([kind, flags]);
+    head.extend(stream.to_be_bytes());
+    head
 }
 
 /// A message with what gRPC puts before it.
