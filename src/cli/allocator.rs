@@ -18,7 +18,7 @@ mod here {
     /// … and so many for any machine.
     const ARENAS_MAX: usize = 64;
     /// How often is looked whether the process has grown.
-    const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+    const LOOK_INTERVAL: Duration = Duration::from_millis(100);
     /// So much more than at the start is nothing yet (unit: bytes): steady load stays below.
     const GROWN_BYTES_MIN: u64 = 8 << 20;
 

@@ -57,8 +57,11 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// The smallest block, from which they double (unit: bytes).
+    /// The smallest block (unit: bytes) …
     const BLOCK_BYTES_MIN: usize = 1 << 10;
+    /// … and how much more room than for what has come one may have: such a part of all that has. What is
+    /// allocated is in memory also where nothing was written to it yet: others had it before.
+    const ROOM: usize = 4;
     /// What has come to so much is long (unit: bytes) …
     const LONG_BYTES: usize = 1 << 20;
     /// … and what comes further has blocks of this size (unit: bytes). Allocators take those from the
@@ -70,11 +73,11 @@ impl Part {
         while !bytes.is_empty() {
             let room = self.blocks.last().map_or(0, |block| block.capacity() - block.len());
             if room == 0 {
-                let bytes = match self.bytes {
+                let capacity = match self.bytes {
                     Self::LONG_BYTES.. => Self::LONG_BLOCK_BYTES,
-                    bytes => bytes.max(Self::BLOCK_BYTES_MIN),
+                    all => bytes.len().max(all / Self::ROOM).max(Self::BLOCK_BYTES_MIN),
                 };
-                self.blocks.push(BytesMut::with_capacity(bytes));
+                self.blocks.push(BytesMut::with_capacity(capacity));
                 continue;
             }
             let (now, rest) = bytes.split_at(room.min(bytes.len()));
@@ -135,7 +138,7 @@ mod tests {
                 all.extend(come);
                 let held: usize = part.blocks.iter().map(BytesMut::capacity).sum();
                 let more = match all.len() {
-                    ..=Part::LONG_BYTES => all.len().max(Part::BLOCK_BYTES_MIN),
+                    ..=Part::LONG_BYTES => (all.len() / Part::ROOM).max(Part::BLOCK_BYTES_MIN),
                     _ => Part::LONG_BLOCK_BYTES,
                 };
                 prop_assert!(held <= all.len() + more);
