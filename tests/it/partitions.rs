@@ -47,7 +47,11 @@ fn follow(node: &TestNode, catalogue: &Catalogue) {
 fn serves(node: &TestNode, topic: &str, partition: u32) {
     node.until(&format!("{topic}/{partition} serves"), |node| {
         let found = node.partitions().get(topic, partition);
-        found.is_some_and(|handle| handle.describe().state == PartitionState::Serving)
+        found.is_some_and(|handle| {
+            // Once its log is read it may take a moment until it is known how much is committed.
+            let is_readable = block_on(handle.read_records(Offset(0), 1, 1)).is_ok();
+            handle.describe().state == PartitionState::Serving && is_readable
+        })
     });
 }
 
