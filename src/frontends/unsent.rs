@@ -75,7 +75,8 @@ impl Taker {
         if self.0.has_given_way.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    fn give_way(&self) {
+    /// Ends the connection.
+    pub fn give_way(&self) {
         self.0.has_given_way.store(true, Ordering::Release);
         self.0.connection.wake();
     }

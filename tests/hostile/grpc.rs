@@ -3,8 +3,8 @@
 use crate::Deadline;
 use crate::http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM,
-    SETTINGS, WINDOW_UPDATE, block, call, call_with, frame, greeted, lying, message, settings,
-    settled, whole_call,
+    SETTINGS, WINDOW_UPDATE, Windows, block, call, call_with, frame, greeted, lying, message,
+    settings, settled, whole_call,
 };
 use crate::messages::{batch, bombs, corpus, fetch, mutated_batch, produce};
 use crate::mutate::{mutated, odd, pick, random};
@@ -26,7 +26,7 @@ const HEARD_MAX: usize = 256 << 10;
 type Attack = fn(&Target, &mut Chance) -> Result<()>;
 
 /// Those that hold many connections or much memory come last, and less often.
-const ATTACKS: [(&str, Attack); 23] = [
+const ATTACKS: [(&str, Attack); 24] = [
     ("random bytes", random_bytes),
     ("mutated conversation", mutated_conversation),
     ("mutated conversation", mutated_conversation),
@@ -48,10 +48,11 @@ const ATTACKS: [(&str, Attack); 23] = [
     ("never read", never_read),
     ("half-open streams", half_open_streams),
     ("unfinished messages", unfinished_messages),
+    ("answers not taken", answers_not_taken),
     ("byte by byte", byte_by_byte),
     ("connect and hang", connect_and_hang),
 ];
-const HEAVY: usize = 5;
+const HEAVY: usize = 6;
 
 pub fn attack(target: &Target, chance: &mut Chance, _deadline: &Deadline) -> &'static str {
     let (name, attack) = crate::one_of(&ATTACKS, HEAVY, chance);
@@ -397,27 +398,53 @@ fn half_open_streams(target: &Target, chance: &mut Chance) -> Result<()> {
 /// Messages that are all but complete, on as many connections and streams as there is room for.
 fn unfinished_messages(target: &Target, chance: &mut Chance) -> Result<()> {
     let mut wires = Vec::new();
-    let data = frame(DATA, 0, 1, &[0; 16 << 10]);
+    let data = [0; 16 << 10];
     for _ in 0..4 + chance.below(12) {
         let mut wire = greeted(target, &[])?;
-        settled(&mut wire);
+        let mut windows = Windows::settled(&mut wire);
         for number in 0..4 {
             let stream = 2 * number + 1;
             wire.send(&frame(HEADERS, END_HEADERS, stream, &call(APPENDS)));
             // As long as a message may be, or it were refused at once.
             let begun = [&[0][..], &(17u32 << 20).to_be_bytes()].concat();
-            wire.send(&frame(DATA, 0, stream, &begun));
-            let mut piece = data.clone();
-            piece[5..9].copy_from_slice(&stream.to_be_bytes());
+            windows.send(&mut wire, stream, &begun);
             for _ in 0..255 {
-                if !wire.send(&piece) {
+                // What was pushed out gets no room any more.
+                if !windows.send(&mut wire, stream, &data) {
                     break;
                 }
             }
         }
         // The next frame has not come as a whole.
         let missing = 1 + chance.below(16 << 10) as usize;
-        wire.send(&data[..data.len() - missing]);
+        let last = frame(DATA, 0, 1, &data);
+        wire.send(&last[..last.len() - missing]);
+        wires.push(wire);
+    }
+    std::thread::sleep(HOLD);
+    Ok(())
+}
+
+/// Requests of calls that take no answers, from the start or from some time on: as many as there is room
+/// for.
+fn answers_not_taken(target: &Target, chance: &mut Chance) -> Result<()> {
+    let mut wires = Vec::new();
+    let whole = message(0, &produce(batch(), Vec::new()));
+    let data = whole.repeat((16 << 10) / whole.len());
+    for _ in 0..4 + chance.below(12) {
+        let is_late = chance.coin();
+        let nothing = settings(&[(4, 0)]);
+        let mut wire = greeted(target, if is_late { &[] } else { &[(4, 0)] })?;
+        let mut windows = Windows::settled(&mut wire);
+        for number in 0..8 {
+            let stream = 2 * number + 1;
+            wire.send(&frame(HEADERS, END_HEADERS, stream, &call(APPENDS)));
+            if is_late {
+                windows.send(&mut wire, stream, &whole);
+                wire.send(&nothing);
+            }
+            while windows.send(&mut wire, stream, &data) {}
+        }
         wires.push(wire);
     }
     std::thread::sleep(HOLD);

@@ -3,6 +3,7 @@
 use crate::node::{Target, speaking};
 use crate::wire::Wire;
 use rustls::ClientConfig;
+use std::collections::BTreeMap;
 use std::io::Result;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,6 +122,63 @@ pub fn greeted_as(
     let mut wire = Wire::connect(target.rpc, tls.as_ref())?;
     wire.send(&[PREFACE, &settings(pairs)].concat());
     Ok(wire)
+}
+
+/// How much a node takes of each call, as far as it has said.
+#[derive(Default)]
+pub struct Windows {
+    unread: Vec<u8>,
+    of_all: usize,
+    of_each: BTreeMap<u32, usize>,
+    of_new: usize,
+}
+
+impl Windows {
+    /// Hears a moment's worth of what the node says first, and acknowledges its settings.
+    pub fn settled(wire: &mut Wire) -> Self {
+        let mut windows = Self { of_all: 65_535, of_new: 65_535, ..Self::default() };
+        windows.hear(wire, Duration::from_millis(20));
+        wire.send(&frame(SETTINGS, END_STREAM, 0, &[]));
+        windows
+    }
+
+    /// Sends a frame of a call where there is room for it, or will be in a moment; whether it went.
+    pub fn send(&mut self, wire: &mut Wire, stream: u32, data: &[u8]) -> bool {
+        for is_first in [true, false] {
+            let of_one = self.of_each.entry(stream).or_insert(self.of_new);
+            if self.of_all.min(*of_one) >= data.len() {
+                self.of_all -= data.len();
+                *of_one -= data.len();
+                return wire.send(&frame(DATA, 0, stream, data));
+            }
+            if is_first {
+                self.hear(wire, Duration::from_millis(5));
+            }
+        }
+        false
+    }
+
+    fn hear(&mut self, wire: &mut Wire, time: Duration) {
+        self.unread.extend(wire.hear(time, 1));
+        while let Some((head, rest)) = self.unread.split_at_checked(9) {
+            let number =
+                |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+            let Some(payload) = rest.get(..number(&head[..3])) else { return };
+            match (head[3], number(&head[5..]) as u32) {
+                (SETTINGS, _) => {
+                    let wanted = payload.chunks_exact(6).find(|setting| setting[..2] == [0, 4]);
+                    self.of_new = wanted.map_or(self.of_new, |setting| number(&setting[2..]));
+                }
+                (WINDOW_UPDATE, 0) => self.of_all += number(payload),
+                (WINDOW_UPDATE, stream) => {
+                    *self.of_each.entry(stream).or_insert(self.of_new) += number(payload);
+                }
+                _ => {}
+            }
+            let whole = 9 + payload.len();
+            self.unread.drain(..whole);
+        }
+    }
 }
 
 /// Answers a moment's worth of what the node says, with the acknowledgement of its settings.

@@ -5,6 +5,7 @@ use super::methods;
 use super::places::{AllTaken, OwnPlaces, Place, Places};
 use super::refusal::Refusal;
 use super::reply::{self, ReplyBody, Unread, rewritten};
+use super::stalled::Whose;
 use crate::access::Denied;
 use crate::frontends::access::{Door, Needed};
 use crate::frontends::calls::{Caller, Calls, OpenCall};
@@ -161,7 +162,8 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<http::Request<Incomi
     type Future = Replying;
 
     fn call(&self, call: http::Request<Incoming>) -> Replying {
-        let mut call = self.taken_in(call);
+        let needed = methods::needed(call.uri().path());
+        let mut call = self.taken_in(call, needed);
         if let Some(client) = &self.client {
             call.extensions_mut().insert(client.caller.clone());
             call.extensions_mut().insert(client.clone());
@@ -173,6 +175,7 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<http::Request<Incomi
             client: self.client.clone(),
             open,
             place: None,
+            streams: None,
             unread: (self.room.unsent.clone(), taker),
         };
         let uri = call.uri().clone();
@@ -185,16 +188,20 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<http::Request<Incomi
             replying.reply = crowded();
             return replying;
         }
-        match self.place(uri.path()) {
+        match self.place(needed) {
             Ok(place) => replying.place = Some(place),
             Err(taken) => {
                 replying.reply = refused(taken);
                 return replying;
             }
         }
-        if let Err(denied) = self.admit(&mut call) {
+        if let Err(denied) = self.admit(&mut call, needed) {
             replying.reply = refused(denied);
             return replying;
+        }
+        if methods::is_stream(uri.path()) {
+            let is_of_node = needed == Needed::Node;
+            replying.streams = Some(if is_of_node { Whose::Node } else { Whose::Client });
         }
         match name {
             Some(<duramen::LogServer<D> as NamedService>::NAME) => {
@@ -218,10 +225,10 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<http::Request<Incomi
 
 impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
     /// Bounds what comes in of a call.
-    fn taken_in(&self, call: http::Request<Incoming>) -> Call {
+    fn taken_in(&self, call: http::Request<Incoming>, needed: Needed) -> Call {
         let (head, body) = call.into_parts();
         let (path, room) = (head.uri.path(), &self.room);
-        let (intake, bytes_max) = match methods::needed(path) {
+        let (intake, bytes_max) = match needed {
             Needed::Node => (&room.of_nodes, MessageMax::Other),
             _ if path.starts_with("/duramen.v1.Log/") => (&room.of_clients, room.bytes_max),
             _ => (&room.of_clients, MessageMax::Fixed(MESSAGE_BYTES_MAX)),
@@ -235,18 +242,16 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
     }
 
     /// Takes a place for a call.
-    fn place(&self, path: &str) -> Result<Place, AllTaken> {
+    fn place(&self, needed: Needed) -> Result<Place, AllTaken> {
         let [of_clients, of_nodes] = &self.places;
-        let is_of_node = methods::needed(path) == Needed::Node;
-        if is_of_node { of_nodes.take() } else { of_clients.take() }
+        if needed == Needed::Node { of_nodes.take() } else { of_clients.take() }
     }
 
     /// Finds out who calls, and whether they may. What is about a topic its handler finds out.
-    fn admit(&self, call: &mut Call) -> Result<(), Denied> {
+    fn admit(&self, call: &mut Call, needed: Needed) -> Result<(), Denied> {
         // Only in the process itself is there a call without a connection.
         let Some(client) = &self.client else { return Ok(()) };
         let path = call.uri().path();
-        let needed = methods::needed(path);
         if needed == Needed::Nothing {
             return Ok(());
         }
@@ -306,6 +311,8 @@ pub struct Replying {
     open: Option<OpenCall>,
     /// Of a call that was not refused; until its answer is at its end.
     place: Option<Place>,
+    /// Of a stream of requests: whose it is.
+    streams: Option<Whose>,
     unread: Unread,
 }
 
@@ -323,7 +330,7 @@ impl Future for Replying {
             });
         }
         let place = self.place.take();
-        Poll::Ready(Ok(rewritten(reply, &self.client, &self.unread, place)))
+        Poll::Ready(Ok(rewritten(reply, &self.client, &self.unread, (place, self.streams))))
     }
 }
 

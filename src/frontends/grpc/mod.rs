@@ -14,6 +14,7 @@ mod places;
 mod refusal;
 mod reply;
 mod serve;
+mod stalled;
 
 pub use admin::AdminService;
 pub use peer::{PeerParts, PeerService};

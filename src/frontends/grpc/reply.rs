@@ -7,6 +7,7 @@
 use super::dispatch::Client;
 use super::places::Place;
 use super::refusal;
+use super::stalled::{self, Whose};
 use crate::frontends::unsent::{Taker, Unsent};
 use crate::observe::metrics::Outcome;
 use bytes::Bytes;
@@ -55,7 +56,7 @@ pub fn rewritten(
     reply: http::Response<tonic::body::Body>,
     client: &Option<Client>,
     unsent: &Unread,
-    place: Option<Place>,
+    (place, streams): (Option<Place>, Option<Whose>),
 ) -> http::Response<ReplyBody> {
     let (mut head, body) = reply.into_parts();
     if head.headers.contains_key(STATUS) {
@@ -63,7 +64,10 @@ pub fn rewritten(
         note_mistake(&head.headers, client.as_ref());
     }
     let (client, unsent) = (client.clone(), unsent.clone());
-    http::Response::from_parts(head, ReplyBody { body, client, unsent, _place: place })
+    if let Some(whose) = streams {
+        stalled::begins(whose);
+    }
+    http::Response::from_parts(head, ReplyBody { body, client, unsent, streams, _place: place })
 }
 
 /// Notes a reply that says that the request made no sense.
@@ -92,6 +96,8 @@ pub struct ReplyBody {
     body: tonic::body::Body,
     client: Option<Client>,
     unsent: Unread,
+    /// To a stream of requests: whose that is.
+    streams: Option<Whose>,
     _place: Option<Place>,
 }
 
@@ -104,6 +110,9 @@ impl Body for ReplyBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(whose) = self.streams {
+            stalled::asked(whose, polled.is_pending());
+        }
         let (unsent, taker) = &self.unsent;
         let counted = |frame: Frame<Bytes>| frame.map_data(|data| unsent.counted(data, taker));
         let mut polled = polled.map_ok(counted);

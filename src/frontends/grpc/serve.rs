@@ -8,6 +8,7 @@ use super::log_v1::LogV1;
 use super::observe::ObserveService;
 use super::peer::PeerService;
 use super::places::Places;
+use super::stalled::{Stalled, Turns};
 use crate::actors::observer::ObserveApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
 use crate::actors::topics::TopicsApi;
@@ -29,7 +30,7 @@ use crate::observe::{Complaints, Instruments};
 use crate::wire::pb;
 use crate::wire::peer::FRAME_BYTES_MAX;
 use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt;
 use slog::{Logger, debug};
 use std::future::poll_fn;
@@ -64,6 +65,12 @@ const PEER_CONNECTIONS: usize = 64;
 
 /// Calls of other nodes that are open: each node has some for each of its threads.
 const CALLS_OF_NODES_MAX: usize = 1024;
+
+/// What a client may send of one call before it is read, in each turn around the network. What is sent and
+/// not read is kept, in nobody's books.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// … and of all calls of a connection: some that rest leave room for others.
+const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// Limits of the gRPC port.
 #[derive(Debug, Clone)]
@@ -200,6 +207,7 @@ impl<T: TopicsApi> GrpcFrontend<T> {
         };
         let (limits, logger, complaints) = (Arc::new(self.limits), self.logger, self.complaints);
         let metrics = self.instruments.metrics;
+        let stalled = Stalled::new(Arc::clone(&metrics));
         let health = follow_readiness(&self.health, &*self.readiness, drain.clone());
         let accepting = listener.run(|Admitted { stream, peer, caller, drain }| {
             let (complaints, taker) = (Arc::clone(&complaints), Taker::default());
@@ -209,7 +217,8 @@ impl<T: TopicsApi> GrpcFrontend<T> {
             let dispatch = dispatch.of(client.clone(), kept.clone());
             let limits = Arc::clone(&limits);
             let logger = logger.clone();
-            let stream = Accepted { stream, metrics: Arc::clone(&metrics), kept };
+            let turns = stalled.of_connection(client.taker.clone());
+            let stream = Accepted { stream, metrics: Arc::clone(&metrics), kept, turns };
             async move {
                 if let Err(error) =
                     serve_connection(stream, dispatch, &limits, drain, &client).await
@@ -322,10 +331,11 @@ struct Accepted {
     stream: Stream,
     metrics: Arc<Metrics>,
     kept: Option<KeptForPeers>,
+    turns: Turns,
 }
 
 async fn serve_connection<S>(
-    Accepted { mut stream, metrics, kept }: Accepted,
+    Accepted { mut stream, metrics, kept, turns }: Accepted,
     service: S,
     limits: &RpcLimits,
     drain: Drain,
@@ -364,11 +374,11 @@ where
     }
     // Frames are of 16 KiB, as HTTP/2 has it unless told otherwise: one that is not whole yet is kept
     // beside all that is counted. Larger ones cost no less.
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(turns);
     builder
         .timer(TokioTimer::new())
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(16 << 10)
         .auto_date_header(false);

@@ -156,6 +156,54 @@ fn a_frame_that_is_never_whole_takes_little_memory_whatever_it_says_it_will_be()
 }
 
 #[test]
+fn requests_of_clients_that_take_no_answers_are_kept_as_far_as_there_is_room() {
+    const CALLS: usize = 400;
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path(), "");
+    let record = pb::Record { value: Some(vec![7; 4_000].into()), ..pb::Record::default() };
+    let request = pb::ProduceRequest {
+        topic: "log".into(),
+        records: vec![record],
+        ..pb::ProduceRequest::default()
+    };
+    let request = framed(&request);
+    // The control: who has room for answers may rest.
+    let mut resting = Unread::connect(&node.rpc);
+    resting.begin(1, "/duramen.v1.Log/Produce");
+    resting.data(1, &request, false);
+    until("it is stored", || (node.high_watermark() == 1).then_some(()));
+    let gave_way = || metric(&node, "duramen_calls_gave_way_total");
+    let before = resident(node.pid());
+    let mut highest = before;
+    let mut sent = 0;
+    let mut open = Vec::new();
+    while_others_are_served(&node, || {
+        for _ in 0..CALLS / 4 {
+            let mut client = Unread::taking_nothing(&node.rpc);
+            for number in 0..4 {
+                client.begin(2 * number + 1, "/duramen.v1.Log/Produce");
+                sent += client.fill(2 * number + 1, &request);
+            }
+            open.push(client);
+            highest = highest.max(resident(node.pid()));
+        }
+        until("the others are gone", || {
+            highest = highest.max(resident(node.pid()));
+            (metric(&node, "duramen_calls_open") < 40.0).then_some(())
+        });
+    });
+    assert!(gave_way() > 0.0);
+    let (grown, sent) = ((highest - before) >> 20, sent >> 20);
+    println!("requests of clients that take no answers: {sent} MiB sent, {grown} MiB more at most");
+    assert!(sent > 80, "{sent} MiB sent");
+    // 32 calls with a window of 256 KiB each, and what comes until the others are gone.
+    assert!(grown < 64, "{grown} MiB more");
+    let end = node.high_watermark();
+    resting.data(1, &request, false);
+    until("who rested goes on", || (node.high_watermark() == end + 1).then_some(()));
+}
+
+#[test]
 fn a_byte_now_and_then_holds_neither_port_longer_than_its_time() {
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path(), "[rpc]\nrequest_deadline = \"1s\"\n");

@@ -7,6 +7,7 @@ mod limits;
 mod secrets;
 
 use crate::harness::binary::{Binary, http};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -56,33 +57,92 @@ pub fn resident(pid: u32) -> u64 {
 /// What a node takes in one frame of HTTP/2.
 const FRAME_BYTES_MAX: usize = 16 << 10;
 
-/// A connection of HTTP/2 by hand: what it is sent is read by nobody.
-pub struct Unread(TcpStream);
+/// Frames of HTTP/2 that say how much may be sent.
+const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
+/// The setting of how much may be sent of a stream that begins.
+const STREAM_WINDOW: u16 = 4;
+/// What every window is to begin with.
+const WINDOW: usize = 65_535;
+
+/// A connection of HTTP/2 by hand: what it is sent is read by nobody, but to learn how much it may send.
+pub struct Unread {
+    stream: TcpStream,
+    /// What may be sent of all streams together, of each that has begun, and of a new one.
+    of_all: usize,
+    of_each: BTreeMap<u32, usize>,
+    of_new: usize,
+}
 
 impl Unread {
     pub fn connect(address: &str) -> Self {
+        Self::connect_with(address, &[])
+    }
+
+    /// One that takes no answers of any stream.
+    pub fn taking_nothing(address: &str) -> Self {
+        let no_window = [&STREAM_WINDOW.to_be_bytes()[..], &[0; 4]].concat();
+        Self::connect_with(address, &no_window)
+    }
+
+    fn connect_with(address: &str, wishes: &[u8]) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
-        // The preface, then settings without a wish.
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // How much may be sent is known once the node has said it, for streams and for all.
-        let mut kinds = Vec::new();
-        while !(kinds.contains(&4) && kinds.contains(&8)) {
-            let mut head = [0; 9];
-            stream.read_exact(&mut head).unwrap();
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            stream.read_exact(&mut vec![0; length as usize]).unwrap();
-            kinds.push(head[3]);
+        let of_each = BTreeMap::new();
+        let mut client = Self { stream, of_all: WINDOW, of_each, of_new: WINDOW };
+        client.frame(SETTINGS, 0, 0, wishes);
+        // A node wants other windows, and says so first.
+        while client.of_all == WINDOW || client.of_new == WINDOW {
+            client.hear();
         }
-        let mut client = Self(stream);
-        client.frame(4, 1, 0, &[]);
+        client.frame(SETTINGS, 1, 0, &[]);
         client
+    }
+
+    /// Reads a frame, and learns what may be sent.
+    fn hear(&mut self) {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).unwrap();
+        let [a, b, c, kind, _, stream @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        self.stream.read_exact(&mut payload).unwrap();
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+        match (kind, u32::from_be_bytes(stream)) {
+            (SETTINGS, _) => {
+                for setting in payload.chunks(6) {
+                    if setting[..2] == STREAM_WINDOW.to_be_bytes() {
+                        self.of_new = number(&setting[2..]) as usize;
+                    }
+                }
+            }
+            (WINDOW_UPDATE, 0) => self.of_all += number(&payload) as usize,
+            (WINDOW_UPDATE, stream) => {
+                *self.of_each.entry(stream).or_insert(self.of_new) += number(&payload) as usize;
+            }
+            _ => {}
+        }
     }
 
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let mut frame = head(kind, flags, stream, payload.len() as u32);
         frame.extend(payload);
-        self.0.write_all(&frame).unwrap();
+        self.stream.write_all(&frame).unwrap();
+    }
+
+    /// Whether so many bytes may be sent of a stream now.
+    fn has_room(&mut self, stream: u32, bytes: usize) -> bool {
+        self.of_all.min(*self.of_each.entry(stream).or_insert(self.of_new)) >= bytes
+    }
+
+    /// Sends the same bytes of a call until there is no room for them; how many that were.
+    pub fn fill(&mut self, stream: u32, bytes: &[u8]) -> usize {
+        let mut sent = 0;
+        while self.has_room(stream, bytes.len()) {
+            self.data(stream, bytes, false);
+            sent += bytes.len();
+        }
+        sent
     }
 
     /// Begins a call.
@@ -110,19 +170,29 @@ impl Unread {
     pub fn unfinished(&mut self, stream: u32, length: u32) {
         let mut frame = head(0, 0, stream, length);
         frame.resize(length as usize, b'x');
-        self.0.set_write_timeout(Some(PATIENCE)).unwrap();
+        self.stream.set_write_timeout(Some(PATIENCE)).unwrap();
         // Whoever says more than is allowed may find the connection closed.
-        let _ = self.0.write_all(&frame);
+        let _ = self.stream.write_all(&frame);
     }
 
-    /// Sends bytes of a call, in as many frames as they need, and ends it or not.
+    /// Sends bytes of a call, in as many frames as they need and as there is room for them, and ends it
+    /// or not.
     pub fn data(&mut self, stream: u32, bytes: &[u8], is_end: bool) {
         let before_last = bytes.len().saturating_sub(1) / FRAME_BYTES_MAX * FRAME_BYTES_MAX;
         let (before, last) = bytes.split_at(before_last);
         for part in before.chunks(FRAME_BYTES_MAX) {
-            self.frame(0, 0, stream, part);
+            self.part(stream, part, 0);
         }
-        self.frame(0, u8::from(is_end), stream, last);
+        self.part(stream, last, u8::from(is_end));
+    }
+
+    fn part(&mut self, stream: u32, bytes: &[u8], flags: u8) {
+        while !self.has_room(stream, bytes.len()) {
+            self.hear();
+        }
+        self.of_all -= bytes.len();
+        *self.of_each.get_mut(&stream).unwrap() -= bytes.len();
+        self.frame(0, flags, stream, bytes);
     }
 }
 
