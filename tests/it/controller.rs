@@ -307,7 +307,8 @@ fn a_node_joins_gets_replicas_and_changes_the_catalogue_through_the_leader() {
         first.leadership.leads_here(GroupId::LOG, Term(1), ReplicaId::FIRST, members);
         second
             .until("what the group's leader tells is known everywhere", |c| {
-                c.placement(GroupId::LOG).unwrap().replicas[1].state == ReplicaState::Member
+                let replicas = &c.placement(GroupId::LOG).unwrap().replicas;
+                replicas.get(1).is_some_and(|replica| replica.state == ReplicaState::Member)
             })
             .await;
 
