@@ -98,6 +98,15 @@ pub struct Client {
     traceparent: Option<AsciiMetadataValue>,
 }
 
+/// With room for large messages on their way to this client.
+pub(crate) fn roomy(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .tcp_nodelay(true)
+}
+
 impl Client {
     /// Connects to `address`, `host:port`.
     ///
@@ -106,12 +115,8 @@ impl Client {
     pub async fn connect(address: &str, options: ClientOptions) -> Result<Self, ClientError> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|_| ClientError::Address { address: address.into() })?
-            .connect_timeout(options.connect_timeout)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME_BYTES_MAX)
-            .tcp_nodelay(true);
-        let channel = dial::connect(endpoint, address, options.tls.as_ref()).await;
+            .connect_timeout(options.connect_timeout);
+        let channel = dial::connect(roomy(endpoint), address, options.tls.as_ref()).await;
         let channel = channel
             .map_err(|source| ClientError::Unavailable { address: address.into(), source })?;
         let channel = InterceptedService::new(channel, options.token);

@@ -3,7 +3,7 @@
 use super::BenchError;
 use crate::guards::tls::ClientTls;
 use crate::model::{Clock, SystemClock};
-use crate::wire::client::Bearer;
+use crate::wire::client::{Bearer, roomy};
 use crate::wire::dial;
 use crate::wire::pb::duramen::v1 as pb;
 use pb::log_client::LogClient;
@@ -223,11 +223,7 @@ pub async fn connect(reach: &Reach) -> Result<LogGrpc, BenchError> {
     let Reach { addr, tls, token } = reach;
     let failed = |source| BenchError::Connect { addr: addr.clone(), source };
     let endpoint = Endpoint::from_shared(format!("http://{addr}"));
-    let endpoint = endpoint
-        .map_err(|source| failed(source.into()))?
-        .tcp_nodelay(true)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20);
+    let endpoint = roomy(endpoint.map_err(|source| failed(source.into()))?);
     let channel = dial::connect(endpoint, addr, tls.as_ref()).await.map_err(failed)?;
     Ok(LogClient::new(InterceptedService::new(channel, token.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
