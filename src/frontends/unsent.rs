@@ -75,6 +75,11 @@ impl Taker {
         if self.0.has_given_way.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Whether both are of the same connection.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Ends the connection.
     pub fn give_way(&self) {
         self.0.has_given_way.store(true, Ordering::Release);

@@ -436,13 +436,18 @@ fn answers_not_taken(target: &Target, chance: &mut Chance) -> Result<()> {
         let nothing = settings(&[(4, 0)]);
         let mut wire = greeted(target, if is_late { &[] } else { &[(4, 0)] })?;
         let mut windows = Windows::settled(&mut wire);
-        for number in 0..8 {
-            let stream = 2 * number + 1;
+        let streams = || (0..8).map(|number| 2 * number + 1);
+        for stream in streams() {
             wire.send(&frame(HEADERS, END_HEADERS, stream, &call(APPENDS)));
-            if is_late {
+        }
+        if is_late {
+            for stream in streams() {
                 windows.send(&mut wire, stream, &whole);
-                wire.send(&nothing);
             }
+            windows.hear(&mut wire, MOMENT);
+            wire.send(&nothing);
+        }
+        for stream in streams() {
             while windows.send(&mut wire, stream, &data) {}
         }
         wires.push(wire);

@@ -6,7 +6,7 @@ use rustls::ClientConfig;
 use std::collections::BTreeMap;
 use std::io::Result;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -124,6 +124,9 @@ pub fn greeted_as(
     Ok(wire)
 }
 
+/// What every window is to begin with.
+const WINDOW: usize = 65_535;
+
 /// How much a node takes of each call, as far as it has said.
 #[derive(Default)]
 pub struct Windows {
@@ -134,31 +137,36 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Hears a moment's worth of what the node says first, and acknowledges its settings.
+    /// Hears what the node says first, and acknowledges its settings.
     pub fn settled(wire: &mut Wire) -> Self {
-        let mut windows = Self { of_all: 65_535, of_new: 65_535, ..Self::default() };
-        windows.hear(wire, Duration::from_millis(20));
+        let mut windows = Self { of_all: WINDOW, of_new: WINDOW, ..Self::default() };
+        let until = Instant::now() + Duration::from_secs(1);
+        while (windows.of_all == WINDOW || windows.of_new == WINDOW) && Instant::now() < until {
+            windows.hear(wire, Duration::from_millis(20));
+        }
         wire.send(&frame(SETTINGS, END_STREAM, 0, &[]));
         windows
     }
 
     /// Sends a frame of a call where there is room for it, or will be in a moment; whether it went.
     pub fn send(&mut self, wire: &mut Wire, stream: u32, data: &[u8]) -> bool {
-        for is_first in [true, false] {
+        let until = Instant::now() + Duration::from_millis(5);
+        loop {
             let of_one = self.of_each.entry(stream).or_insert(self.of_new);
             if self.of_all.min(*of_one) >= data.len() {
                 self.of_all -= data.len();
                 *of_one -= data.len();
                 return wire.send(&frame(DATA, 0, stream, data));
             }
-            if is_first {
-                self.hear(wire, Duration::from_millis(5));
+            if Instant::now() > until {
+                return false;
             }
+            self.hear(wire, Duration::from_millis(5));
         }
-        false
     }
 
-    fn hear(&mut self, wire: &mut Wire, time: Duration) {
+    /// Hears something, or nothing for so long.
+    pub fn hear(&mut self, wire: &mut Wire, time: Duration) {
         self.unread.extend(wire.hear(time, 1));
         while let Some((head, rest)) = self.unread.split_at_checked(9) {
             let number =

@@ -66,11 +66,12 @@ const PEER_CONNECTIONS: usize = 64;
 /// Calls of other nodes that are open: each node has some for each of its threads.
 const CALLS_OF_NODES_MAX: usize = 1024;
 
-/// What a client may send of one call before it is read, in each turn around the network. What is sent and
-/// not read is kept, in nobody's books.
-const STREAM_WINDOW: u32 = 256 << 10;
-/// … and of all calls of a connection: some that rest leave room for others.
-const CONNECTION_WINDOW: u32 = 4 << 20;
+/// What may be sent of one call before it is read, in each turn around the network, and of all calls of a
+/// connection, of which 16 that rest leave no room for others (unit: bytes). What is sent and not read is
+/// kept, in nobody's books.
+const WINDOWS: [u32; 2] = [256 << 10, 4 << 20];
+/// The same of whoever has proved to be another node: entries are large, and nodes may be far apart.
+const WINDOWS_OF_NODES: [u32; 2] = [4 << 20, 16 << 20];
 
 /// Limits of the gRPC port.
 #[derive(Debug, Clone)]
@@ -374,11 +375,13 @@ where
     }
     // Frames are of 16 KiB, as HTTP/2 has it unless told otherwise: one that is not whole yet is kept
     // beside all that is counted. Larger ones cost no less.
+    let is_node = client.caller.peer.is_some();
+    let [of_stream, of_connection] = if is_node { WINDOWS_OF_NODES } else { WINDOWS };
     let mut builder = http2::Builder::new(turns);
     builder
         .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(of_stream)
+        .initial_connection_window_size(of_connection)
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(16 << 10)
         .auto_date_header(false);

@@ -1,10 +1,12 @@
 //! Calls whose clients send requests and take no answers: nothing more of them is read, and what comes
 //! lies in HTTP/2, in nobody's books, as much as a stream's window. So many may stand so on a port;
-//! beyond that the one gives way, with its connection, that has for longest.
+//! beyond that a connection gives way that has the most of them, and of several the one that has for
+//! longest. Whoever has one for a moment is not pushed out by somebody who has many.
 //!
-//! HTTP/2 asks a call for its next answer when its client has room for one. A call stands that had its turn
-//! on its thread, and was not asked until it knew of nothing more to say or to read. To read nothing more
-//! of the connection would be no way out: what frees the call may lie behind what its client sent before.
+//! HTTP/2 asks a call for its next answer when its client has taken the one before. So a call stands that
+//! had its turn on its thread, and was not asked until it knew of nothing more to say or to read. To read
+//! nothing more of the connection would be no way out: what frees the call may lie behind what its client
+//! sent before.
 
 use crate::frontends::unsent::Taker;
 use crate::observe::metrics::Metrics;
@@ -47,6 +49,15 @@ struct Standing {
     by_age: BTreeMap<u64, Taker>,
 }
 
+impl Standing {
+    /// The connection with the most calls, and of several with as many that of the oldest.
+    fn most(&self) -> Option<Taker> {
+        let all = || self.by_age.values();
+        // Of several the last is taken: so the oldest comes last.
+        all().rev().max_by_key(|taker| all().filter(|other| other.is(taker)).count()).cloned()
+    }
+}
+
 impl Stalled {
     /// Counts those that give way.
     pub fn new(metrics: Arc<Metrics>) -> Self {
@@ -69,10 +80,11 @@ impl Stalled {
         standing.next += 1;
         standing.by_age.insert(number, taker.clone());
         while standing.by_age.len() > self.0.calls_max
-            && let Some((_, oldest)) = standing.by_age.pop_first()
+            && let Some(most) = standing.most()
         {
-            self.0.metrics.calls_gave_way.one();
-            oldest.give_way();
+            standing.by_age.retain(|_, taker| !taker.is(&most));
+            self.0.metrics.connections_gave_way.one();
+            most.give_way();
         }
         number
     }
@@ -124,8 +136,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, call: F) {
-        let place = Place { turns: self.clone(), number: None };
-        tokio::spawn(Call { call, asked: Asked::NoStream, place });
+        let spot = Spot { turns: self.clone(), number: None };
+        tokio::spawn(Call { call, asked: Asked::NoStream, spot });
     }
 }
 
@@ -134,12 +146,12 @@ pin_project! {
         #[pin]
         call: F,
         asked: Asked,
-        place: Place,
+        spot: Spot,
     }
 }
 
 /// Where a call stands, while it does.
-struct Place {
+struct Spot {
     turns: Turns,
     number: Option<(Whose, u64)>,
 }
@@ -149,7 +161,8 @@ impl<F: Future<Output = ()>> Future for Call<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        // Something woke it: it stands unless it is asked now.
+        // Something woke it: it stands unless it is asked now, which some versions of hyper do not do
+        // before there is room.
         ASKED.set(match *this.asked {
             Asked::ToTheEnd(whose) => Asked::Not(whose),
             other => other,
@@ -157,14 +170,14 @@ impl<F: Future<Output = ()>> Future for Call<F> {
         let polled = this.call.poll(cx);
         *this.asked = ASKED.replace(Asked::NoStream);
         match *this.asked {
-            Asked::Not(whose) if polled.is_pending() => this.place.stand(whose),
-            _ => this.place.leave(),
+            Asked::Not(whose) if polled.is_pending() => this.spot.stand(whose),
+            _ => this.spot.leave(),
         }
         polled
     }
 }
 
-impl Place {
+impl Spot {
     fn stand(&mut self, whose: Whose) {
         let Turns { stalled, taker } = &self.turns;
         self.number.get_or_insert_with(|| (whose, stalled.stands(whose, taker)));
@@ -177,7 +190,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Spot {
     fn drop(&mut self) {
         self.leave();
     }
@@ -210,7 +223,7 @@ mod tests {
         Ends,
     }
 
-    /// A call on a connection of its own, which is given its turns by hand.
+    /// A call, which is given its turns by hand.
     struct Played {
         taker: Taker,
         call: Option<Pin<Box<dyn Future<Output = ()>>>>,
@@ -218,8 +231,13 @@ mod tests {
     }
 
     impl Played {
+        /// On a connection of its own.
         fn new(stalled: &Stalled, whose: Whose) -> Self {
-            let (taker, turn) = (Taker::default(), Arc::new(Mutex::new(Turn::Waits)));
+            Self::on(Taker::default(), stalled, whose)
+        }
+
+        fn on(taker: Taker, stalled: &Stalled, whose: Whose) -> Self {
+            let turn = Arc::new(Mutex::new(Turn::Waits));
             let now = Arc::clone(&turn);
             let call = poll_fn(move |_| {
                 match *now.lock().unwrap() {
@@ -232,8 +250,8 @@ mod tests {
                 Poll::Pending
             });
             let turns = stalled.of_connection(taker.clone());
-            let place = Place { turns, number: None };
-            let call = Call { call, asked: Asked::NoStream, place };
+            let spot = Spot { turns, number: None };
+            let call = Call { call, asked: Asked::NoStream, spot };
             Self { taker, call: Some(Box::pin(call)), turn }
         }
 
@@ -292,7 +310,23 @@ mod tests {
         assert_eq!(standing(&stalled), 2);
         calls[3].play(&[Turn::Begins]);
         assert_eq!(gone(&calls), [true, true, false, false]);
-        assert_eq!(stalled.0.metrics.calls_gave_way.get(), 2);
+        assert_eq!(stalled.0.metrics.connections_gave_way.get(), 2);
+    }
+
+    #[test]
+    fn who_has_one_is_not_pushed_out_by_who_has_many() {
+        let stalled = Stalled::with(8, Arc::default());
+        let mut oldest = Played::new(&stalled, Whose::Client);
+        oldest.play(&[Turn::Begins]);
+        let many = Taker::default();
+        let mut calls: Vec<_> =
+            (0..8).map(|_| Played::on(many.clone(), &stalled, Whose::Client)).collect();
+        for call in &mut calls {
+            call.play(&[Turn::Begins]);
+        }
+        assert!(!has_given_way(&oldest.taker) && has_given_way(&many));
+        assert_eq!(standing(&stalled), 1, "all calls of a connection end with it");
+        assert_eq!(stalled.0.metrics.connections_gave_way.get(), 1);
     }
 
     #[test]
@@ -305,6 +339,6 @@ mod tests {
             client.play(&[Turn::Begins]);
         }
         assert!(!has_given_way(&node.taker));
-        assert_eq!(stalled.0.metrics.calls_gave_way.get(), 8);
+        assert_eq!(stalled.0.metrics.connections_gave_way.get(), 8);
     }
 }

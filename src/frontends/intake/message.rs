@@ -59,9 +59,9 @@ pub(super) struct Part {
 impl Part {
     /// The smallest block (unit: bytes) …
     const BLOCK_BYTES_MIN: usize = 1 << 10;
-    /// … and how much more room than for what has come one may have: such a part of all that has. What is
-    /// allocated is in memory also where nothing was written to it yet: others had it before.
-    const ROOM: usize = 4;
+    /// … and a further one has room for what comes now, or for this part of what came before: a quarter.
+    /// Memory that nothing was written to yet is taken all the same: others had it before.
+    const GROWTH_DIVISOR: usize = 4;
     /// What has come to so much is long (unit: bytes) …
     const LONG_BYTES: usize = 1 << 20;
     /// … and what comes further has blocks of this size (unit: bytes). Allocators take those from the
@@ -75,7 +75,9 @@ impl Part {
             if room == 0 {
                 let capacity = match self.bytes {
                     Self::LONG_BYTES.. => Self::LONG_BLOCK_BYTES,
-                    all => bytes.len().max(all / Self::ROOM).max(Self::BLOCK_BYTES_MIN),
+                    before => {
+                        bytes.len().max(before / Self::GROWTH_DIVISOR).max(Self::BLOCK_BYTES_MIN)
+                    }
                 };
                 self.blocks.push(BytesMut::with_capacity(capacity));
                 continue;
@@ -138,7 +140,7 @@ mod tests {
                 all.extend(come);
                 let held: usize = part.blocks.iter().map(BytesMut::capacity).sum();
                 let more = match all.len() {
-                    ..=Part::LONG_BYTES => (all.len() / Part::ROOM).max(Part::BLOCK_BYTES_MIN),
+                    ..=Part::LONG_BYTES => (all.len() / Part::GROWTH_DIVISOR).max(Part::BLOCK_BYTES_MIN),
                     _ => Part::LONG_BLOCK_BYTES,
                 };
                 prop_assert!(held <= all.len() + more);

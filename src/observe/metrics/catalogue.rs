@@ -139,8 +139,8 @@ catalogue! {
         "gRPC calls and streams of clients that are open; rpc.calls_max is for all together.";
     CALLS_REFUSED = "duramen_calls_refused_total" Counter "{call}" []
         "gRPC calls that were not begun: too many were open, and the connection had a few.";
-    CALLS_GAVE_WAY = "duramen_calls_gave_way_total" Counter "{call}" []
-        "gRPC calls that ended, with their connections, since they took no answers while more came.";
+    CONNECTIONS_GAVE_WAY = "duramen_connections_gave_way_total" Counter "{connection}" []
+        "gRPC connections that were closed: too many calls took no answers, and theirs were the most.";
     HANDSHAKES = "duramen_tls_handshakes_total" Counter "{handshake}" ["protocol", "outcome"]
         "TLS handshakes of clients by how they ended; crowded: it gave way to newer ones.";
     HANDSHAKES_OPEN = "duramen_tls_handshakes_open" Gauge "{handshake}" ["protocol"]

@@ -177,7 +177,7 @@ pub struct Metrics {
     gossip_refused: [Counter; GossipRefused::ALL.len()],
     received: [Counter; Protocol::ALL.len()],
     sent: [Counter; Protocol::ALL.len()],
-    pub calls_gave_way: Counter,
+    pub connections_gave_way: Counter,
     pub spans_exported: Counter,
     pub spans_dropped: Counter,
     pub export_failures: Counter,
@@ -192,7 +192,7 @@ impl Default for Metrics {
             gossip_refused: Default::default(),
             received: Default::default(),
             sent: Default::default(),
-            calls_gave_way: Counter::default(),
+            connections_gave_way: Counter::default(),
             spans_exported: Counter::default(),
             spans_dropped: Counter::default(),
             export_failures: Counter::default(),
@@ -271,7 +271,7 @@ impl Metrics {
             snapshot.counter(&of::RECEIVED, &[protocol.name()], self.received(protocol));
             snapshot.counter(&of::SENT, &[protocol.name()], self.sent(protocol));
         }
-        snapshot.counter(&of::CALLS_GAVE_WAY, &[], &self.calls_gave_way);
+        snapshot.counter(&of::CONNECTIONS_GAVE_WAY, &[], &self.connections_gave_way);
         snapshot.counter(&of::SPANS_EXPORTED, &[], &self.spans_exported);
         snapshot.counter(&of::SPANS_DROPPED, &[], &self.spans_dropped);
         snapshot.counter(&of::EXPORT_FAILURES, &[], &self.export_failures);
