@@ -156,6 +156,7 @@ fn bytes_of_those_who_prove_nothing_change_nothing_on_any_port() {
         let topics = guarded.run(&node.rpc, &["topic", "list", "--json"]).1;
         (offsets, topics, guarded.run(&node.rpc, &["acl", "list"]).1)
     };
+    until("all ports are open", || (listening(node.pid()).len() >= 4).then_some(()));
     // Until what follows a start is done.
     let data_dir = guarded.data_dir();
     let mut last = (listing(&data_dir), 0);
