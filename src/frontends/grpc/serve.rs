@@ -189,6 +189,8 @@ impl<T: TopicsApi> GrpcFrontend<T> {
         let dispatch = self.dispatch(&drain);
         let kept = if self.peer.is_some() { PEER_CONNECTIONS } else { 0 };
         let counters = Arc::clone(&self.counters);
+        let metrics = self.instruments.metrics;
+        let stalled = Stalled::new(Arc::clone(&self.clock), Arc::clone(&metrics));
         let listener = Listener {
             socket,
             connections_max: self.limits.connections_max + kept,
@@ -207,8 +209,6 @@ impl<T: TopicsApi> GrpcFrontend<T> {
             }),
         };
         let (limits, logger, complaints) = (Arc::new(self.limits), self.logger, self.complaints);
-        let metrics = self.instruments.metrics;
-        let stalled = Stalled::new(Arc::clone(&metrics));
         let health = follow_readiness(&self.health, &*self.readiness, drain.clone());
         let accepting = listener.run(|Admitted { stream, peer, caller, drain }| {
             let (complaints, taker) = (Arc::clone(&complaints), Taker::default());

@@ -1,7 +1,8 @@
 //! Calls whose clients send requests and take no answers: nothing more of them is read, and what comes
-//! lies in HTTP/2, in nobody's books, as much as a stream's window. So many may stand so on a port;
-//! beyond that a connection gives way that has the most of them, and of several the one that has for
-//! longest. Whoever has one for a moment is not pushed out by somebody who has many.
+//! lies in HTTP/2, in nobody's books, as much as a stream's window. A few may stand so on a port. Beyond
+//! that a connection gives way that has several, or else the one of which a call has stood for longest, if
+//! that is more than a moment: an honest client's stand for a turn around the network when it also reads in
+//! bulk.
 //!
 //! HTTP/2 asks a call for its next answer when its client has taken the one before. So a call stands that
 //! had its turn on its thread, and was not asked until it knew of nothing more to say or to read. To read
@@ -9,6 +10,7 @@
 //! sent before.
 
 use crate::frontends::unsent::Taker;
+use crate::model::Clock;
 use crate::observe::metrics::Metrics;
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
@@ -18,9 +20,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-/// So many may stand, of clients and of nodes each.
-const CALLS_MAX: usize = 32;
+/// So many may stand, of clients and of nodes each …
+const MANY: usize = 32;
+/// … so many of one connection …
+const OF_ONE: usize = 4;
+/// … and more than many for less than this, …
+const MOMENT: Duration = Duration::from_secs(1);
+/// … but no more than so many.
+const CALLS_MAX: usize = 128;
 
 /// Who makes a call. Clients push out no nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +46,7 @@ pub struct Stalled(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    calls_max: usize,
+    clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     standing: [Mutex<Standing>; 2],
 }
@@ -46,26 +55,38 @@ struct Shared {
 struct Standing {
     /// Numbers are given once, so that who has stood for longest is the first.
     next: u64,
-    by_age: BTreeMap<u64, Taker>,
+    by_age: BTreeMap<u64, Stood>,
+}
+
+#[derive(Debug)]
+struct Stood {
+    since: Duration,
+    taker: Taker,
 }
 
 impl Standing {
-    /// The connection with the most calls, and of several with as many that of the oldest.
-    fn most(&self) -> Option<Taker> {
-        let all = || self.by_age.values();
-        // Of several the last is taken: so the oldest comes last.
-        all().rev().max_by_key(|taker| all().filter(|other| other.is(taker)).count()).cloned()
+    /// The connection that gives way, where one is to.
+    fn gives_way(&self, now: Duration) -> Option<Taker> {
+        let calls = self.by_age.len();
+        if calls <= MANY {
+            return None;
+        }
+        let all = || self.by_age.values().map(|stood| &stood.taker);
+        let of_same = |taker: &Taker| all().filter(|other| other.is(taker)).count();
+        let most = all().max_by_key(|taker| of_same(taker))?;
+        if of_same(most) > OF_ONE {
+            return Some(most.clone());
+        }
+        let (_, oldest) = self.by_age.first_key_value()?;
+        let is_long = now.saturating_sub(oldest.since) >= MOMENT;
+        (is_long || calls > CALLS_MAX).then(|| oldest.taker.clone())
     }
 }
 
 impl Stalled {
     /// Counts those that give way.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self::with(CALLS_MAX, metrics)
-    }
-
-    fn with(calls_max: usize, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Shared { calls_max, metrics, standing: Default::default() }))
+    pub fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Shared { clock, metrics, standing: Default::default() }))
     }
 
     /// What runs the calls of a connection.
@@ -75,16 +96,15 @@ impl Stalled {
 
     /// A call stands from now on; under which number.
     fn stands(&self, whose: Whose, taker: &Taker) -> u64 {
+        let since = self.0.clock.monotonic();
         let mut standing = self.standing(whose);
         let number = standing.next;
         standing.next += 1;
-        standing.by_age.insert(number, taker.clone());
-        while standing.by_age.len() > self.0.calls_max
-            && let Some(most) = standing.most()
-        {
-            standing.by_age.retain(|_, taker| !taker.is(&most));
+        standing.by_age.insert(number, Stood { since, taker: taker.clone() });
+        while let Some(one) = standing.gives_way(since) {
+            standing.by_age.retain(|_, stood| !stood.taker.is(&one));
             self.0.metrics.connections_gave_way.one();
-            most.give_way();
+            one.give_way();
         }
         number
     }
@@ -199,6 +219,7 @@ impl Drop for Spot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ManualClock;
     use futures_util::task::noop_waker_ref;
     use std::future::poll_fn;
 
@@ -264,6 +285,11 @@ mod tests {
         }
     }
 
+    fn stalled() -> (Stalled, Arc<ManualClock>) {
+        let clock = Arc::<ManualClock>::default();
+        (Stalled::new(Arc::clone(&clock) as _, Arc::default()), clock)
+    }
+
     fn standing(stalled: &Stalled) -> usize {
         stalled.standing(Whose::Client).by_age.len()
     }
@@ -283,7 +309,7 @@ mod tests {
             (&[Begins, HasNothing, Ends], 0),
         ];
         for (at, (turns, wanted)) in turns.into_iter().enumerate() {
-            let stalled = Stalled::with(4, Arc::default());
+            let (stalled, _) = stalled();
             let mut call = Played::new(&stalled, Whose::Client);
             call.play(turns);
             assert_eq!(standing(&stalled), wanted, "row {at}");
@@ -292,53 +318,74 @@ mod tests {
         }
     }
 
-    #[test]
-    fn of_those_that_stand_the_one_gives_way_that_has_for_longest() {
-        let stalled = Stalled::with(2, Arc::default());
-        let mut calls: Vec<_> = (0..4).map(|_| Played::new(&stalled, Whose::Client)).collect();
-        calls[0].play(&[Turn::Begins]);
-        calls[1].play(&[Turn::Begins]);
-        // The first has room again, and then none: it is the last now.
-        calls[0].play(&[Turn::HasNothing, Turn::IsWoken]);
-        calls[2].play(&[Turn::Begins]);
-        let gone = |calls: &[Played]| -> Vec<_> {
-            calls.iter().map(|call| has_given_way(&call.taker)).collect()
+    /// Calls that stand, each on a connection of its own.
+    fn stand(stalled: &Stalled, count: usize) -> Vec<Played> {
+        let begun = |_| {
+            let mut call = Played::new(stalled, Whose::Client);
+            call.play(&[Turn::Begins]);
+            call
         };
-        assert_eq!(gone(&calls), [false, true, false, false]);
-        // It has room after all, and takes nobody's place.
-        calls[1].play(&[Turn::HasNothing]);
-        assert_eq!(standing(&stalled), 2);
-        calls[3].play(&[Turn::Begins]);
-        assert_eq!(gone(&calls), [true, true, false, false]);
-        assert_eq!(stalled.0.metrics.connections_gave_way.get(), 2);
+        (0..count).map(begun).collect()
+    }
+
+    fn gone(calls: &[Played]) -> usize {
+        calls.iter().filter(|call| has_given_way(&call.taker)).count()
     }
 
     #[test]
-    fn who_has_one_is_not_pushed_out_by_who_has_many() {
-        let stalled = Stalled::with(8, Arc::default());
-        let mut oldest = Played::new(&stalled, Whose::Client);
-        oldest.play(&[Turn::Begins]);
-        let many = Taker::default();
+    fn of_many_that_stand_for_long_the_one_gives_way_that_has_for_longest() {
+        let (stalled, clock) = stalled();
+        let mut many = stand(&stalled, MANY);
+        // The first has room again, and then none: it is the last now.
+        many[0].play(&[Turn::HasNothing, Turn::IsWoken]);
+        clock.advance(MOMENT);
+        assert_eq!(gone(&many), 0);
+        let one_more = stand(&stalled, 1);
+        assert!(has_given_way(&many[1].taker) && gone(&many) == 1 && gone(&one_more) == 0);
+        // It has room after all, and takes nobody's place.
+        many[1].play(&[Turn::HasNothing]);
+        assert_eq!(standing(&stalled), MANY);
+        assert_eq!(stalled.0.metrics.connections_gave_way.get(), 1);
+    }
+
+    #[test]
+    fn who_stands_for_a_moment_stays_unless_there_are_too_many_even_for_that() {
+        let (stalled, clock) = stalled();
+        let all = stand(&stalled, CALLS_MAX);
+        assert_eq!(gone(&all), 0);
+        let one_more = stand(&stalled, 1);
+        assert!(has_given_way(&all[0].taker) && gone(&all) == 1);
+        clock.advance(MOMENT);
+        // Once it was longer than that only so many remain.
+        let last = stand(&stalled, 1);
+        assert_eq!(gone(&all), CALLS_MAX + 2 - MANY);
+        assert_eq!((gone(&one_more), gone(&last)), (0, 0));
+    }
+
+    #[test]
+    fn who_has_one_is_not_pushed_out_by_who_has_several() {
+        let (stalled, clock) = stalled();
+        let oldest = stand(&stalled, 1);
+        clock.advance(MOMENT);
+        let several = Taker::default();
         let mut calls: Vec<_> =
-            (0..8).map(|_| Played::on(many.clone(), &stalled, Whose::Client)).collect();
+            (0..MANY).map(|_| Played::on(several.clone(), &stalled, Whose::Client)).collect();
         for call in &mut calls {
             call.play(&[Turn::Begins]);
         }
-        assert!(!has_given_way(&oldest.taker) && has_given_way(&many));
+        assert!(gone(&oldest) == 0 && has_given_way(&several));
         assert_eq!(standing(&stalled), 1, "all calls of a connection end with it");
         assert_eq!(stalled.0.metrics.connections_gave_way.get(), 1);
     }
 
     #[test]
     fn clients_push_out_no_nodes() {
-        let stalled = Stalled::with(1, Arc::default());
+        let (stalled, clock) = stalled();
         let mut node = Played::new(&stalled, Whose::Node);
         node.play(&[Turn::Begins]);
-        let mut clients: Vec<_> = (0..9).map(|_| Played::new(&stalled, Whose::Client)).collect();
-        for client in &mut clients {
-            client.play(&[Turn::Begins]);
-        }
+        clock.advance(MOMENT);
+        let clients = stand(&stalled, CALLS_MAX + 1);
         assert!(!has_given_way(&node.taker));
-        assert_eq!(stalled.0.metrics.connections_gave_way.get(), 8);
+        assert_eq!(gone(&clients), 1);
     }
 }

@@ -178,9 +178,9 @@ fn requests_of_clients_that_take_no_answers_are_kept_as_far_as_there_is_room() {
     let mut sent = 0;
     let mut open = Vec::new();
     while_others_are_served(&node, || {
-        for _ in 0..CALLS / 4 {
+        for _ in 0..CALLS / 8 {
             let mut client = Unread::taking_nothing(&node.rpc);
-            for number in 0..4 {
+            for number in 0..8 {
                 client.begin(2 * number + 1, "/duramen.v1.Log/Produce");
                 sent += client.fill(2 * number + 1, &request);
             }
