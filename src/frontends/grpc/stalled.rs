@@ -1,8 +1,8 @@
 //! Calls whose clients send requests and take no answers: nothing more of them is read, and what comes
 //! lies in HTTP/2, in nobody's books, as much as a stream's window. A few may stand so on a port. Beyond
-//! that a connection gives way that has several, or else the one of which a call has stood for longest, if
-//! that is more than a moment: an honest client's stand for a turn around the network when it also reads in
-//! bulk.
+//! that a connection gives way that has several and comes with another one, or else that of which a call has
+//! stood for longest, if that is more than a moment: an honest client's stand for a turn around the network
+//! when it also reads in bulk.
 //!
 //! HTTP/2 asks a call for its next answer when its client has taken the one before. So a call stands that
 //! had its turn on its thread, and was not asked until it knew of nothing more to say or to read. To read
@@ -65,17 +65,14 @@ struct Stood {
 }
 
 impl Standing {
-    /// The connection that gives way, where one is to.
-    fn gives_way(&self, now: Duration) -> Option<Taker> {
+    /// The connection that gives way, where one is to, now that another call of `last` stands.
+    fn gives_way(&self, last: &Taker, now: Duration) -> Option<Taker> {
         let calls = self.by_age.len();
         if calls <= MANY {
             return None;
         }
-        let all = || self.by_age.values().map(|stood| &stood.taker);
-        let of_same = |taker: &Taker| all().filter(|other| other.is(taker)).count();
-        let most = all().max_by_key(|taker| of_same(taker))?;
-        if of_same(most) > OF_ONE {
-            return Some(most.clone());
+        if self.by_age.values().filter(|stood| stood.taker.is(last)).count() > OF_ONE {
+            return Some(last.clone());
         }
         let (_, oldest) = self.by_age.first_key_value()?;
         let is_long = now.saturating_sub(oldest.since) >= MOMENT;
@@ -101,7 +98,7 @@ impl Stalled {
         let number = standing.next;
         standing.next += 1;
         standing.by_age.insert(number, Stood { since, taker: taker.clone() });
-        while let Some(one) = standing.gives_way(since) {
+        while let Some(one) = standing.gives_way(taker, since) {
             standing.by_age.retain(|_, stood| !stood.taker.is(&one));
             self.0.metrics.connections_gave_way.one();
             one.give_way();
