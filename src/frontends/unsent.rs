@@ -75,6 +75,13 @@ impl Taker {
         if self.0.has_given_way.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Whether the connection is to end.
+    #[cfg(test)]
+    pub fn has_given_way(&self) -> bool {
+        let waker = futures_util::task::noop_waker_ref();
+        self.poll_gave_way(&mut Context::from_waker(waker)).is_ready()
+    }
+
     /// Whether both are of the same connection.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -224,11 +231,6 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::task::noop_waker_ref;
-
-    fn has_given_way(taker: &Taker) -> bool {
-        taker.poll_gave_way(&mut Context::from_waker(noop_waker_ref())).is_ready()
-    }
 
     #[test]
     fn who_gets_one_answer_after_the_other_gets_a_small_one_at_once_where_much_lies() {
@@ -252,9 +254,9 @@ mod tests {
             assert_eq!(unsent.counted(part(), &quick), part());
         }
         let two = [unsent.counted(part(), &quick), unsent.counted(part(), &quick)];
-        assert!(!has_given_way(&slow) && !has_given_way(&quick), "there is room for three");
+        assert!(!slow.has_given_way() && !quick.has_given_way(), "there is room for three");
         let fourth = unsent.counted(part(), &quick);
-        assert!(has_given_way(&slow) && !has_given_way(&quick));
+        assert!(slow.has_given_way() && !quick.has_given_way());
         drop((lies, two, fourth));
         assert_eq!(unsent.lying().bytes, 0);
         assert!(unsent.lying().by_age.is_empty());
@@ -304,8 +306,8 @@ mod tests {
     fn small_parts_are_not_counted() {
         let (unsent, taker) = (Unsent::new(0), Taker::default());
         let _small = unsent.counted(vec![7; COUNTED_MIN - 1].into(), &taker);
-        assert!(!has_given_way(&taker));
+        assert!(!taker.has_given_way());
         let _large = unsent.counted(vec![7; COUNTED_MIN].into(), &taker);
-        assert!(has_given_way(&taker));
+        assert!(taker.has_given_way());
     }
 }

@@ -220,10 +220,6 @@ mod tests {
     use futures_util::task::noop_waker_ref;
     use std::future::poll_fn;
 
-    fn has_given_way(taker: &Taker) -> bool {
-        taker.poll_gave_way(&mut Context::from_waker(noop_waker_ref())).is_ready()
-    }
-
     /// What happens to a call in its turn.
     #[derive(Clone, Copy)]
     enum Turn {
@@ -326,7 +322,7 @@ mod tests {
     }
 
     fn gone(calls: &[Played]) -> usize {
-        calls.iter().filter(|call| has_given_way(&call.taker)).count()
+        calls.iter().filter(|call| call.taker.has_given_way()).count()
     }
 
     #[test]
@@ -338,7 +334,7 @@ mod tests {
         clock.advance(MOMENT);
         assert_eq!(gone(&many), 0);
         let one_more = stand(&stalled, 1);
-        assert!(has_given_way(&many[1].taker) && gone(&many) == 1 && gone(&one_more) == 0);
+        assert!(many[1].taker.has_given_way() && gone(&many) == 1 && gone(&one_more) == 0);
         // It has room after all, and takes nobody's place.
         many[1].play(&[Turn::HasNothing]);
         assert_eq!(standing(&stalled), MANY);
@@ -351,7 +347,7 @@ mod tests {
         let all = stand(&stalled, CALLS_MAX);
         assert_eq!(gone(&all), 0);
         let one_more = stand(&stalled, 1);
-        assert!(has_given_way(&all[0].taker) && gone(&all) == 1);
+        assert!(all[0].taker.has_given_way() && gone(&all) == 1);
         clock.advance(MOMENT);
         // Once it was longer than that only so many remain.
         let last = stand(&stalled, 1);
@@ -370,7 +366,7 @@ mod tests {
         for call in &mut calls {
             call.play(&[Turn::Begins]);
         }
-        assert!(gone(&oldest) == 0 && has_given_way(&several));
+        assert!(gone(&oldest) == 0 && several.has_given_way());
         assert_eq!(standing(&stalled), 1, "all calls of a connection end with it");
         assert_eq!(stalled.0.metrics.connections_gave_way.get(), 1);
     }
@@ -382,7 +378,7 @@ mod tests {
         node.play(&[Turn::Begins]);
         clock.advance(MOMENT);
         let clients = stand(&stalled, CALLS_MAX + 1);
-        assert!(!has_given_way(&node.taker));
+        assert!(!node.taker.has_given_way());
         assert_eq!(gone(&clients), 1);
     }
 }
