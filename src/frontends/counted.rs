@@ -6,6 +6,7 @@ use crate::observe::metrics::{Metrics, Protocol};
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -21,12 +22,18 @@ pub struct Counted {
     protocol: Protocol,
     /// Read in this turn.
     read: usize,
+    came: Arc<AtomicU64>,
 }
 
 impl Counted {
     /// Counts what passes through `stream` from now on.
     pub fn new(stream: Stream, metrics: Arc<Metrics>, protocol: Protocol) -> Self {
-        Self { stream, metrics, protocol, read: 0 }
+        Self { stream, metrics, protocol, read: 0, came: Arc::default() }
+    }
+
+    /// How much has been read (unit: bytes).
+    pub fn came(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.came)
     }
 
     fn sent(&self, outcome: Result<usize>) -> Poll<Result<usize>> {
@@ -55,6 +62,7 @@ impl AsyncRead for Counted {
         };
         let bytes = buffer.filled().len() - before;
         self.read += bytes;
+        self.came.fetch_add(bytes as u64, Ordering::Relaxed);
         self.metrics.received(self.protocol).add(bytes as u64);
         Poll::Ready(read)
     }

@@ -2,9 +2,9 @@
 
 use crate::Deadline;
 use crate::http2::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM,
-    SETTINGS, WINDOW_UPDATE, Windows, block, call, call_with, frame, greeted, lying, message,
-    settings, settled, whole_call,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, OF_NO_KIND, PING, PREFACE, PRIORITY,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, Windows, block, call, call_with, frame, greeted, lying,
+    message, settings, settled, whole_call,
 };
 use crate::messages::{batch, bombs, corpus, fetch, mutated_batch, produce};
 use crate::mutate::{mutated, odd, pick, random};
@@ -26,7 +26,7 @@ const HEARD_MAX: usize = 256 << 10;
 type Attack = fn(&Target, &mut Chance) -> Result<()>;
 
 /// Those that hold many connections or much memory come last, and less often.
-const ATTACKS: [(&str, Attack); 24] = [
+const ATTACKS: [(&str, Attack); 25] = [
     ("random bytes", random_bytes),
     ("mutated conversation", mutated_conversation),
     ("mutated conversation", mutated_conversation),
@@ -49,10 +49,11 @@ const ATTACKS: [(&str, Attack); 24] = [
     ("half-open streams", half_open_streams),
     ("unfinished messages", unfinished_messages),
     ("answers not taken", answers_not_taken),
+    ("crumbs not taken", crumbs_not_taken),
     ("byte by byte", byte_by_byte),
     ("connect and hang", connect_and_hang),
 ];
-const HEAVY: usize = 6;
+const HEAVY: usize = 7;
 
 pub fn attack(target: &Target, chance: &mut Chance, _deadline: &Deadline) -> &'static str {
     let (name, attack) = crate::one_of(&ATTACKS, HEAVY, chance);
@@ -428,6 +429,15 @@ fn unfinished_messages(target: &Target, chance: &mut Chance) -> Result<()> {
 /// Requests of calls that take no answers, from the start or from some time on: as many as there is room
 /// for.
 fn answers_not_taken(target: &Target, chance: &mut Chance) -> Result<()> {
+    not_taken(target, chance, 16 << 10, &[])
+}
+
+/// The same a few bytes at a time, each among many that mean nothing and count nowhere.
+fn crumbs_not_taken(target: &Target, chance: &mut Chance) -> Result<()> {
+    not_taken(target, chance, 256, &frame(OF_NO_KIND, 0, 0, &[0; 16 << 10]))
+}
+
+fn not_taken(target: &Target, chance: &mut Chance, bytes: usize, among: &[u8]) -> Result<()> {
     let mut wires = Vec::new();
     let whole = message(0, &produce(batch(), Vec::new()));
     let data = whole.repeat((16 << 10) / whole.len());
@@ -448,7 +458,11 @@ fn answers_not_taken(target: &Target, chance: &mut Chance) -> Result<()> {
             wire.send(&nothing);
         }
         for stream in streams() {
-            while windows.send(&mut wire, stream, &data) {}
+            let mut pieces = data.chunks(bytes).cycle();
+            while let Some(piece) = pieces.next()
+                && windows.send(&mut wire, stream, piece)
+                && wire.send(among)
+            {}
         }
         wires.push(wire);
     }

@@ -18,6 +18,8 @@ pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
+/// HTTP/2 knows of none such, and says that it is to be passed over.
+pub const OF_NO_KIND: u8 = 0xfa;
 
 /// Also the acknowledgement of settings and pings.
 pub const END_STREAM: u8 = 1;

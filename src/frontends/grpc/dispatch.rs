@@ -6,6 +6,7 @@ use super::places::{AllTaken, OwnPlaces, Place, Places};
 use super::refusal::Refusal;
 use super::reply::{self, ReplyBody, Unread, rewritten};
 use super::stalled::Whose;
+use super::turns::Taken;
 use crate::access::Denied;
 use crate::frontends::access::{Door, Needed};
 use crate::frontends::calls::{Caller, Calls, OpenCall};
@@ -41,7 +42,7 @@ const PEER_SERVICE: &str = "duramen.v1.Peer";
 /// What nodes call for clients of theirs.
 const PASSED_ON: &str = "/duramen.v1.Log/Produce";
 
-type Body = MapErr<intake::Incoming<Incoming>, fn(NotTakenIn) -> Status>;
+type Body = MapErr<intake::Incoming<Taken<Incoming>>, fn(NotTakenIn) -> Status>;
 type Call = http::Request<Body>;
 type Reply = http::Response<tonic::body::Body>;
 type NamedServices = Vec<(&'static str, BoxCloneSyncService<Call, Reply, Infallible>)>;
@@ -233,7 +234,7 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
             _ if path.starts_with("/duramen.v1.Log/") => (&room.of_clients, room.bytes_max),
             _ => (&room.of_clients, MessageMax::Fixed(MESSAGE_BYTES_MAX)),
         };
-        let body = intake.of_call(body, room.time, bytes_max, methods::is_stream(path));
+        let body = intake.of_call(Taken(body), room.time, bytes_max, methods::is_stream(path));
         let status: fn(NotTakenIn) -> Status = |error| match error {
             NotTakenIn::Broken(error) => Status::from_error(error),
             told => Refusal::from(told).into(),

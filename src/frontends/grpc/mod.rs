@@ -15,6 +15,7 @@ mod refusal;
 mod reply;
 mod serve;
 mod stalled;
+mod turns;
 
 pub use admin::AdminService;
 pub use peer::{PeerParts, PeerService};

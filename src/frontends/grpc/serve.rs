@@ -8,7 +8,8 @@ use super::log_v1::LogV1;
 use super::observe::ObserveService;
 use super::peer::PeerService;
 use super::places::Places;
-use super::stalled::{Stalled, Turns};
+use super::stalled::{Connection, Stalled};
+use super::turns::Turns;
 use crate::actors::observer::ObserveApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
 use crate::actors::topics::TopicsApi;
@@ -218,8 +219,8 @@ impl<T: TopicsApi> GrpcFrontend<T> {
             let dispatch = dispatch.of(client.clone(), kept.clone());
             let limits = Arc::clone(&limits);
             let logger = logger.clone();
-            let turns = stalled.of_connection(client.taker.clone());
-            let stream = Accepted { stream, metrics: Arc::clone(&metrics), kept, turns };
+            let (metrics, stalled) = (Arc::clone(&metrics), stalled.clone());
+            let stream = Accepted { stream, metrics, kept, stalled };
             async move {
                 if let Err(error) =
                     serve_connection(stream, dispatch, &limits, drain, &client).await
@@ -332,11 +333,11 @@ struct Accepted {
     stream: Stream,
     metrics: Arc<Metrics>,
     kept: Option<KeptForPeers>,
-    turns: Turns,
+    stalled: Stalled,
 }
 
 async fn serve_connection<S>(
-    Accepted { mut stream, metrics, kept, turns }: Accepted,
+    Accepted { mut stream, metrics, kept, stalled }: Accepted,
     service: S,
     limits: &RpcLimits,
     drain: Drain,
@@ -377,7 +378,10 @@ where
     // beside all that is counted. Larger ones cost no less.
     let is_node = client.caller.peer.is_some();
     let [of_stream, of_connection] = if is_node { WINDOWS_OF_NODES } else { WINDOWS };
-    let mut builder = http2::Builder::new(turns);
+    let stream = Counted::new(stream, metrics, Protocol::Grpc);
+    let standing = Connection::new(client.taker.clone(), of_stream, stream.came());
+    let turns = Turns::new(&stalled, standing);
+    let mut builder = http2::Builder::new(turns.clone());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(of_stream)
@@ -385,7 +389,6 @@ where
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(16 << 10)
         .auto_date_header(false);
-    let stream = Counted::new(stream, metrics, Protocol::Grpc);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut drain = drain.poller();
     let mut told = false;
@@ -399,6 +402,7 @@ where
             return Poll::Ready(Err(io::Error::other(why)));
         }
         let mut polled = connection.as_mut().poll(cx);
+        turns.look();
         if !told && kept.as_ref().is_some_and(|kept| kept.load(Ordering::Acquire)) {
             // Its answer goes out, and its place is another node's again.
             told = true;

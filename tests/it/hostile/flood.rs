@@ -155,18 +155,29 @@ fn a_frame_that_is_never_whole_takes_little_memory_whatever_it_says_it_will_be()
     assert!(grown < 24, "{grown} MiB more");
 }
 
+/// A request to append one record of so many bytes, with what gRPC puts before it.
+fn request_of(bytes: usize) -> Vec<u8> {
+    let record = pb::Record { value: Some(vec![7; bytes].into()), ..pb::Record::default() };
+    let (topic, records) = ("log".into(), vec![record]);
+    framed(&pb::ProduceRequest { topic, records, ..pb::ProduceRequest::default() })
+}
+
+/// The end of the log once it stays where it is.
+fn when_nobody_appends(node: &Binary) -> u64 {
+    let mut end = 0;
+    until("nobody else appends any more", || {
+        let before = std::mem::replace(&mut end, node.high_watermark());
+        std::thread::sleep(Duration::from_millis(300));
+        (before == end).then_some(end)
+    })
+}
+
 #[test]
 fn requests_of_clients_that_take_no_answers_are_kept_as_far_as_there_is_room() {
     const CALLS: usize = 400;
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path(), "");
-    let record = pb::Record { value: Some(vec![7; 4_000].into()), ..pb::Record::default() };
-    let request = pb::ProduceRequest {
-        topic: "log".into(),
-        records: vec![record],
-        ..pb::ProduceRequest::default()
-    };
-    let request = framed(&request);
+    let request = request_of(4_000);
     // The control: who has room for answers may rest.
     let mut resting = Unread::connect(&node.rpc);
     resting.begin(1, "/duramen.v1.Log/Produce");
@@ -200,14 +211,48 @@ fn requests_of_clients_that_take_no_answers_are_kept_as_far_as_there_is_room() {
     // 32 calls with a window of 256 KiB each, and what comes until the others are gone.
     assert!(grown < 64, "{grown} MiB more");
     drop(open);
-    let mut end = 0;
-    until("nobody else appends any more", || {
-        let before = std::mem::replace(&mut end, node.high_watermark());
-        std::thread::sleep(Duration::from_millis(300));
-        (before == end).then_some(())
-    });
+    let end = when_nobody_appends(&node);
     resting.data(1, &request, false);
     until("who rested goes on", || (node.high_watermark() == end + 1).then_some(()));
+}
+
+#[test]
+fn crumbs_of_requests_keep_little_of_what_was_read_along_with_them() {
+    const CONNECTIONS: usize = 12;
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path(), "");
+    let request = request_of(4_000);
+    // The control: who takes no answers either, and sends nothing else, goes on when there is room.
+    let mut standing = Unread::taking_nothing(&node.rpc);
+    standing.begin(1, "/duramen.v1.Log/Produce");
+    standing.fill(1, &request);
+    let before = resident(node.pid());
+    let mut highest = before;
+    let mut sent = 0;
+    let mut open = Vec::new();
+    while_others_are_served(&node, || {
+        for _ in 0..CONNECTIONS {
+            let mut client = Unread::taking_nothing(&node.rpc);
+            client.begin(1, "/duramen.v1.Log/Produce");
+            sent += client.crumbs(1, &request);
+            open.push(client);
+            highest = highest.max(resident(node.pid()));
+        }
+        until("others are gone", || {
+            let gone = metric(&node, "duramen_connections_gave_way_total") as usize;
+            (gone > CONNECTIONS / 2).then_some(())
+        });
+        highest = highest.max(highest_for(&node, Duration::from_secs(1)));
+    });
+    let (grown, sent) = ((highest - before) >> 20, sent >> 20);
+    println!("crumbs of requests: {sent} MiB sent, {grown} MiB more at most");
+    assert!(sent > 100, "{sent} MiB sent");
+    // 16 MiB, what was read of each before it was looked at again, and what the node does besides.
+    assert!(grown < 40, "{grown} MiB more");
+    drop(open);
+    let end = when_nobody_appends(&node);
+    standing.take();
+    until("who stood goes on", || (node.high_watermark() > end).then_some(()));
 }
 
 #[test]
