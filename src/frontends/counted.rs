@@ -3,12 +3,12 @@
 
 use super::stream::Stream;
 use crate::observe::metrics::{Metrics, Protocol};
+use std::future::Future;
 use std::io::{IoSlice, Result};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 /// Read of one connection before the others, and whoever takes what came, have their turn (unit: bytes).
 /// What was read and not taken is in nobody's books, and a window of HTTP/2 is many times as much.
@@ -22,18 +22,18 @@ pub struct Counted {
     protocol: Protocol,
     /// Read in this turn.
     read: usize,
-    came: Arc<AtomicU64>,
 }
 
 impl Counted {
     /// Counts what passes through `stream` from now on.
     pub fn new(stream: Stream, metrics: Arc<Metrics>, protocol: Protocol) -> Self {
-        Self { stream, metrics, protocol, read: 0, came: Arc::default() }
+        Self { stream, metrics, protocol, read: 0 }
     }
 
-    /// How much has been read (unit: bytes).
-    pub fn came(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.came)
+    /// Whether the other end has said its last, which may still lie unread.
+    pub fn poll_has_ended(&self, cx: &mut Context<'_>) -> bool {
+        let ready = pin!(self.stream.tcp().ready(Interest::READABLE));
+        matches!(ready.poll(cx), Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     fn sent(&self, outcome: Result<usize>) -> Poll<Result<usize>> {
@@ -62,7 +62,6 @@ impl AsyncRead for Counted {
         };
         let bytes = buffer.filled().len() - before;
         self.read += bytes;
-        self.came.fetch_add(bytes as u64, Ordering::Relaxed);
         self.metrics.received(self.protocol).add(bytes as u64);
         Poll::Ready(read)
     }

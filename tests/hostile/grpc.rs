@@ -49,7 +49,7 @@ const ATTACKS: [(&str, Attack); 25] = [
     ("half-open streams", half_open_streams),
     ("unfinished messages", unfinished_messages),
     ("answers not taken", answers_not_taken),
-    ("crumbs not taken", crumbs_not_taken),
+    ("crumbs", crumbs),
     ("byte by byte", byte_by_byte),
     ("connect and hang", connect_and_hang),
 ];
@@ -429,22 +429,30 @@ fn unfinished_messages(target: &Target, chance: &mut Chance) -> Result<()> {
 /// Requests of calls that take no answers, from the start or from some time on: as many as there is room
 /// for.
 fn answers_not_taken(target: &Target, chance: &mut Chance) -> Result<()> {
-    not_taken(target, chance, 16 << 10, &[])
+    requests(target, chance, 0, 16 << 10, &[])
 }
 
-/// The same a few bytes at a time, each among many that mean nothing and count nowhere.
-fn crumbs_not_taken(target: &Target, chance: &mut Chance) -> Result<()> {
-    not_taken(target, chance, 256, &frame(OF_NO_KIND, 0, 0, &[0; 16 << 10]))
+/// Requests a few bytes at a time, each among many that mean nothing and count nowhere; answers are taken
+/// or not.
+fn crumbs(target: &Target, chance: &mut Chance) -> Result<()> {
+    let window = if chance.coin() { 0 } else { 1 << 20 };
+    requests(target, chance, window, 256, &frame(OF_NO_KIND, 0, 0, &[0; 16 << 10]))
 }
 
-fn not_taken(target: &Target, chance: &mut Chance, bytes: usize, among: &[u8]) -> Result<()> {
+fn requests(
+    target: &Target,
+    chance: &mut Chance,
+    window: u32,
+    bytes: usize,
+    among: &[u8],
+) -> Result<()> {
     let mut wires = Vec::new();
     let whole = message(0, &produce(batch(), Vec::new()));
     let data = whole.repeat((16 << 10) / whole.len());
     for _ in 0..4 + chance.below(12) {
         let is_late = chance.coin();
-        let nothing = settings(&[(4, 0)]);
-        let mut wire = greeted(target, if is_late { &[] } else { &[(4, 0)] })?;
+        let wanted = [(4, window)];
+        let mut wire = greeted(target, if is_late { &[] } else { &wanted })?;
         let mut windows = Windows::settled(&mut wire);
         let streams = || (0..8).map(|number| 2 * number + 1);
         for stream in streams() {
@@ -455,14 +463,19 @@ fn not_taken(target: &Target, chance: &mut Chance, bytes: usize, among: &[u8]) -
                 windows.send(&mut wire, stream, &whole);
             }
             windows.hear(&mut wire, MOMENT);
-            wire.send(&nothing);
+            wire.send(&settings(&wanted));
         }
-        for stream in streams() {
-            let mut pieces = data.chunks(bytes).cycle();
-            while let Some(piece) = pieces.next()
-                && windows.send(&mut wire, stream, piece)
-                && wire.send(among)
-            {}
+        // Of whom is kept too much nothing more is read.
+        wire.tcp().set_write_timeout(Some(MOMENT))?;
+        'all: for stream in streams() {
+            for piece in data.chunks(bytes).cycle() {
+                if !windows.send(&mut wire, stream, piece) {
+                    break;
+                }
+                if !wire.send(among) {
+                    break 'all;
+                }
+            }
         }
         wires.push(wire);
     }

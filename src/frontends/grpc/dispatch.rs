@@ -1,12 +1,12 @@
 //! Finds the service that a call's path names. The two log services are reached without a box
 //! or a routing table; the others are not on a hot path.
 
+use super::ahead::{Ahead, Pace, Taken};
 use super::methods;
 use super::places::{AllTaken, OwnPlaces, Place, Places};
 use super::refusal::Refusal;
 use super::reply::{self, ReplyBody, Unread, rewritten};
 use super::stalled::Whose;
-use super::turns::Taken;
 use crate::access::Denied;
 use crate::frontends::access::{Door, Needed};
 use crate::frontends::calls::{Caller, Calls, OpenCall};
@@ -60,6 +60,10 @@ pub struct Room {
     pub bytes_max: MessageMax,
     /// Answers that are not read.
     pub unsent: Unsent,
+    /// How fast connections of clients are read …
+    pub pace: Pace,
+    /// … and those of nodes that have proved to be some, apart.
+    pub pace_of_nodes: Pace,
     /// Calls of clients that are open.
     pub calls: Places,
     /// Those of nodes, apart.
@@ -83,6 +87,8 @@ pub struct Dispatch<B: book::Log, D: duramen::Log> {
     room: Room,
     /// Of this connection, for calls of clients and of nodes.
     places: [OwnPlaces; 2],
+    /// What is read of it.
+    ahead: Ahead,
     /// Whose connection this is.
     client: Option<Client>,
     /// Set on a connection that is kept for other nodes.
@@ -106,6 +112,13 @@ pub struct Client {
     pub taker: Taker,
 }
 
+impl Client {
+    /// Whether it has proved to be another node.
+    pub fn is_node(&self) -> bool {
+        self.caller.peer.is_some()
+    }
+}
+
 impl<B: book::Log, D: duramen::Log> Clone for Dispatch<B, D> {
     fn clone(&self) -> Self {
         Self {
@@ -117,6 +130,7 @@ impl<B: book::Log, D: duramen::Log> Clone for Dispatch<B, D> {
             door: Arc::clone(&self.door),
             room: self.room.clone(),
             places: self.places.clone(),
+            ahead: self.ahead.clone(),
             kept: self.kept.clone(),
         }
     }
@@ -132,13 +146,21 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
         room: Room,
     ) -> Self {
         let (others, places) = (Arc::default(), room.places());
-        Self { book, duramen, others, calls, door, room, places, client: None, kept: None }
+        let ahead = room.pace.of_connection();
+        Self { book, duramen, others, calls, door, room, places, ahead, client: None, kept: None }
     }
 
     /// The same services for one client, on a connection that may be kept for other nodes.
     #[must_use]
     pub fn of(&self, client: Client, kept: Option<KeptForPeers>) -> Self {
-        Self { client: Some(client), kept, places: self.room.places(), ..self.clone() }
+        let Room { pace, pace_of_nodes, .. } = &self.room;
+        let ahead = if client.is_node() { pace_of_nodes } else { pace }.of_connection();
+        Self { client: Some(client), ahead, kept, places: self.room.places(), ..self.clone() }
+    }
+
+    /// What is read of the connection.
+    pub fn ahead(&self) -> Ahead {
+        self.ahead.clone()
     }
 
     /// Adds a service that is called now and then.
@@ -234,7 +256,12 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
             _ if path.starts_with("/duramen.v1.Log/") => (&room.of_clients, room.bytes_max),
             _ => (&room.of_clients, MessageMax::Fixed(MESSAGE_BYTES_MAX)),
         };
-        let body = intake.of_call(Taken(body), room.time, bytes_max, methods::is_stream(path));
+        let body = intake.of_call(
+            self.ahead.of_call(body),
+            room.time,
+            bytes_max,
+            methods::is_stream(path),
+        );
         let status: fn(NotTakenIn) -> Status = |error| match error {
             NotTakenIn::Broken(error) => Status::from_error(error),
             told => Refusal::from(told).into(),

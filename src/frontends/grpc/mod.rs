@@ -2,6 +2,7 @@
 
 mod acks;
 mod admin;
+mod ahead;
 mod deadline;
 mod dispatch;
 mod fetch;
@@ -15,7 +16,6 @@ mod refusal;
 mod reply;
 mod serve;
 mod stalled;
-mod turns;
 
 pub use admin::AdminService;
 pub use peer::{PeerParts, PeerService};

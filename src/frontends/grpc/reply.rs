@@ -7,8 +7,7 @@
 use super::dispatch::Client;
 use super::places::Place;
 use super::refusal;
-use super::stalled::Whose;
-use super::turns;
+use super::stalled::{self, Whose};
 use crate::frontends::unsent::{Taker, Unsent};
 use crate::observe::metrics::Outcome;
 use bytes::Bytes;
@@ -66,7 +65,7 @@ pub fn rewritten(
     }
     let (client, unsent) = (client.clone(), unsent.clone());
     if let Some(whose) = streams {
-        turns::begins(whose);
+        stalled::begins(whose);
     }
     http::Response::from_parts(head, ReplyBody { body, client, unsent, streams, _place: place })
 }
@@ -112,7 +111,7 @@ impl Body for ReplyBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Some(whose) = self.streams {
-            turns::asked(whose, polled.is_pending());
+            stalled::asked(whose, polled.is_pending());
         }
         let (unsent, taker) = &self.unsent;
         let counted = |frame: Frame<Bytes>| frame.map_data(|data| unsent.counted(data, taker));

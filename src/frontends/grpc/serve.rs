@@ -1,6 +1,7 @@
 //! Serves the gRPC port on the current thread's runtime, from a bound socket to the last goodbye.
 
 use super::admin::AdminService;
+use super::ahead::{Ahead, Pace, Paced};
 use super::dispatch::{Client, Dispatch, KeptForPeers, MESSAGE_BYTES_MAX, Room};
 use super::fetch::FetchLimits;
 use super::log::{DuramenLog, Proposer};
@@ -8,8 +9,7 @@ use super::log_v1::LogV1;
 use super::observe::ObserveService;
 use super::peer::PeerService;
 use super::places::Places;
-use super::stalled::{Connection, Stalled};
-use super::turns::Turns;
+use super::stalled::{Stalled, Turns};
 use crate::actors::observer::ObserveApi;
 use crate::actors::readiness::{NodeInfo, Readiness};
 use crate::actors::topics::TopicsApi;
@@ -219,8 +219,9 @@ impl<T: TopicsApi> GrpcFrontend<T> {
             let dispatch = dispatch.of(client.clone(), kept.clone());
             let limits = Arc::clone(&limits);
             let logger = logger.clone();
-            let (metrics, stalled) = (Arc::clone(&metrics), stalled.clone());
-            let stream = Accepted { stream, metrics, kept, stalled };
+            let turns = stalled.of_connection(client.taker.clone());
+            let (metrics, ahead) = (Arc::clone(&metrics), dispatch.ahead());
+            let stream = Accepted { stream, metrics, kept, turns, ahead };
             async move {
                 if let Err(error) =
                     serve_connection(stream, dispatch, &limits, drain, &client).await
@@ -238,6 +239,7 @@ impl<T: TopicsApi> GrpcFrontend<T> {
         let calls = Arc::new(Calls::new(self.instruments.clone(), "node/frontends/grpc"));
         let tls = self.tls.as_deref().map(Tls::client);
         let tls = tls.map(|tls: ClientTls| tls.expecting(ExpectedServer::Node));
+        let metrics = &self.instruments.metrics;
         let bytes_max = limits.message_bytes_max;
         let proof = self.door.proof().clone();
         let forwarder = limits.forward.then(|| Forwarder::new(bytes_max, tls, proof));
@@ -282,6 +284,8 @@ impl<T: TopicsApi> GrpcFrontend<T> {
             time: limits.request_deadline,
             bytes_max: MessageMax::Set(limits.message_bytes_max),
             unsent,
+            pace: Pace::new(WINDOWS[0], Arc::clone(metrics)),
+            pace_of_nodes: Pace::new(WINDOWS_OF_NODES[0], Arc::clone(metrics)),
             calls: limits.calls.clone(),
             calls_of_nodes: Places::new(CALLS_OF_NODES_MAX),
         };
@@ -333,11 +337,12 @@ struct Accepted {
     stream: Stream,
     metrics: Arc<Metrics>,
     kept: Option<KeptForPeers>,
-    stalled: Stalled,
+    turns: Turns,
+    ahead: Ahead,
 }
 
 async fn serve_connection<S>(
-    Accepted { mut stream, metrics, kept, stalled }: Accepted,
+    Accepted { mut stream, metrics, kept, turns, ahead }: Accepted,
     service: S,
     limits: &RpcLimits,
     drain: Drain,
@@ -376,12 +381,8 @@ where
     }
     // Frames are of 16 KiB, as HTTP/2 has it unless told otherwise: one that is not whole yet is kept
     // beside all that is counted. Larger ones cost no less.
-    let is_node = client.caller.peer.is_some();
-    let [of_stream, of_connection] = if is_node { WINDOWS_OF_NODES } else { WINDOWS };
-    let stream = Counted::new(stream, metrics, Protocol::Grpc);
-    let standing = Connection::new(client.taker.clone(), of_stream, stream.came());
-    let turns = Turns::new(&stalled, standing);
-    let mut builder = http2::Builder::new(turns.clone());
+    let [of_stream, of_connection] = if client.is_node() { WINDOWS_OF_NODES } else { WINDOWS };
+    let mut builder = http2::Builder::new(turns);
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(of_stream)
@@ -389,6 +390,7 @@ where
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(16 << 10)
         .auto_date_header(false);
+    let stream = Paced::new(Counted::new(stream, metrics, Protocol::Grpc), ahead);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut drain = drain.poller();
     let mut told = false;
@@ -402,7 +404,6 @@ where
             return Poll::Ready(Err(io::Error::other(why)));
         }
         let mut polled = connection.as_mut().poll(cx);
-        turns.look();
         if !told && kept.as_ref().is_some_and(|kept| kept.load(Ordering::Acquire)) {
             // Its answer goes out, and its place is another node's again.
             told = true;

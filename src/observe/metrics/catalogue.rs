@@ -140,7 +140,7 @@ catalogue! {
     CALLS_REFUSED = "duramen_calls_refused_total" Counter "{call}" []
         "gRPC calls that were not begun: too many were open, and the connection had a few.";
     CONNECTIONS_GAVE_WAY = "duramen_connections_gave_way_total" Counter "{connection}" []
-        "gRPC connections that were closed for calls that took no answers: too many, or with too much lying unread.";
+        "gRPC connections that were closed: too many calls took no answers, theirs among them, or none of theirs took what came for it.";
     HANDSHAKES = "duramen_tls_handshakes_total" Counter "{handshake}" ["protocol", "outcome"]
         "TLS handshakes of clients by how they ended; crowded: it gave way to newer ones.";
     HANDSHAKES_OPEN = "duramen_tls_handshakes_open" Gauge "{handshake}" ["protocol"]

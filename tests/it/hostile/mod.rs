@@ -57,6 +57,8 @@ pub fn resident(pid: u32) -> u64 {
 /// What a node takes in one frame of HTTP/2.
 const FRAME_BYTES_MAX: usize = 16 << 10;
 
+/// The frame of HTTP/2 that bodies are in.
+const DATA: u8 = 0;
 /// Frames of HTTP/2 that say how much may be sent.
 const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
@@ -100,8 +102,8 @@ impl Unread {
         client
     }
 
-    /// Reads a frame, and learns what may be sent.
-    fn hear(&mut self) {
+    /// Reads a frame, and learns what may be sent; of what kind it is.
+    fn hear(&mut self) -> u8 {
         let mut head = [0; 9];
         self.stream.read_exact(&mut head).unwrap();
         let [a, b, c, kind, _, stream @ ..] = head;
@@ -122,6 +124,12 @@ impl Unread {
             }
             _ => {}
         }
+        kind
+    }
+
+    /// Whether what comes next is part of an answer.
+    pub fn hears_an_answer(&mut self) -> bool {
+        self.hear() == DATA
     }
 
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
@@ -151,6 +159,7 @@ impl Unread {
         let passed_over =
             [head(0xfa, 0, 0, FRAME_BYTES_MAX as u32), vec![0; FRAME_BYTES_MAX]].concat();
         let mut sent = 0;
+        self.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
         for crumb in bytes.chunks(256).cycle() {
             if !self.has_room(stream, crumb.len()) {
                 break;
@@ -158,7 +167,7 @@ impl Unread {
             self.of_all -= crumb.len();
             *self.of_each.get_mut(&stream).unwrap() -= crumb.len();
             let crumb = [&head(0, 0, stream, crumb.len() as u32), crumb, &passed_over].concat();
-            // Whoever sends most of them finds the connection closed.
+            // Of whoever sends many no more is read.
             if self.stream.write_all(&crumb).is_err() {
                 break;
             }
