@@ -170,9 +170,13 @@ impl Connection {
     fn count(&self, state: &State) {
         let first = state.calls.iter().map(|call| call.since.load(Ordering::Relaxed)).min();
         let kept = self.came().saturating_sub(first.unwrap_or(NOTHING));
-        let before = self.kept.swap(kept, Ordering::Relaxed);
-        // Wraps where it became less.
-        self.port.kept.fetch_add(kept.wrapping_sub(before), Ordering::Relaxed);
+        let before = self.kept();
+        // All connections share it, and most keep nothing all the time.
+        if kept != before {
+            self.kept.store(kept, Ordering::Relaxed);
+            // Wraps where it became less.
+            self.port.kept.fetch_add(kept.wrapping_sub(before), Ordering::Relaxed);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -296,8 +300,12 @@ impl Paced {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        connection.reader.register(cx.waker());
-        if connection.may_read() {
+        // Looked at again once it is known whom to wake.
+        let may_read = connection.may_read() || {
+            connection.reader.register(cx.waker());
+            connection.may_read()
+        };
+        if may_read {
             (self.pause, self.pauses) = (None, 0);
         } else {
             let pause = || Box::pin(tokio::time::sleep(PAUSE));
