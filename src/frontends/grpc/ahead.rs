@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 /// What may be kept before connections are read more slowly, in windows of a call.
-const WINDOWS_MAX: u64 = 64;
+const WINDOWS_MAX: u64 = 32;
 /// What each may keep whatever the others do (unit: bytes).
 const LITTLE: u64 = 16 << 10;
 /// How long one whose calls take nothing is left alone …
