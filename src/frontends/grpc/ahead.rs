@@ -2,36 +2,28 @@
 //! call takes it, and a few bytes of it keep all that was read along with them.
 //!
 //! While little is kept on the port all is read as it comes. Where much is, a connection that keeps some
-//! of it is read no faster than its calls take what has come: they always have something to take, so this
-//! costs them nothing. A little is read each second all the same, since what they wait for may lie behind
-//! what one of them does not take. If none takes anything for long, the connection ends.
+//! of it is read on when its calls have taken what came before: they always have something to take, so
+//! this costs them nothing. A little is read each second all the same, since what they wait for may lie
+//! behind what one of them does not take. If that does not help for long, the connection ends.
 
-use crate::frontends::counted::Counted;
+use super::frames::Bodies;
 use crate::observe::metrics::Metrics;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
-use std::io::{Error, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker, ready};
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use std::task::{Context, Poll, Wake, Waker};
 
 /// What may be kept before connections are read more slowly, in windows of a call.
 const WINDOWS_MAX: u64 = 32;
 /// What each may keep whatever the others do (unit: bytes).
-const LITTLE: u64 = 16 << 10;
-/// How long one whose calls take nothing is left alone …
-const PAUSE: Duration = Duration::from_secs(1);
-/// … and how often, before it ends: longer than any request may wait for what the node itself does.
-const PAUSES_MAX: u32 = 60;
+pub const LITTLE: u64 = 16 << 10;
 /// Of a window, how exactly it is known what a call may not have taken.
 const STEPS: usize = 8;
-/// What is made good for by a call that begins, for its head (unit: bytes).
-const HEAD_BYTES: u64 = 512;
+/// What a frame keeps beside itself, however small it is (unit: bytes).
+const BLOCK_BYTES: u64 = 16 << 10;
 /// Of a call that has taken all.
 const NOTHING: u64 = u64::MAX;
 
@@ -86,8 +78,32 @@ struct Connection {
 #[derive(Debug, Default)]
 struct State {
     calls: Vec<Arc<Call>>,
-    /// Read while much was kept on the port, and not made good for by what calls took.
-    owed: u64,
+    /// Of bodies, what came, and what was taken or is known to be gone.
+    came: Bodies,
+    taken: Bodies,
+    /// The least that lay untaken since much is kept on the port (unit: bytes).
+    least: u64,
+}
+
+impl State {
+    /// How much had been read before anything that may not be taken.
+    fn since(&self) -> u64 {
+        let calls = self.calls.iter().map(|call| call.since.load(Ordering::Relaxed));
+        calls.min().unwrap_or(NOTHING)
+    }
+
+    /// What bodies that are not taken may keep (unit: bytes).
+    fn lying(&self) -> u64 {
+        let frames = self.came.frames.saturating_sub(self.taken.frames);
+        self.came.bytes.saturating_sub(self.taken.bytes) + frames * BLOCK_BYTES
+    }
+
+    /// Where calls have taken all, the rest was of calls that have ended.
+    fn settle(&mut self) {
+        if self.since() == NOTHING {
+            self.taken = self.came;
+        }
+    }
 }
 
 /// What of a call may not be taken.
@@ -114,15 +130,38 @@ impl Wake for Call {
 }
 
 impl Ahead {
+    /// So many bytes were read, and bodies among them.
+    pub fn read(&self, bytes: u64, bodies: Bodies) {
+        self.0.read(bytes, bodies);
+    }
+
+    /// Whether all is read as it comes: little is kept on the port, or of the connection.
+    pub fn is_free(&self) -> bool {
+        !self.0.port.is_much() || self.0.kept() <= LITTLE
+    }
+
+    /// Whether more may be read now. `reader` is woken when that may have changed.
+    pub fn may_read(&self, reader: &Waker) -> bool {
+        self.0.reader.register(reader);
+        self.0.may_read()
+    }
+
+    /// What its calls have taken so far (unit: bytes).
+    pub fn taken(&self) -> u64 {
+        self.0.state().taken.bytes
+    }
+
+    /// It ends, since its calls take nothing.
+    pub fn gives_way(&self) {
+        self.0.port.metrics.connections_gave_way.one();
+    }
+
     /// The requests of a call, as HTTP/2 has them.
     pub fn of_call<B>(&self, body: B) -> Taken<B> {
         let connection = Arc::clone(&self.0);
         let since = AtomicU64::new(connection.came());
         let call = Arc::new(Call { connection, since, task: AtomicWaker::new() });
-        let mut state = self.0.state();
-        state.calls.push(Arc::clone(&call));
-        state.owed = state.owed.saturating_sub(HEAD_BYTES);
-        drop(state);
+        self.0.state().calls.push(Arc::clone(&call));
         Taken { body, waker: Arc::clone(&call).into(), call, marks: None }
     }
 }
@@ -132,44 +171,39 @@ impl Connection {
         self.came.load(Ordering::Relaxed)
     }
 
-    fn read(&self, bytes: u64) {
-        self.came.fetch_add(bytes, Ordering::Relaxed);
+    fn read(&self, bytes: u64, bodies: Bodies) {
         let mut state = self.state();
-        self.count(&state);
-        let is_owed = self.kept() > 0 && self.port.is_much();
-        state.owed = if is_owed { state.owed + bytes } else { 0 };
+        state.settle();
+        state.came.add(bodies);
+        self.came.fetch_add(bytes, Ordering::Relaxed);
+        self.count(&mut state);
     }
 
-    /// One of its calls took so many bytes, or ended.
-    fn took(&self, bytes: u64) {
-        if self.kept() == 0 {
-            return;
-        }
-        let was_much = self.port.is_much();
+    /// One of its calls took so much, or all, or ended.
+    fn took(&self, bodies: Bodies) {
         let mut state = self.state();
-        self.count(&state);
-        // Frames have heads, and small ones are mostly that.
-        state.owed = state.owed.saturating_sub(bytes + bytes / 4);
+        state.taken.add(bodies);
+        self.count(&mut state);
         drop(state);
-        if was_much {
-            self.reader.wake();
-        }
+        self.reader.wake();
     }
 
     fn may_read(&self) -> bool {
-        if !self.port.is_much() {
+        if !self.port.is_much() || self.kept() <= LITTLE {
             return true;
         }
-        self.kept() <= LITTLE || self.state().owed < LITTLE
+        let state = self.state();
+        state.lying() < state.least + LITTLE
     }
 
     fn kept(&self) -> u64 {
         self.kept.load(Ordering::Relaxed)
     }
 
-    fn count(&self, state: &State) {
-        let first = state.calls.iter().map(|call| call.since.load(Ordering::Relaxed)).min();
-        let kept = self.came().saturating_sub(first.unwrap_or(NOTHING));
+    fn count(&self, state: &mut State) {
+        let lying = state.lying();
+        let kept = self.came().saturating_sub(state.since()).min(lying);
+        state.least = if self.port.is_much() { state.least.min(lying) } else { lying };
         let before = self.kept();
         // All connections share it, and most keep nothing all the time.
         if kept != before {
@@ -222,12 +256,13 @@ impl Marks {
 
 impl<B> Taken<B> {
     fn took(&mut self, bytes: u64, since: u64) {
+        let frames = u64::from(bytes > 0);
         let connection = &self.call.connection;
         let came = connection.came();
         let marks = self.marks.get_or_insert_with(|| Marks::at(since.min(came)));
         marks.take(bytes, connection.port.window, came);
         self.call.since.store(marks.came[0], Ordering::Relaxed);
-        connection.took(bytes);
+        connection.took(Bodies { frames, bytes });
     }
 }
 
@@ -238,7 +273,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
         this.call.task.register(cx.waker());
         // Before it is looked: what comes from here on wakes.
@@ -251,7 +286,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
             }
             _ => {
                 this.marks = None;
-                this.call.connection.took(0);
+                this.call.connection.took(Bodies::default());
             }
         }
         polled
@@ -269,109 +304,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
 impl<B> Drop for Taken<B> {
     fn drop(&mut self) {
         let connection = &self.call.connection;
-        connection.state().calls.retain(|call| !Arc::ptr_eq(call, &self.call));
-        connection.took(0);
-    }
-}
-
-/// A connection's bytes, read as far ahead as there is room for.
-#[derive(Debug)]
-pub struct Paced {
-    stream: Counted,
-    connection: Arc<Connection>,
-    /// Read since its calls had their turn.
-    read: u64,
-    pause: Option<Pin<Box<Sleep>>>,
-    /// One after the other.
-    pauses: u32,
-}
-
-impl Paced {
-    /// Reads of `stream`.
-    pub fn new(stream: Counted, Ahead(connection): Ahead) -> Self {
-        Self { stream, connection, read: 0, pause: None, pauses: 0 }
-    }
-
-    /// Whether more may be read now, or nothing of it any more.
-    fn poll_may_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>> {
-        let connection = &self.connection;
-        if self.read >= LITTLE && connection.port.is_much() {
-            self.read = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        // Looked at again once it is known whom to wake.
-        let may_read = connection.may_read() || {
-            connection.reader.register(cx.waker());
-            connection.may_read()
-        };
-        if may_read {
-            (self.pause, self.pauses) = (None, 0);
-        } else {
-            let pause = || Box::pin(tokio::time::sleep(PAUSE));
-            ready!(self.pause.get_or_insert_with(pause).as_mut().poll(cx));
-            self.pause = None;
-            self.pauses += 1;
-            if self.stream.poll_has_ended(cx) {
-                return Poll::Ready(Ok(false));
-            }
-        }
-        if self.pauses > PAUSES_MAX {
-            connection.port.metrics.connections_gave_way.one();
-            let why = "its calls took nothing of what came for them, and others needed the room";
-            return Poll::Ready(Err(Error::other(why)));
-        }
-        Poll::Ready(Ok(true))
-    }
-}
-
-impl AsyncRead for Paced {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<Result<()>> {
-        if !ready!(self.poll_may_read(cx))? {
-            return Poll::Ready(Ok(()));
-        }
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let bytes = (buffer.filled().len() - before) as u64;
-        self.read = if read.is_ready() { self.read + bytes } else { 0 };
-        if bytes > 0 {
-            self.connection.read(bytes);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Paced {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let mut state = connection.state();
+        state.calls.retain(|call| !Arc::ptr_eq(call, &self.call));
+        state.settle();
+        drop(state);
+        connection.took(Bodies::default());
     }
 }
 
@@ -406,7 +343,7 @@ mod tests {
         fn poll_frame(
             self: Pin<&mut Self>,
             cx: &mut Context<'_>,
-        ) -> Poll<Option<std::result::Result<Frame<Bytes>, Infallible>>> {
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
             let mut coming = self.0.lock().unwrap();
             let Some(bytes) = coming.0.pop_front() else {
                 coming.1 = Some(cx.waker().clone());
@@ -427,9 +364,10 @@ mod tests {
             Self { taken: of.of_call(coming.clone()), coming }
         }
 
-        /// So much is read of the connection, and among it so much comes for the call.
+        /// So much is read of the connection, and among it a frame of so much for the call.
         fn comes(&self, read: u64, bytes: usize) {
-            self.taken.call.connection.read(read);
+            let bodies = Bodies { frames: 1, bytes: bytes as u64 };
+            self.taken.call.connection.read(read, bodies);
             self.coming.comes(bytes);
         }
 
@@ -448,28 +386,49 @@ mod tests {
         port.0.kept.load(Ordering::Relaxed)
     }
 
+    /// Other things are read of a connection.
+    fn read(of: &Ahead, bytes: u64) {
+        of.0.read(bytes, Bodies::default());
+    }
+
+    const CRUMB: u64 = 1 + BLOCK_BYTES;
+
     #[test]
-    fn what_was_read_since_something_came_is_kept_until_all_of_that_is_taken() {
+    fn what_was_read_since_something_came_is_kept_until_that_is_taken() {
         let port = port();
         let connection = port.of_connection();
         let mut call = One::new(&connection);
         assert!(!call.takes());
-        connection.0.read(MUCH);
+        read(&connection, MUCH);
         assert_eq!(kept(&port), 0, "nothing of it was for the call");
         call.comes(1_000, 1);
-        call.comes(10_000, 1);
-        connection.0.read(100_000);
-        assert_eq!(kept(&port), 110_000);
+        read(&connection, 5_000);
+        assert_eq!(kept(&port), 5_000, "what came with it");
+        call.comes(1_000, 1);
+        read(&connection, MUCH);
+        assert_eq!(kept(&port), 2 * CRUMB, "no more than two frames can keep");
         assert!(call.takes());
-        assert_eq!(kept(&port), 110_000, "nobody knows which part came when");
+        assert_eq!(kept(&port), CRUMB);
         assert!(call.takes() && !call.takes());
         assert_eq!(kept(&port), 0);
-        call.comes(0, 1);
-        connection.0.read(5);
-        assert_eq!(kept(&port), 5);
-        drop(call);
+    }
+
+    #[test]
+    fn what_calls_leave_that_end_is_gone_with_them() {
+        let port = port();
+        let connection = port.of_connection();
+        let calls = [(); 3].map(|()| One::new(&connection));
+        for call in &calls {
+            call.comes(MUCH, 1);
+        }
+        assert_eq!(kept(&port), 3 * CRUMB);
+        drop(calls);
         assert_eq!(kept(&port), 0);
-        connection.0.read(5);
+        let call = One::new(&connection);
+        call.comes(MUCH, 1);
+        assert_eq!(kept(&port), CRUMB);
+        drop(call);
+        read(&connection, MUCH);
         assert_eq!(kept(&port), 0);
     }
 
@@ -491,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn where_much_is_kept_a_connection_is_read_as_fast_as_its_calls_take() {
+    fn where_much_is_kept_a_connection_is_read_on_when_its_calls_have_taken() {
         let port = port();
         let [hoards, other, idle] = [(); 3].map(|()| port.of_connection());
         let mut hoarding = One::new(&hoards);
@@ -500,37 +459,56 @@ mod tests {
         for call in [&mut hoarding, &mut taking, &mut resting] {
             assert!(!call.takes());
         }
-        hoarding.comes(0, 1);
-        hoards.0.read(MUCH);
-        assert!(hoards.0.may_read(), "it is as much as may be");
-        hoards.0.read(LITTLE);
         let may_read = |of: &Ahead| of.0.may_read();
-        assert!(!may_read(&hoards) && may_read(&other) && may_read(&idle));
-        // One whose calls have something to take is read on when they take it.
-        for _ in 0..2 {
+        let mut crumbs = 0;
+        while may_read(&hoards) {
+            hoarding.comes(BLOCK_BYTES, 1);
+            crumbs += 1;
+        }
+        assert!(port.0.is_much() && kept(&port) < MUCH + 3 * CRUMB, "{}", kept(&port));
+        assert!(may_read(&other) && may_read(&idle));
+        // What others take beside it does not help.
+        for _ in 0..10 {
+            let mut call = One::new(&hoards);
+            call.comes(LITTLE, LITTLE as usize);
+            assert!(call.takes() && !call.takes() && !may_read(&hoards));
+        }
+        // One whose calls have something to take is read on when they have taken it.
+        for _ in 0..3 {
             taking.comes(LITTLE, LITTLE as usize);
-            other.0.read(1);
         }
         assert!(!may_read(&other));
-        assert!(taking.takes() && may_read(&other));
+        for _ in 0..3 {
+            assert!(!may_read(&other) && taking.takes());
+        }
+        assert!(may_read(&other));
         // Who has taken all is read, whatever others do not take.
         resting.comes(10 * LITTLE, LITTLE as usize);
         assert!(resting.takes() && !resting.takes() && may_read(&idle));
         assert!(!may_read(&hoards));
-        // There is room: all are read as it comes.
-        assert!(hoarding.takes() && !hoarding.takes() && may_read(&hoards));
-        assert!(kept(&port) <= 4 * LITTLE);
+        for _ in 0..crumbs {
+            assert!(hoarding.takes());
+        }
+        assert!(may_read(&hoards) && kept(&port) == 0);
     }
 
     #[test]
-    fn a_call_that_ends_makes_room() {
+    fn a_stalled_call_is_no_burden_to_another_of_its_connection() {
         let port = port();
-        let connection = port.of_connection();
-        let calls = [(); 3].map(|()| One::new(&connection));
-        // None was asked for anything: something may have come since each began.
-        connection.0.read(2 * MUCH);
-        assert!(!connection.0.may_read());
-        drop(calls);
-        assert!(connection.0.may_read() && kept(&port) == 0);
+        let [hoards, honest] = [(); 2].map(|()| port.of_connection());
+        let stalled = One::new(&honest);
+        for _ in 0..WINDOW as u64 / LITTLE {
+            stalled.comes(LITTLE, LITTLE as usize);
+        }
+        let hoarding = One::new(&hoards);
+        while !port.0.is_much() {
+            hoarding.comes(BLOCK_BYTES, 1);
+        }
+        let mut busy = One::new(&honest);
+        for _ in 0..1_000 {
+            assert!(honest.0.may_read());
+            busy.comes(LITTLE, LITTLE as usize);
+            assert!(busy.takes() && !busy.takes());
+        }
     }
 }

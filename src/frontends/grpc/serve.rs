@@ -1,12 +1,13 @@
 //! Serves the gRPC port on the current thread's runtime, from a bound socket to the last goodbye.
 
 use super::admin::AdminService;
-use super::ahead::{Ahead, Pace, Paced};
+use super::ahead::{Ahead, Pace};
 use super::dispatch::{Client, Dispatch, KeptForPeers, MESSAGE_BYTES_MAX, Room};
 use super::fetch::FetchLimits;
 use super::log::{DuramenLog, Proposer};
 use super::log_v1::LogV1;
 use super::observe::ObserveService;
+use super::paced::Paced;
 use super::peer::PeerService;
 use super::places::Places;
 use super::stalled::{Stalled, Turns};
