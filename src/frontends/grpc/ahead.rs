@@ -137,7 +137,7 @@ impl Ahead {
 
     /// Whether all is read as it comes: little is kept on the port, or of the connection.
     pub fn is_free(&self) -> bool {
-        !self.0.port.is_much() || self.0.kept() <= LITTLE
+        self.0.is_free()
     }
 
     /// Whether more may be read now. `reader` is woken when that may have changed.
@@ -188,12 +188,13 @@ impl Connection {
         self.reader.wake();
     }
 
+    fn is_free(&self) -> bool {
+        !self.port.is_much() || self.kept() <= LITTLE
+    }
+
     fn may_read(&self) -> bool {
-        if !self.port.is_much() || self.kept() <= LITTLE {
-            return true;
-        }
-        let state = self.state();
-        state.lying() < state.least + LITTLE
+        let is_no_more = |state: &State| state.lying() < state.least + LITTLE;
+        self.is_free() || is_no_more(&self.state())
     }
 
     fn kept(&self) -> u64 {

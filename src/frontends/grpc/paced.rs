@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 const PAUSE: Duration = Duration::from_secs(1);
 /// … and how often, before it ends: longer than any request may wait for what the node itself does.
 const PAUSES_MAX: u32 = 60;
+
 /// A connection's bytes, read as far ahead as there is room for.
 #[derive(Debug)]
 pub struct Paced {
