@@ -11,6 +11,7 @@ use crate::mutate::{mutated, odd, pick, random};
 use crate::node::{Target, speaking};
 use crate::wire::Wire;
 use duramen::testing::Chance;
+use duramen::wire::pb::duramen::v1 as pb;
 use std::io::{Result, Write};
 use std::time::Duration;
 
@@ -426,17 +427,31 @@ fn unfinished_messages(target: &Target, chance: &mut Chance) -> Result<()> {
     Ok(())
 }
 
+/// What comes among requests that are not taken.
+#[derive(Clone, Copy)]
+enum Among {
+    Nothing,
+    /// Frames of no kind, which count nowhere.
+    Meaningless,
+    /// Requests of another call, which takes its answers: a connection is never without something taken.
+    Taken,
+}
+
 /// Requests of calls that take no answers, from the start or from some time on: as many as there is room
 /// for.
 fn answers_not_taken(target: &Target, chance: &mut Chance) -> Result<()> {
-    requests(target, chance, 0, 16 << 10, &[])
+    requests(target, chance, 0, 16 << 10, Among::Nothing)
 }
 
-/// Requests a few bytes at a time, each among many that mean nothing and count nowhere; answers are taken
-/// or not.
+/// Requests a few bytes at a time, each among many others, which keep nothing themselves; answers are
+/// taken or not.
 fn crumbs(target: &Target, chance: &mut Chance) -> Result<()> {
-    let window = if chance.coin() { 0 } else { 1 << 20 };
-    requests(target, chance, window, 256, &frame(OF_NO_KIND, 0, 0, &[0; 16 << 10]))
+    let (window, among) = match chance.below(3) {
+        0 => (0, Among::Meaningless),
+        1 => (1 << 20, Among::Meaningless),
+        _ => (0, Among::Taken),
+    };
+    requests(target, chance, window, 256, among)
 }
 
 fn requests(
@@ -444,11 +459,15 @@ fn requests(
     chance: &mut Chance,
     window: u32,
     bytes: usize,
-    among: &[u8],
+    among: Among,
 ) -> Result<()> {
+    const TAKEN: u32 = 17;
     let mut wires = Vec::new();
     let whole = message(0, &produce(batch(), Vec::new()));
     let data = whole.repeat((16 << 10) / whole.len());
+    let meaningless = frame(OF_NO_KIND, 0, 0, &[0; 16 << 10]);
+    let large = pb::Record { value: Some(vec![0; 15 << 10].into()), ..Default::default() };
+    let large = message(0, &produce(Vec::new(), vec![large]));
     for _ in 0..4 + chance.below(12) {
         let is_late = chance.coin();
         let wanted = [(4, window)];
@@ -457,6 +476,10 @@ fn requests(
         let streams = || (0..8).map(|number| 2 * number + 1);
         for stream in streams() {
             wire.send(&frame(HEADERS, END_HEADERS, stream, &call(APPENDS)));
+        }
+        if matches!(among, Among::Taken) {
+            wire.send(&frame(HEADERS, END_HEADERS, TAKEN, &call(APPENDS)));
+            wire.send(&frame(WINDOW_UPDATE, 0, TAKEN, &(1u32 << 20).to_be_bytes()));
         }
         if is_late {
             for stream in streams() {
@@ -472,7 +495,12 @@ fn requests(
                 if !windows.send(&mut wire, stream, piece) {
                     break;
                 }
-                if !wire.send(among) {
+                let goes_on = match among {
+                    Among::Nothing => true,
+                    Among::Meaningless => wire.send(&meaningless),
+                    Among::Taken => (0..6).any(|_| windows.send(&mut wire, TAKEN, &large)),
+                };
+                if !goes_on {
                     break 'all;
                 }
             }
