@@ -27,7 +27,7 @@ const HEARD_MAX: usize = 256 << 10;
 type Attack = fn(&Target, &mut Chance) -> Result<()>;
 
 /// Those that hold many connections or much memory come last, and less often.
-const ATTACKS: [(&str, Attack); 25] = [
+const ATTACKS: [(&str, Attack); 26] = [
     ("random bytes", random_bytes),
     ("mutated conversation", mutated_conversation),
     ("mutated conversation", mutated_conversation),
@@ -51,10 +51,11 @@ const ATTACKS: [(&str, Attack); 25] = [
     ("unfinished messages", unfinished_messages),
     ("answers not taken", answers_not_taken),
     ("crumbs", crumbs),
+    ("tiny frames", tiny_frames),
     ("byte by byte", byte_by_byte),
     ("connect and hang", connect_and_hang),
 ];
-const HEAVY: usize = 7;
+const HEAVY: usize = 8;
 
 pub fn attack(target: &Target, chance: &mut Chance, _deadline: &Deadline) -> &'static str {
     let (name, attack) = crate::one_of(&ATTACKS, HEAVY, chance);
@@ -505,6 +506,25 @@ fn requests(
                 }
             }
         }
+        wires.push(wire);
+    }
+    std::thread::sleep(HOLD);
+    Ok(())
+}
+
+/// A byte in each of thousands of frames, all at once, for calls that there are and are not: HTTP/2 has a
+/// list of those that came, and keeps its room.
+fn tiny_frames(target: &Target, chance: &mut Chance) -> Result<()> {
+    let mut wires = Vec::new();
+    let path = if chance.coin() { APPENDS } else { "/duramen.v1.Log/Nothing" };
+    let body = message(0, &[0; 8 << 10]);
+    let begun = &body[..body.len() - 1];
+    let frames: Vec<_> = begun.iter().flat_map(|byte| frame(DATA, 0, 1, &[*byte])).collect();
+    let burst = [frame(HEADERS, END_HEADERS, 1, &call(path)), frames].concat();
+    for _ in 0..20 + chance.below(40) {
+        let mut wire = greeted(target, &[])?;
+        wire.tcp().set_write_timeout(Some(MOMENT))?;
+        wire.send(&burst);
         wires.push(wire);
     }
     std::thread::sleep(HOLD);

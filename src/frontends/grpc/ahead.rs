@@ -2,11 +2,12 @@
 //! call takes it, and a few bytes of it keep all that was read along with them.
 //!
 //! While little is kept on the port all is read as it comes. Where much is, a connection that keeps some
-//! of it is read on when its calls have taken what came before: they always have something to take, so
-//! this costs them nothing. A little is read each second all the same, since what they wait for may lie
-//! behind what one of them does not take. If that does not help for long, the connection ends.
+//! of it is read on when no more lies there than the least that did since: calls that always have
+//! something to take lose nothing by that, and one that takes nothing is no burden to others of its
+//! connection. Frames are few in any case, since HTTP/2 keeps the room that was needed for them. A little
+//! is read each second all the same, since what the calls wait for may lie behind what one of them does
+//! not take. If that does not help for long, the connection ends.
 
-use super::frames::Bodies;
 use crate::observe::metrics::Metrics;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
@@ -20,10 +21,15 @@ use std::task::{Context, Poll, Wake, Waker};
 const WINDOWS_MAX: u64 = 32;
 /// What each may keep whatever the others do (unit: bytes).
 pub const LITTLE: u64 = 16 << 10;
+/// How many frames may lie there of a connection before no more are read. With what may come at once, and
+/// the heads of some calls, 256 at most: the list of them doubles, and never shrinks.
+const FRAMES_MAX: u64 = 120;
 /// Of a window, how exactly it is known what a call may not have taken.
 const STEPS: usize = 8;
-/// What a frame keeps beside itself, however small it is (unit: bytes).
+/// What a frame keeps at most, which may be all that was read with it (unit: bytes) …
 const BLOCK_BYTES: u64 = 16 << 10;
+/// … and besides, of which HTTP/2 makes a list.
+const ENTRY_BYTES: u64 = 256;
 /// Of a call that has taken all.
 const NOTHING: u64 = u64::MAX;
 
@@ -49,8 +55,8 @@ impl Pace {
     /// A new connection.
     pub fn of_connection(&self) -> Ahead {
         let port = Arc::clone(&self.0);
-        let (came, kept, state, reader) = Default::default();
-        Ahead(Arc::new(Connection { port, came, kept, state, reader }))
+        let (came, state, reader) = Default::default();
+        Ahead(Arc::new(Connection { port, came, state, reader }))
     }
 }
 
@@ -69,20 +75,28 @@ struct Connection {
     port: Arc<Port>,
     /// What was read of it, frames and all (unit: bytes).
     came: AtomicU64,
-    /// What is kept, as the port counts it. Changes while the state is locked.
-    kept: AtomicU64,
     state: Mutex<State>,
     reader: AtomicWaker,
 }
 
+/// Frames are those of bodies.
 #[derive(Debug, Default)]
 struct State {
     calls: Vec<Arc<Call>>,
-    /// Of bodies, what came, and what was taken or is known to be gone.
-    came: Bodies,
-    taken: Bodies,
-    /// The least that lay untaken since much is kept on the port (unit: bytes).
+    /// How many frames came …
+    came: u64,
+    /// … were looked at by HTTP/2 …
+    seen: u64,
+    /// … before this turn, so that their calls have begun …
+    begun: u64,
+    /// … and were taken, or are known to be gone.
+    taken: u64,
+    /// How much had been read before this turn (unit: bytes).
+    turn: u64,
+    /// The fewest frames that lay there since much is kept on the port.
     least: u64,
+    /// As the port counts it (unit: bytes).
+    kept: u64,
 }
 
 impl State {
@@ -92,16 +106,19 @@ impl State {
         calls.min().unwrap_or(NOTHING)
     }
 
-    /// What bodies that are not taken may keep (unit: bytes).
+    /// How many frames may not be taken.
     fn lying(&self) -> u64 {
-        let frames = self.came.frames.saturating_sub(self.taken.frames);
-        self.came.bytes.saturating_sub(self.taken.bytes) + frames * BLOCK_BYTES
+        self.came - self.taken
     }
 
-    /// Where calls have taken all, the rest was of calls that have ended.
+    fn take(&mut self, frames: u64) {
+        self.taken = self.came.min(self.taken + frames);
+    }
+
+    /// Where calls have taken all, the rest was of calls that have ended, or of none.
     fn settle(&mut self) {
-        if self.since() == NOTHING {
-            self.taken = self.came;
+        if self.taken < self.begun && self.since() == NOTHING {
+            self.taken = self.begun;
         }
     }
 }
@@ -116,7 +133,7 @@ struct Call {
 }
 
 impl Wake for Call {
-    /// Something came, and all before it was taken.
+    /// Something came, or it ended, and all before was taken.
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -129,39 +146,57 @@ impl Wake for Call {
     }
 }
 
+/// How a connection is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading {
+    /// All is read as it comes.
+    pub is_free: bool,
+    /// More may be read now.
+    pub may_go_on: bool,
+    /// There are so many frames that only a few bytes should be read at a time.
+    pub is_crowded: bool,
+    /// What is there may turn out to be nobody's, in the next turn.
+    pub is_unsettled: bool,
+    /// How many frames its calls have taken so far.
+    pub taken: u64,
+}
+
 impl Ahead {
-    /// So many bytes were read, and bodies among them.
-    pub fn read(&self, bytes: u64, bodies: Bodies) {
-        self.0.read(bytes, bodies);
+    /// HTTP/2 has its turn. Of all that it saw in those before, calls have begun.
+    pub fn turn(&self) {
+        let mut state = self.0.state();
+        state.begun = state.seen;
+        state.turn = self.0.came();
     }
 
-    /// Whether all is read as it comes: little is kept on the port, or of the connection.
-    pub fn is_free(&self) -> bool {
-        self.0.is_free()
+    /// So many bytes were read, and with them the ends of so many frames of bodies.
+    pub fn read(&self, bytes: u64, frames: u64) {
+        self.0.read(bytes, frames);
     }
 
-    /// Whether more may be read now. `reader` is woken when that may have changed.
-    pub fn may_read(&self, reader: &Waker) -> bool {
+    /// How it is read, where all that came before was looked at.
+    pub fn reading(&self) -> Reading {
+        self.0.reading()
+    }
+
+    /// `reader` is woken when what [`Self::reading`] says may have changed.
+    pub fn wakes(&self, reader: &Waker) {
         self.0.reader.register(reader);
-        self.0.may_read()
-    }
-
-    /// What its calls have taken so far (unit: bytes).
-    pub fn taken(&self) -> u64 {
-        self.0.state().taken.bytes
     }
 
     /// It ends, since its calls take nothing.
-    pub fn gives_way(&self) {
+    pub fn count_end(&self) {
         self.0.port.metrics.connections_gave_way.one();
     }
 
     /// The requests of a call, as HTTP/2 has them.
-    pub fn of_call<B>(&self, body: B) -> Taken<B> {
+    pub fn of_call<B: Body<Data = Bytes> + Unpin>(&self, body: B) -> Taken<B> {
         let connection = Arc::clone(&self.0);
-        let since = AtomicU64::new(connection.came());
+        let mut state = self.0.state();
+        let since = AtomicU64::new(state.turn);
         let call = Arc::new(Call { connection, since, task: AtomicWaker::new() });
-        self.0.state().calls.push(Arc::clone(&call));
+        state.calls.push(Arc::clone(&call));
+        drop(state);
         Taken { body, waker: Arc::clone(&call).into(), call, marks: None }
     }
 }
@@ -171,46 +206,50 @@ impl Connection {
         self.came.load(Ordering::Relaxed)
     }
 
-    fn read(&self, bytes: u64, bodies: Bodies) {
+    fn read(&self, bytes: u64, frames: u64) {
         let mut state = self.state();
-        state.settle();
-        state.came.add(bodies);
+        state.came += frames;
         self.came.fetch_add(bytes, Ordering::Relaxed);
         self.count(&mut state);
     }
 
-    /// One of its calls took so much, or all, or ended.
-    fn took(&self, bodies: Bodies) {
+    /// One of its calls took so many frames, or all, or ended.
+    fn took(&self, frames: u64) {
         let mut state = self.state();
-        state.taken.add(bodies);
+        state.take(frames);
         self.count(&mut state);
         drop(state);
         self.reader.wake();
     }
 
-    fn is_free(&self) -> bool {
-        !self.port.is_much() || self.kept() <= LITTLE
-    }
-
-    fn may_read(&self) -> bool {
-        let is_no_more = |state: &State| state.lying() < state.least + LITTLE;
-        self.is_free() || is_no_more(&self.state())
-    }
-
-    fn kept(&self) -> u64 {
-        self.kept.load(Ordering::Relaxed)
+    fn reading(&self) -> Reading {
+        let mut state = self.state();
+        state.seen = state.came;
+        state.settle();
+        let lying = state.lying();
+        let is_crowded = lying > FRAMES_MAX;
+        let is_free = !is_crowded && (!self.port.is_much() || state.kept <= LITTLE);
+        Reading {
+            is_free,
+            may_go_on: is_free || !is_crowded && lying <= state.least,
+            is_crowded,
+            is_unsettled: state.begun < state.seen,
+            taken: state.taken,
+        }
     }
 
     fn count(&self, state: &mut State) {
         let lying = state.lying();
-        let kept = self.came().saturating_sub(state.since()).min(lying);
+        let kept = match state.since() {
+            NOTHING => 0,
+            since => (self.came() - since + lying * ENTRY_BYTES).min(lying * BLOCK_BYTES),
+        };
         state.least = if self.port.is_much() { state.least.min(lying) } else { lying };
-        let before = self.kept();
         // All connections share it, and most keep nothing all the time.
-        if kept != before {
-            self.kept.store(kept, Ordering::Relaxed);
+        if kept != state.kept {
             // Wraps where it became less.
-            self.port.kept.fetch_add(kept.wrapping_sub(before), Ordering::Relaxed);
+            self.port.kept.fetch_add(kept.wrapping_sub(state.kept), Ordering::Relaxed);
+            state.kept = kept;
         }
     }
 
@@ -221,7 +260,7 @@ impl Connection {
 
 /// The requests of a call. See the module.
 #[derive(Debug)]
-pub struct Taken<B> {
+pub struct Taken<B: Body<Data = Bytes> + Unpin> {
     body: B,
     call: Arc<Call>,
     waker: Waker,
@@ -255,15 +294,14 @@ impl Marks {
     }
 }
 
-impl<B> Taken<B> {
+impl<B: Body<Data = Bytes> + Unpin> Taken<B> {
     fn took(&mut self, bytes: u64, since: u64) {
-        let frames = u64::from(bytes > 0);
         let connection = &self.call.connection;
         let came = connection.came();
         let marks = self.marks.get_or_insert_with(|| Marks::at(since.min(came)));
         marks.take(bytes, connection.port.window, came);
         self.call.since.store(marks.came[0], Ordering::Relaxed);
-        connection.took(Bodies { frames, bytes });
+        connection.took(u64::from(bytes > 0));
     }
 }
 
@@ -282,12 +320,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
         let polled = Pin::new(&mut this.body).poll_frame(&mut Context::from_waker(&this.waker));
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                this.took(bytes as u64, since);
+                this.took(data_bytes(frame), since);
             }
             _ => {
                 this.marks = None;
-                this.call.connection.took(Bodies::default());
+                this.call.connection.took(0);
             }
         }
         polled
@@ -302,15 +339,20 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
     }
 }
 
-impl<B> Drop for Taken<B> {
+impl<B: Body<Data = Bytes> + Unpin> Drop for Taken<B> {
     fn drop(&mut self) {
+        let (mut frames, mut cx) = (0, Context::from_waker(Waker::noop()));
+        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut self.body).poll_frame(&mut cx) {
+            frames += u64::from(data_bytes(&frame) > 0);
+        }
         let connection = &self.call.connection;
-        let mut state = connection.state();
-        state.calls.retain(|call| !Arc::ptr_eq(call, &self.call));
-        state.settle();
-        drop(state);
-        connection.took(Bodies::default());
+        connection.state().calls.retain(|call| !Arc::ptr_eq(call, &self.call));
+        connection.took(frames);
     }
+}
+
+fn data_bytes(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, Bytes::len) as u64
 }
 
 #[cfg(test)]
@@ -320,7 +362,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
 
-    const WINDOW: u32 = 64 << 10;
+    const WINDOW: u32 = 32 << 10;
     const MUCH: u64 = WINDOWS_MAX * WINDOW as u64;
 
     /// What comes for a call. Wakes whoever waits for it.
@@ -367,8 +409,7 @@ mod tests {
 
         /// So much is read of the connection, and among it a frame of so much for the call.
         fn comes(&self, read: u64, bytes: usize) {
-            let bodies = Bodies { frames: 1, bytes: bytes as u64 };
-            self.taken.call.connection.read(read, bodies);
+            self.taken.call.connection.read(read, 1);
             self.coming.comes(bytes);
         }
 
@@ -389,10 +430,8 @@ mod tests {
 
     /// Other things are read of a connection.
     fn read(of: &Ahead, bytes: u64) {
-        of.0.read(bytes, Bodies::default());
+        of.read(bytes, 0);
     }
-
-    const CRUMB: u64 = 1 + BLOCK_BYTES;
 
     #[test]
     fn what_was_read_since_something_came_is_kept_until_that_is_taken() {
@@ -404,12 +443,12 @@ mod tests {
         assert_eq!(kept(&port), 0, "nothing of it was for the call");
         call.comes(1_000, 1);
         read(&connection, 5_000);
-        assert_eq!(kept(&port), 5_000, "what came with it");
+        assert_eq!(kept(&port), 5_000 + ENTRY_BYTES, "what came with it");
         call.comes(1_000, 1);
         read(&connection, MUCH);
-        assert_eq!(kept(&port), 2 * CRUMB, "no more than two frames can keep");
+        assert_eq!(kept(&port), 2 * BLOCK_BYTES, "no more than two frames can keep");
         assert!(call.takes());
-        assert_eq!(kept(&port), CRUMB);
+        assert_eq!(kept(&port), BLOCK_BYTES);
         assert!(call.takes() && !call.takes());
         assert_eq!(kept(&port), 0);
     }
@@ -422,12 +461,12 @@ mod tests {
         for call in &calls {
             call.comes(MUCH, 1);
         }
-        assert_eq!(kept(&port), 3 * CRUMB);
+        assert_eq!(kept(&port), 3 * BLOCK_BYTES);
         drop(calls);
         assert_eq!(kept(&port), 0);
         let call = One::new(&connection);
         call.comes(MUCH, 1);
-        assert_eq!(kept(&port), CRUMB);
+        assert_eq!(kept(&port), BLOCK_BYTES);
         drop(call);
         read(&connection, MUCH);
         assert_eq!(kept(&port), 0);
@@ -460,13 +499,13 @@ mod tests {
         for call in [&mut hoarding, &mut taking, &mut resting] {
             assert!(!call.takes());
         }
-        let may_read = |of: &Ahead| of.0.may_read();
+        let may_read = |of: &Ahead| of.reading().may_go_on;
         let mut crumbs = 0;
         while may_read(&hoards) {
             hoarding.comes(BLOCK_BYTES, 1);
             crumbs += 1;
         }
-        assert!(port.0.is_much() && kept(&port) < MUCH + 3 * CRUMB, "{}", kept(&port));
+        assert!(port.0.is_much() && kept(&port) < MUCH + 3 * BLOCK_BYTES, "{}", kept(&port));
         assert!(may_read(&other) && may_read(&idle));
         // What others take beside it does not help.
         for _ in 0..10 {
@@ -479,10 +518,10 @@ mod tests {
             taking.comes(LITTLE, LITTLE as usize);
         }
         assert!(!may_read(&other));
-        for _ in 0..3 {
+        for _ in 0..2 {
             assert!(!may_read(&other) && taking.takes());
         }
-        assert!(may_read(&other));
+        assert!(may_read(&other) && taking.takes(), "one frame is little");
         // Who has taken all is read, whatever others do not take.
         resting.comes(10 * LITTLE, LITTLE as usize);
         assert!(resting.takes() && !resting.takes() && may_read(&idle));
@@ -507,9 +546,67 @@ mod tests {
         }
         let mut busy = One::new(&honest);
         for _ in 0..1_000 {
-            assert!(honest.0.may_read());
+            assert!(honest.reading().may_go_on);
             busy.comes(LITTLE, LITTLE as usize);
             assert!(busy.takes() && !busy.takes());
         }
+    }
+
+    #[test]
+    fn what_came_before_its_call_began_is_not_taken_for_nobodys() {
+        let port = port();
+        let connection = port.of_connection();
+        connection.turn();
+        for _ in 0..10 {
+            connection.read(BLOCK_BYTES, 20);
+            assert_eq!(connection.reading().taken, 0);
+        }
+        let [mut takes, rests] = [(); 2].map(|()| One::new(&connection));
+        takes.coming.0.lock().unwrap().0.extend([1; 190]);
+        rests.coming.0.lock().unwrap().0.extend([1; 10]);
+        while takes.takes() {}
+        for _ in 0..3 {
+            connection.turn();
+            assert_eq!(connection.reading().taken, 190);
+        }
+        assert_eq!(kept(&port), 10 * BLOCK_BYTES);
+    }
+
+    #[test]
+    fn what_came_for_no_call_is_gone_in_the_next_turn() {
+        let connection = port().of_connection();
+        connection.turn();
+        connection.read(10 * FRAMES_MAX, FRAMES_MAX + 1);
+        let reading = connection.reading();
+        assert!(reading.is_crowded && reading.is_unsettled && !reading.may_go_on, "{reading:?}");
+        connection.turn();
+        let reading = connection.reading();
+        assert!(reading.is_free && !reading.is_unsettled, "{reading:?}");
+    }
+
+    #[test]
+    fn what_a_call_leaves_is_gone_with_it_also_beside_one_that_stands() {
+        let connection = port().of_connection();
+        let [stands, ends] = [(); 2].map(|()| One::new(&connection));
+        stands.comes(10, 1);
+        for _ in 0..5 {
+            ends.comes(10, 1);
+        }
+        assert_eq!(connection.reading().taken, 0);
+        drop(ends);
+        assert_eq!(connection.reading().taken, 5);
+    }
+
+    #[test]
+    fn frames_that_lie_there_are_few_however_small_they_are() {
+        let connection = port().of_connection();
+        let mut call = One::new(&connection);
+        let mut came = 0;
+        while connection.reading().may_go_on {
+            call.comes(10, 1);
+            came += 1;
+        }
+        assert_eq!(came, FRAMES_MAX + 1);
+        assert!(call.takes() && connection.reading().is_free);
     }
 }

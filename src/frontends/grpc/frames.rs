@@ -3,24 +3,7 @@
 /// The kind of frame that bodies are in.
 const DATA: u8 = 0;
 
-/// Of bodies, in frames.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Bodies {
-    /// How many.
-    pub frames: u64,
-    /// Of so many bytes together.
-    pub bytes: u64,
-}
-
-impl Bodies {
-    /// With those of others.
-    pub fn add(&mut self, other: Self) {
-        self.frames += other.frames;
-        self.bytes += other.bytes;
-    }
-}
-
-/// Follows the frames of HTTP/2 in what is read.
+/// See the module.
 #[derive(Debug)]
 pub struct Frames {
     head: [u8; 9],
@@ -28,23 +11,33 @@ pub struct Frames {
     filled: usize,
     /// To be passed over before the next one.
     rest: usize,
+    /// Whether that is of a body.
+    is_body: bool,
 }
 
 impl Default for Frames {
     /// A connection begins with its preface (RFC 9113, 3.4).
     fn default() -> Self {
-        Self { head: [0; 9], filled: 0, rest: 24 }
+        Self { head: [0; 9], filled: 0, rest: 24, is_body: false }
     }
 }
 
 impl Frames {
-    /// What bodies begin in these bytes, which come after those before.
-    pub fn pass(&mut self, mut bytes: &[u8]) -> Bodies {
-        let mut bodies = Bodies::default();
+    /// What the frame that has begun still needs (unit: bytes).
+    pub fn rest(&self) -> usize {
+        self.rest
+    }
+
+    /// How many frames of bodies end in these bytes, which come after those before.
+    pub fn pass(&mut self, mut bytes: &[u8]) -> u64 {
+        let mut bodies = 0;
         loop {
             let passed = self.rest.min(bytes.len());
             self.rest -= passed;
             bytes = &bytes[passed..];
+            if self.rest == 0 {
+                bodies += u64::from(std::mem::take(&mut self.is_body));
+            }
             let part = bytes.len().min(self.head.len() - self.filled);
             if part == 0 {
                 return bodies;
@@ -55,11 +48,8 @@ impl Frames {
             if self.filled == self.head.len() {
                 self.filled = 0;
                 let [a, b, c, kind, ..] = self.head;
-                let length = u32::from_be_bytes([0, a, b, c]);
-                self.rest = length as usize;
-                if kind == DATA && length > 0 {
-                    bodies.add(Bodies { frames: 1, bytes: length.into() });
-                }
+                self.rest = u32::from_be_bytes([0, a, b, c]) as usize;
+                self.is_body = kind == DATA && self.rest > 0;
             }
         }
     }
@@ -70,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_are_found_in_what_is_read_in_whatever_pieces_it_comes() {
+    fn frames_of_bodies_count_when_they_are_whole_in_whatever_pieces_they_come() {
         let frame = |kind: u8, length: usize| {
             let mut frame = (length as u32).to_be_bytes()[1..].to_vec();
             frame.extend([kind, 0, 0, 0, 0, 1]);
@@ -91,11 +81,11 @@ mod tests {
             all.extend(frame(kind, length));
         }
         for piece in [1, 2, 9, 10, 1_000, all.len()] {
-            let (mut frames, mut bodies) = (Frames::default(), Bodies::default());
-            for piece in all.chunks(piece) {
-                bodies.add(frames.pass(piece));
-            }
-            assert_eq!((bodies.frames, bodies.bytes), (3, 70_301), "in pieces of {piece}");
+            let mut frames = Frames::default();
+            let (last, before) = all.split_last().unwrap();
+            let bodies: u64 = before.chunks(piece).map(|piece| frames.pass(piece)).sum();
+            assert_eq!((bodies, frames.rest()), (2, 1), "in pieces of {piece}: one is not whole");
+            assert_eq!((frames.pass(&[*last]), frames.rest()), (1, 0));
         }
     }
 }

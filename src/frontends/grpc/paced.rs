@@ -11,10 +11,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// How long one whose calls take nothing is left alone …
+/// How long one whose calls take nothing is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
-/// … and how often, before it ends: longer than any request may wait for what the node itself does.
-const PAUSES_MAX: u32 = 60;
+/// Read at a time beyond the end of a frame (unit: bytes). As many frames as are in so much, 128, may come
+/// before it is known that there are too many. A request of a record of 1 KiB comes at once.
+const READ_BYTES: usize = 1280;
+/// The same where there are: as much as says that somebody has room again, or is gone.
+const READ_BYTES_CROWDED: usize = 128;
 
 /// A connection's bytes, read as far ahead as there is room for.
 #[derive(Debug)]
@@ -28,50 +31,62 @@ pub struct Paced {
     rest: Duration,
     /// While it keeps some where much is kept.
     pause: Option<Pin<Box<Sleep>>>,
-    /// How many ended, since it was read on because its calls took something.
+    /// How many ended, since it was read on because its calls took something …
     pauses: u32,
+    /// … and how many may, before it ends.
+    pauses_max: u32,
     /// What they had taken then.
     taken: u64,
 }
 
 impl Paced {
-    /// Reads of `stream`.
-    pub fn new(stream: Counted, ahead: Ahead) -> Self {
+    /// Reads of `stream`, for so long without its calls taking anything.
+    pub fn new(stream: Counted, ahead: Ahead, patience: Duration) -> Self {
         let (frames, read, pause, pauses, taken) = Default::default();
-        Self { stream, ahead, frames, read, rest: PAUSE, pause, pauses, taken }
+        let pauses_max = patience.as_secs().try_into().unwrap_or(u32::MAX);
+        Self { stream, ahead, frames, read, rest: PAUSE, pause, pauses, pauses_max, taken }
     }
 
-    /// Whether more may be read now, or nothing of it any more.
-    fn poll_may_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>> {
-        if self.ahead.is_free() {
+    /// How much may be read now beyond the end of a frame; nothing once it is over.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
+        if self.ahead.reading().is_free {
             (self.pause, self.pauses) = (None, 0);
-            return Poll::Ready(Ok(true));
+            return Poll::Ready(Ok(READ_BYTES));
         }
         if self.read >= LITTLE {
             self.read = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let may_read = self.ahead.may_read(cx.waker());
-        let taken = self.ahead.taken();
-        if may_read && taken != self.taken {
-            (self.taken, self.pauses) = (taken, 0);
+        self.ahead.wakes(cx.waker());
+        let reading = self.ahead.reading();
+        if reading.may_go_on && reading.taken != self.taken {
+            (self.taken, self.pauses) = (reading.taken, 0);
         }
         let rest = self.rest;
         let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(rest)));
         if pause.as_mut().poll(cx).is_pending() {
-            return if may_read { Poll::Ready(Ok(true)) } else { Poll::Pending };
+            if reading.may_go_on {
+                return Poll::Ready(Ok(READ_BYTES));
+            }
+            if reading.is_unsettled {
+                cx.waker().wake_by_ref();
+            }
+            return Poll::Pending;
         }
         // To be woken after the next one as well.
         pause.set(tokio::time::sleep(rest));
         cx.waker().wake_by_ref();
         self.pauses += 1;
-        if self.pauses > PAUSES_MAX {
-            self.ahead.gives_way();
+        if self.pauses > self.pauses_max {
+            self.ahead.count_end();
             let why = "its calls did not take what came for them, and others needed the room";
             return Poll::Ready(Err(Error::other(why)));
         }
-        Poll::Ready(Ok(!self.stream.poll_has_ended(cx)))
+        if !reading.may_go_on && self.stream.poll_has_ended(cx) {
+            return Poll::Ready(Ok(0));
+        }
+        Poll::Ready(Ok(if reading.is_crowded { READ_BYTES_CROWDED } else { READ_BYTES }))
     }
 }
 
@@ -81,17 +96,20 @@ impl AsyncRead for Paced {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        if !ready!(self.poll_may_read(cx))? {
+        let this = &mut *self;
+        let room = ready!(this.poll_room(cx))?;
+        if room == 0 {
             return Poll::Ready(Ok(()));
         }
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let came = &buffer.filled()[before..];
-        let bytes = came.len() as u64;
-        self.read = if read.is_ready() { self.read + bytes } else { 0 };
+        let room = buffer.remaining().min(this.frames.rest() + room);
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        let read = Pin::new(&mut this.stream).poll_read(cx, &mut part);
+        let came = part.filled();
+        let bytes = came.len();
+        this.read = if read.is_ready() { this.read + bytes as u64 } else { 0 };
         if bytes > 0 {
-            let bodies = self.frames.pass(came);
-            self.ahead.read(bytes, bodies);
+            this.ahead.read(bytes as u64, this.frames.pass(came));
+            buffer.advance(bytes);
         }
         read
     }
@@ -131,7 +149,6 @@ impl AsyncWrite for Paced {
 mod tests {
     use super::*;
     use crate::frontends::grpc::ahead::{Pace, Taken};
-    use crate::frontends::grpc::frames::Bodies;
     use crate::frontends::stream::Stream;
     use crate::observe::metrics::{Metrics, Protocol};
     use http_body_util::{BodyExt, Full};
@@ -140,8 +157,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     const REST: Duration = Duration::from_millis(10);
-    /// What others keep: more than any port may.
-    const MUCH: u64 = 1 << 40;
+    const PAUSES_MAX: u32 = 60;
 
     type Call = Taken<Full<bytes::Bytes>>;
 
@@ -156,11 +172,11 @@ mod tests {
             Self { pace: Pace::new(1 << 10, Arc::clone(&metrics)), metrics }
         }
 
-        /// A call that takes nothing, for which so much lies there.
-        fn keeping(&self, bytes: u64) -> (Ahead, Call) {
+        /// A call that takes nothing, for which so many frames lie there.
+        fn keeping(&self, frames: u64) -> (Ahead, Call) {
             let ahead = self.pace.of_connection();
             let call = ahead.of_call(Full::from("taken"));
-            ahead.read(bytes, Bodies { frames: 1, bytes });
+            ahead.read(frames * 20_000, frames);
             (ahead, call)
         }
 
@@ -170,14 +186,16 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let stream = Stream::Plain(listener.accept().await.unwrap().0);
             let stream = Counted::new(stream, Arc::clone(&self.metrics), Protocol::Grpc);
-            (client, Paced { rest, ..Paced::new(stream, ahead.clone()) })
+            let patience = PAUSES_MAX * PAUSE;
+            (client, Paced { rest, ..Paced::new(stream, ahead.clone(), patience) })
         }
     }
 
     #[tokio::test]
     async fn where_little_is_kept_all_is_read_at_once() {
         let port = Port::new();
-        let (ahead, _call) = port.keeping(20 << 10);
+        let _others = port.keeping(10);
+        let (ahead, _call) = port.keeping(1);
         let (mut client, mut paced) = port.connected(&ahead, Duration::MAX).await;
         client.write_all(&[1; 30]).await.unwrap();
         assert_eq!(paced.read(&mut [0; 100]).await.unwrap(), 30);
@@ -186,8 +204,8 @@ mod tests {
     #[tokio::test]
     async fn where_much_is_kept_a_connection_is_read_when_its_call_has_taken_all() {
         let port = Port::new();
-        let _others = port.keeping(MUCH);
-        let (ahead, mut call) = port.keeping(20 << 10);
+        let _others = port.keeping(10);
+        let (ahead, mut call) = port.keeping(2);
         let (mut client, mut paced) = port.connected(&ahead, Duration::from_secs(3_600)).await;
         client.write_all(&[1; 30]).await.unwrap();
         let mut bytes = [0; 100];
@@ -201,8 +219,8 @@ mod tests {
     #[tokio::test]
     async fn where_nothing_is_taken_a_little_is_read_after_each_pause_until_there_were_too_many() {
         let port = Port::new();
-        let _others = port.keeping(MUCH);
-        let (ahead, _call) = port.keeping(20 << 10);
+        let _others = port.keeping(10);
+        let (ahead, _call) = port.keeping(2);
         let (mut client, mut paced) = port.connected(&ahead, REST).await;
         client.write_all(&[1; 10 * PAUSES_MAX as usize]).await.unwrap();
         let (mut bytes, mut reads) = ([0; 10], 0);
@@ -222,8 +240,8 @@ mod tests {
     #[tokio::test]
     async fn who_closes_is_noticed_though_what_he_sent_is_not_read() {
         let port = Port::new();
-        let _others = port.keeping(MUCH);
-        let (ahead, _call) = port.keeping(20 << 10);
+        let _others = port.keeping(10);
+        let (ahead, _call) = port.keeping(2);
         let (mut client, mut paced) = port.connected(&ahead, REST).await;
         client.write_all(&[1; 30]).await.unwrap();
         drop(client);

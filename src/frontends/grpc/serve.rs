@@ -62,6 +62,10 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// The pause between two probes of a silent connection.
 const KEEPALIVE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long the calls of a connection may take nothing where others need the room, if no request may wait
+/// longer for what the node itself does.
+const PATIENCE_MIN: Duration = Duration::from_secs(60);
+
 /// Connections beyond the limit that are kept for other nodes, where there may be any: each has one.
 const PEER_CONNECTIONS: usize = 64;
 
@@ -391,11 +395,13 @@ where
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(16 << 10)
         .auto_date_header(false);
-    let stream = Paced::new(Counted::new(stream, metrics, Protocol::Grpc), ahead);
+    let stream = Counted::new(stream, metrics, Protocol::Grpc);
+    let stream = Paced::new(stream, ahead.clone(), limits.request_deadline.max(PATIENCE_MIN));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut drain = drain.poller();
     let mut told = false;
     poll_fn(|cx| {
+        ahead.turn();
         if !told && drain.poll_begun(cx) {
             told = true;
             connection.as_mut().graceful_shutdown();
