@@ -138,7 +138,11 @@ impl Door {
             let (scheme, token) = text.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
-        let token = token.ok_or_else(|| odd("the authorization is not \"Bearer TOKEN\""))?;
+        let Some(token) = token else {
+            self.may_fail(source)?;
+            self.failures().failed(source, self.clock.monotonic());
+            return Err(odd("the authorization is not \"Bearer TOKEN\""));
+        };
         let now = self.clock.wall();
         let are_these = |known: &Option<Arc<TokenKeys>>| {
             known.as_ref().is_some_and(|known| Arc::ptr_eq(known, keys))

@@ -71,6 +71,7 @@ impl Seams<'_> {
             message_bytes_max: rpc.message_bytes_max.len(),
             outstanding_batches_max: rpc.outstanding_batches_max as usize,
             request_deadline: rpc.request_deadline,
+            idle_max: rpc.idle_timeout,
             forward: rpc.forward,
             rotation_grace: self.settings.tls.rotation_grace,
             grace: self.settings.shutdown.grace,

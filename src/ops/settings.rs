@@ -209,6 +209,8 @@ pub struct RpcSettings {
     pub forward: bool,
     /// How long a request may wait for its answer, unless the client asks for less.
     pub request_deadline: Duration,
+    /// How long a connection may be without a call before its client is told to go.
+    pub idle_timeout: Duration,
 }
 
 /// The HTTP front end.
@@ -404,6 +406,7 @@ impl Default for RpcSettings {
             outstanding_batches_max: 16,
             forward: true,
             request_deadline: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(5 * 60),
         }
     }
 }

@@ -158,6 +158,11 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
         Self { client: Some(client), ahead, kept, places: self.room.places(), ..self.clone() }
     }
 
+    /// Of its calls, of clients and of nodes.
+    pub fn places(&self) -> [OwnPlaces; 2] {
+        self.places.clone()
+    }
+
     /// What is read of the connection.
     pub fn ahead(&self) -> Ahead {
         self.ahead.clone()

@@ -7,6 +7,7 @@ mod deadline;
 mod dispatch;
 mod fetch;
 mod frames;
+mod idle;
 mod log;
 mod log_v1;
 mod methods;

@@ -4,6 +4,7 @@ use super::admin::AdminService;
 use super::ahead::{Ahead, Pace};
 use super::dispatch::{Client, Dispatch, KeptForPeers, MESSAGE_BYTES_MAX, Room};
 use super::fetch::FetchLimits;
+use super::idle::{Idle, Over};
 use super::log::{DuramenLog, Proposer};
 use super::log_v1::LogV1;
 use super::observe::ObserveService;
@@ -104,6 +105,8 @@ pub struct RpcLimits {
     pub request_deadline: Duration,
     /// How long a new connection may take for its handshake, or to say that it speaks HTTP/2.
     pub handshake_max: Duration,
+    /// How long a connection may be without a call.
+    pub idle_max: Duration,
     /// How long a connection may stay after the certificates it was made with are replaced.
     pub rotation_grace: Duration,
     /// A silent connection is probed by TCP after this time …
@@ -128,6 +131,7 @@ impl Default for RpcLimits {
             fetch_bytes_max: 2 << 20,
             request_deadline: Duration::from_secs(30),
             handshake_max: Duration::from_secs(10),
+            idle_max: Duration::from_secs(5 * 60),
             rotation_grace: Duration::from_secs(30),
             keepalive_idle: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
@@ -226,7 +230,8 @@ impl<T: TopicsApi> GrpcFrontend<T> {
             let logger = logger.clone();
             let turns = stalled.of_connection(client.taker.clone());
             let (metrics, ahead) = (Arc::clone(&metrics), dispatch.ahead());
-            let stream = Accepted { stream, metrics, kept, turns, ahead };
+            let idle = Idle::new(dispatch.places(), limits.idle_max, limits.grace);
+            let stream = Accepted { stream, metrics, kept, turns, ahead, idle };
             async move {
                 if let Err(error) =
                     serve_connection(stream, dispatch, &limits, drain, &client).await
@@ -344,10 +349,11 @@ struct Accepted {
     kept: Option<KeptForPeers>,
     turns: Turns,
     ahead: Ahead,
+    idle: Idle,
 }
 
 async fn serve_connection<S>(
-    Accepted { mut stream, metrics, kept, turns, ahead }: Accepted,
+    Accepted { mut stream, metrics, kept, turns, ahead, mut idle }: Accepted,
     service: S,
     limits: &RpcLimits,
     drain: Drain,
@@ -403,6 +409,13 @@ where
     poll_fn(|cx| {
         ahead.turn();
         if !told && drain.poll_begun(cx) {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        while let Poll::Ready(over) = idle.poll_over(cx) {
+            if over == Over::Close {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
             told = true;
             connection.as_mut().graceful_shutdown();
         }

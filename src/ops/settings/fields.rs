@@ -131,7 +131,7 @@ const KIB: ByteSize = ByteSize(1 << 10);
 const GIB: ByteSize = ByteSize(1 << 30);
 
 /// Every setting, by section.
-pub static FIELDS: [Field; 78] = [
+pub static FIELDS: [Field; 79] = [
     field!(
         "data_dir",
         data_dir,
@@ -200,6 +200,12 @@ pub static FIELDS: [Field; 78] = [
         rpc.request_deadline,
         MS..=HOUR,
         "How long a request may wait for its answer, unless the client asks for less."
+    ),
+    field!(
+        "rpc.idle_timeout",
+        rpc.idle_timeout,
+        SECOND..=DAY,
+        "How long a connection may be without a call, before its client is told to go."
     ),
     field!(
         "http.addr",

@@ -134,18 +134,20 @@ fn the_http_port_asks_as_well() {
 #[test]
 fn who_fails_to_authenticate_again_and_again_is_no_longer_listened_to() {
     let issuer = Issuer::new();
-    let node = TestNode::builder().settings(issuer.trusted()).start();
-    issuer.enforce(node.rpc_addr(), "");
     let good = issuer.token("root");
-    assert_eq!(http(node.http_addr(), "GET", "/metrics", Some(&good), "").0, 200);
-    let answers: Vec<u16> = (0..60)
-        .map(|i| {
-            let bad = format!("{}.{i}", &good[..good.len() - 20]);
-            http(node.http_addr(), "GET", "/metrics", Some(&bad), "").0
-        })
-        .collect();
-    assert!(answers[..20].iter().all(|status| *status == 401), "{answers:?}");
-    assert!(answers.contains(&429), "{answers:?}");
-    // A token that was good is still: its bearer is not locked out by a neighbour.
-    assert_eq!(http(node.http_addr(), "GET", "/metrics", Some(&good), "").0, 200);
+    for scheme in ["Bearer", "Basic"] {
+        let node = TestNode::builder().settings(issuer.trusted()).start();
+        issuer.enforce(node.rpc_addr(), "");
+        assert_eq!(http(node.http_addr(), "GET", "/metrics", Some(&good), "").0, 200);
+        let answers: Vec<u16> = (0..60)
+            .map(|i| {
+                let bad = format!("authorization: {scheme} {}.{i}\r\n", &good[..good.len() - 20]);
+                binary::http_with(&node.http_addr().to_string(), "GET", "/metrics", &bad, "").0
+            })
+            .collect();
+        assert!(answers[..20].iter().all(|status| *status == 401), "{scheme}: {answers:?}");
+        assert!(answers.contains(&429), "{scheme}: {answers:?}");
+        // A token that was good is still: its bearer is not locked out by a neighbour.
+        assert_eq!(http(node.http_addr(), "GET", "/metrics", Some(&good), "").0, 200);
+    }
 }

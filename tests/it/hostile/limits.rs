@@ -2,6 +2,7 @@
 // to others.
 
 use super::{Unread, framed, metric, resident, start, until};
+use crate::harness::PATIENCE;
 use crate::harness::binary::{Binary, http, http_with, run};
 use bytes::Bytes;
 use duramen::cluster::{Catalogue, Command, NodeSelf, RejectionKind, TopicSettings};
@@ -14,6 +15,7 @@ use duramen::wire::pb::log::v1 as book;
 use pb::fetch_request::Position;
 use serde_json::Value;
 use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -407,4 +409,34 @@ fn where_all_calls_are_taken_whoever_has_few_is_served_and_whoever_has_many_is_t
         hold(&mut modest).await.unwrap();
     });
     assert_serves(&node);
+}
+
+#[test]
+fn a_connection_that_nobody_calls_on_ends_and_its_client_comes_again_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let node =
+        start(directory.path(), "[rpc]\nidle_timeout = \"1s\"\n[shutdown]\ngrace = \"1s\"\n");
+    let open = || metric(&node, "duramen_connections_open{protocol=\"grpc\"");
+    let _stranger = Unread::connect(&node.rpc);
+    block_on(async {
+        let mut calling = LogClient::new(channel(&node).await);
+        let mut waiting = LogClient::new(channel(&node).await);
+        // The control: a call that waits for what comes is no idleness.
+        let follow = pb::FetchRequest {
+            topic: "log".into(),
+            follow: true,
+            position: Some(Position::End(true)),
+            ..pb::FetchRequest::default()
+        };
+        let mut coming = waiting.fetch(follow).await.unwrap().into_inner();
+        calling.produce_once(records(vec![record(1)])).await.unwrap();
+        assert_eq!(open(), 3.0);
+        let begun = Instant::now();
+        while open() != 1.0 {
+            assert!(begun.elapsed() < PATIENCE, "{} connections are open", open());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        calling.produce_once(records(vec![record(1)])).await.unwrap();
+        while coming.message().await.unwrap().unwrap().records.is_empty() {}
+    });
 }
