@@ -89,6 +89,24 @@ pub struct ServeArgs {
     /// node-key.pem are (duramen tls init).
     #[arg(long, value_name = "DIR")]
     pub(super) tls_dir: Option<String>,
+    /// The certificate to show [default: node.pem of --tls-dir].
+    #[arg(long, value_name = "FILE")]
+    pub(super) server_tls_cert_file: Option<String>,
+    /// Its key [default: node-key.pem of --tls-dir].
+    #[arg(long, value_name = "FILE")]
+    pub(super) server_tls_key_file: Option<String>,
+    /// The CA that certificates must be of [default: ca.pem of --tls-dir].
+    #[arg(long, value_name = "FILE")]
+    pub(super) server_tls_ca_file: Option<String>,
+    /// The certificate to show nodes that this one connects to [default: that of the server].
+    #[arg(long, value_name = "FILE")]
+    pub(super) peer_tls_cert_file: Option<String>,
+    /// Its key.
+    #[arg(long, value_name = "FILE")]
+    pub(super) peer_tls_key_file: Option<String>,
+    /// The CA that certificates of such nodes must be of [default: that of the server].
+    #[arg(long, value_name = "FILE")]
+    pub(super) peer_tls_ca_file: Option<String>,
     /// Allow addresses that other machines can reach, without encryption or authentication.
     #[arg(long)]
     pub(super) insecure_listen: bool,
@@ -109,6 +127,10 @@ impl ServeArgs {
         let list = |parts: &[String]| (!parts.is_empty()).then(|| parts.join(","));
         let discover = self.discover.then(|| MULTICAST_GROUP.to_owned());
         let gossip_key = self.gossip_key_file.as_deref().map(read_key).transpose()?;
+        // In the book an empty name is none.
+        let named = |file: &Option<String>| {
+            file.clone().map(|file| if file.is_empty() { "none".to_owned() } else { file })
+        };
         let flags = [
             ("--data-dir", "data_dir", &self.data_dir),
             ("--rpc-addr", "rpc.addr", &self.rpc_addr),
@@ -122,14 +144,20 @@ impl ServeArgs {
             ("--label", "node.labels", &list(&self.label)),
             ("--forward", "rpc.forward", &self.forward),
             ("--token-keys-file", "access.token_keys_file", &self.token_keys_file),
-            ("--acl-model-file", "access.model_file", &self.acl_model_file),
-            ("--acl-policy-file", "access.policy_file", &self.acl_policy_file),
+            ("--acl-model-file", "access.model_file", &named(&self.acl_model_file)),
+            ("--acl-policy-file", "access.policy_file", &named(&self.acl_policy_file)),
             ("--durability", "log.durability", &self.durability),
             ("--log", "logger.spec", &self.log),
             ("--log-format", "logger.format", &self.log_format),
             ("--debug", "telemetry.debug_dir", &debug_dir),
             ("--debug", "telemetry.traces_ratio", &debug_ratio),
             ("--tls-dir", "tls.dir", &self.tls_dir),
+            ("--server-tls-cert-file", "tls.cert_file", &named(&self.server_tls_cert_file)),
+            ("--server-tls-key-file", "tls.key_file", &named(&self.server_tls_key_file)),
+            ("--server-tls-ca-file", "tls.ca_file", &named(&self.server_tls_ca_file)),
+            ("--peer-tls-cert-file", "tls.peer_cert_file", &named(&self.peer_tls_cert_file)),
+            ("--peer-tls-key-file", "tls.peer_key_file", &named(&self.peer_tls_key_file)),
+            ("--peer-tls-ca-file", "tls.peer_ca_file", &named(&self.peer_tls_ca_file)),
             ("--insecure-listen", "insecure_listen", &insecure),
         ];
         let given = flags.into_iter();
@@ -401,6 +429,48 @@ mod tests {
         assert_eq!((node.labels.0["rack"].as_str(), node.labels.0["zone"].as_str()), ("a", "b"));
         let peer_addr = cluster.advertise_rpc.as_ref().map(HostPort::as_str);
         assert_eq!(peer_addr, Some("n9.example.net:8400"));
+    }
+
+    const BOOKS: [&str; 8] = [
+        "server-tls-cert-file",
+        "server-tls-key-file",
+        "server-tls-ca-file",
+        "peer-tls-cert-file",
+        "peer-tls-key-file",
+        "peer-tls-ca-file",
+        "acl-model-file",
+        "acl-policy-file",
+    ];
+
+    /// The book's names as lines of its file, each with a path of its own below `dir`.
+    fn books_file(dir: &str) -> Option<(PathBuf, String)> {
+        let lines = BOOKS.map(|name| format!("{name}: {dir}/{name}\n"));
+        Some(("config.yaml".into(), lines.concat()))
+    }
+
+    #[test]
+    fn flags_with_the_books_names_set_what_its_file_sets() {
+        let line = BOOKS.map(|name| format!("--{name}=/etc/{name}"));
+        let flags = flags(&line.each_ref().map(String::as_str)).unwrap();
+        let of_flags = Sources { flags, ..Sources::default() }.layer().unwrap();
+        let of_file = Sources { file: books_file("/etc"), ..Sources::default() }.layer().unwrap();
+        assert_eq!(of_flags.settings, of_file.settings);
+        assert!(of_flags.settings.tls.is_on());
+    }
+
+    #[test]
+    fn a_flag_with_the_books_name_goes_before_the_environment_and_the_file() {
+        let given = flags(&["--server-tls-cert-file=/flag", "--peer-tls-ca-file="]).unwrap();
+        let environment = ["CERT_FILE", "KEY_FILE", "PEER_CA_FILE"]
+            .map(|key| (format!("DURAMEN_TLS_{key}"), "/environment".to_owned()));
+        let (flags, environment, file) = (given, environment.into(), books_file("/file"));
+        let loaded = Sources { flags, environment, file }.layer().unwrap();
+        let tls = &loaded.settings.tls;
+        assert_eq!(tls.cert_file.as_deref(), Some(Path::new("/flag")));
+        assert_eq!(tls.key_file.as_deref(), Some(Path::new("/environment")));
+        assert_eq!(tls.ca_file.as_deref(), Some(Path::new("/file/server-tls-ca-file")));
+        assert_eq!(tls.peer_ca_file, None, "an empty name is none, as in the book");
+        assert_eq!(loaded.origin("tls.cert_file").to_string(), "--server-tls-cert-file");
     }
 
     #[test]

@@ -33,7 +33,7 @@ enum TlsCommand {
     Client(ClientArgs),
     /// Make the certificate of a node, in a directory for its --tls-dir.
     Node(NodeArgs),
-    /// Show certificates.
+    /// Show certificates, or a list of revoked ones.
     Show(ShowArgs),
     /// Check whether certificates, keys and lists fit together and are valid now.
     Verify(VerifyArgs),

@@ -1,10 +1,10 @@
-//! Looking at certificates: what they say, and whether they can be used.
+//! Looking at certificates and lists of revoked ones: what they say, and whether they can be used.
 
 use super::{Class, Failure, ShowArgs, VerifyArgs};
 use crate::cli::observe::table::align;
 use crate::cli::stdout;
-use crate::guards::tls::{Described, TlsFiles, certificates_in, describe};
-use crate::model::{Clock, SystemClock};
+use crate::guards::tls::{Described, RevokedList, TlsFiles, certificates_in, describe, lists_in};
+use crate::model::{Clock, SystemClock, Timestamp};
 use serde::Serialize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -62,13 +62,55 @@ pub fn show(args: &ShowArgs) -> Result<(), Failure> {
             return Err(Failure::new(Class::BadInput, error).advice("make some: duramen tls init"));
         }
     } else {
-        for certificate in &certificates_in(path)? {
+        let certificates = match certificates_in(path) {
+            Ok(certificates) => certificates,
+            Err(error) => match lists_in(path) {
+                Ok(lists) => return show_lists(args, lists),
+                Err(_) => return Err(error.into()),
+            },
+        };
+        for certificate in &certificates {
             let read = describe(certificate);
             let read = read.map_err(|error| Failure::new(Class::BadInput, error))?;
             shown.push(Shown::new(path, read));
         }
     }
     args.shape.print(&shown, |shown| shown.iter().map(as_text).collect::<Vec<_>>().join("\n"))
+}
+
+#[derive(Debug, Serialize)]
+struct ShownList {
+    file: String,
+    role: &'static str,
+    issuer: String,
+    number: u64,
+    revoked: usize,
+    next_update: Option<String>,
+}
+
+fn show_lists(args: &ShowArgs, lists: Vec<RevokedList>) -> Result<(), Failure> {
+    let shown = lists.into_iter().map(|list| ShownList {
+        file: args.path.display().to_string(),
+        role: "list of revoked certificates",
+        issuer: list.issuer,
+        number: list.number,
+        revoked: list.serials.len(),
+        next_update: list.next_update.map(Timestamp::rfc3339),
+    });
+    let shown: Vec<ShownList> = shown.collect();
+    args.shape.print(&shown, |shown| shown.iter().map(list_as_text).collect::<Vec<_>>().join("\n"))
+}
+
+fn list_as_text(shown: &ShownList) -> String {
+    let row = |name: &str, value: &str| vec![name.to_owned(), value.to_owned()];
+    align(&[
+        row("file", &shown.file),
+        row("is", shown.role),
+        row("issuer", &shown.issuer),
+        row("number", &shown.number.to_string()),
+        row("revoked", &shown.revoked.to_string()),
+        row("next update", shown.next_update.as_deref().unwrap_or("no date")),
+    ])
 }
 
 fn as_text(shown: &Shown) -> String {

@@ -4,7 +4,7 @@ use super::credentials::parts;
 use super::files::{TlsError, read};
 use super::identity::Identity;
 use crate::model::Timestamp;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
@@ -143,12 +143,27 @@ fn key(certificate: &X509Certificate<'_>) -> String {
 /// A list of revoked certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RevokedList {
+    /// Who signed it; empty where nobody has yet.
+    pub issuer: String,
     /// The list's own number: each is one more than that before it.
     pub number: u64,
     /// When it is to be renewed, where it says so.
     pub next_update: Option<Timestamp>,
     /// Serial numbers, and since when.
     pub serials: BTreeMap<Vec<u8>, Timestamp>,
+}
+
+/// The lists of revoked certificates of a PEM file, in its order.
+///
+/// # Errors
+/// It cannot be read, or holds none.
+pub fn lists_in(file: &Path) -> Result<Vec<RevokedList>, TlsError> {
+    let lists = parts::<CertificateRevocationListDer>(
+        (file, &read(file)?),
+        "a list of revoked certificates",
+    )?;
+    let described = lists.iter().map(|list| revoked_in(list));
+    described.map(|list| list.map_err(|error| TlsError::content(file, error))).collect()
 }
 
 /// Reads a list of revoked certificates.
@@ -161,6 +176,7 @@ pub fn revoked_in(list: &[u8]) -> Result<RevokedList, String> {
     let digits = read.crl_number().map(|number| number.to_u64_digits());
     let at = |time: x509_parser::time::ASN1Time| Timestamp(time.timestamp() * 1000);
     Ok(RevokedList {
+        issuer: read.issuer().to_string(),
         number: digits.and_then(|digits| digits.first().copied()).unwrap_or(0),
         next_update: read.next_update().map(at),
         serials: read

@@ -19,7 +19,7 @@ mod tests;
 
 pub use authority::{Authority, Host, IssueError, Issued, Wanted, is_name};
 pub use credentials::{ClientTls, Credentials, ExpectedServer};
-pub use describe::{Described, certificates_in, describe, revoked_in};
+pub use describe::{Described, RevokedList, certificates_in, describe, lists_in, revoked_in};
 pub use files::{TlsError, TlsFiles};
 pub use identity::{Identity, IdentityError};
 pub use live::{Generation, Reloaded, Tls};

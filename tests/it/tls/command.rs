@@ -68,6 +68,16 @@ fn from_nothing_to_a_node_that_asks_everybody_who_they_are() {
     duramen(&["consume", "log", to[0], to[1], "--tls-dir", ada.to_str().unwrap()], b"");
     let certificate = ada.join("client.pem");
     duramen(&["tls", "revoke", certificate.to_str().unwrap(), "--dir", at], b"");
+    let list = dir.join("crl.pem");
+    let shown = duramen(&["tls", "show", list.to_str().unwrap(), "--json"], b"");
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let list = &shown[0];
+    assert_eq!(
+        (&list["role"], &list["revoked"]),
+        (&"list of revoked certificates".into(), &1.into())
+    );
+    assert!(list["issuer"].as_str().unwrap().contains("CN="), "{list}");
+    assert!(list["next_update"].is_string(), "{list}");
     let deadline = std::time::Instant::now() + super::PATIENCE;
     let consume = ["consume", "log", to[0], to[1], "--tls-dir", ada.to_str().unwrap()];
     while run(&consume, b"").status.success() {
@@ -172,29 +182,30 @@ fn as_the_book_does(dir: &Path) {
 }
 
 #[test]
-fn the_books_certificates_work_and_its_file_names_them() {
+fn the_books_certificates_work_and_its_file_and_its_flags_name_them() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path();
     as_the_book_does(dir);
     let file = |name: &str| dir.join(name).display().to_string();
     let config = dir.join("config.yaml");
-    std::fs::write(
-        &config,
-        format!(
-            "server-tls-cert-file: {}\nserver-tls-key-file: {}\nserver-tls-ca-file: {}\n\
-             peer-tls-cert-file: {}\npeer-tls-key-file: {}\npeer-tls-ca-file: {}\n",
-            file("server.pem"),
-            file("server-key.pem"),
-            file("ca.pem"),
-            file("root-client.pem"),
-            file("root-client-key.pem"),
-            file("ca.pem"),
-        ),
-    )
-    .unwrap();
-    let node = Binary::start_with(&dir.join("data"), &["--config", config.to_str().unwrap()]);
+    let named = [
+        ("server-tls-cert-file", "server.pem"),
+        ("server-tls-key-file", "server-key.pem"),
+        ("server-tls-ca-file", "ca.pem"),
+        ("peer-tls-cert-file", "root-client.pem"),
+        ("peer-tls-key-file", "root-client-key.pem"),
+        ("peer-tls-ca-file", "ca.pem"),
+    ];
+    let lines = named.map(|(name, of)| format!("{name}: {}\n", file(of)));
+    std::fs::write(&config, lines.concat()).unwrap();
+    let flags = named.map(|(name, of)| format!("--{name}={}", file(of)));
+    let node = Binary::start_with(&dir.join("other"), &flags.each_ref().map(String::as_str));
     let (ca, cert, key) = (file("ca.pem"), file("root-client.pem"), file("root-client-key.pem"));
     let tls = ["--ca", &ca, "--cert", &cert, "--key", &key];
+    let produce = [&["produce", "log", "--addr", &node.rpc][..], &tls].concat();
+    duramen(&produce, b"hello\n");
+    drop(node);
+    let node = Binary::start_with(&dir.join("data"), &["--config", config.to_str().unwrap()]);
     let produce = [&["produce", "log", "--addr", &node.rpc][..], &tls].concat();
     duramen(&produce, b"hello\n");
     let servers = duramen(&[&["getservers", "--addr", &node.rpc][..], &tls].concat(), b"");
