@@ -30,6 +30,7 @@ mod partitions;
 pub mod peers;
 mod planter;
 mod readings;
+mod rehearsal;
 mod running;
 mod task;
 mod topics;
@@ -57,7 +58,7 @@ use crate::observe::metrics::Measure;
 use crate::observe::{Complaints, CrashSink, Hub, HubLimits, MessageFilter};
 use crate::ops::audit::AuditLog;
 use crate::ops::crash::CrashStore;
-use crate::ops::data_dir::{DataDir, DataDirError};
+use crate::ops::data_dir::{self, DataDir, DataDirError};
 use crate::ops::logger::LogControl;
 use crate::ops::settings::Settings;
 use crate::ops::telemetry::{Telemetry, TelemetryError};
@@ -79,6 +80,7 @@ use readings::Readings;
 use slog::{Logger, info, o};
 use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use topics::NodeTopics;
@@ -186,10 +188,7 @@ impl Node {
         log_options(&settings.log).validate()?;
         let data_dir = Arc::new(DataDir::open(&settings.data_dir)?);
         mirror::check(&data_dir, mirrored.as_ref())?;
-        let controller = settings.data_dir.join("controller");
-        if data_dir.cluster().is_some() && !disk.exists(&controller).unwrap_or(true) {
-            return Err(data_dir.wiped("controller").into());
-        }
+        has_controller(&*disk, &settings.data_dir, data_dir.cluster())?;
         let named = |actor: &'static str| logger.new(o!("actor" => actor));
         let told_by = named("node");
         let certificates = Certificates::open(settings, &clock, told_by)?;
@@ -403,6 +402,21 @@ impl Node {
             certificates,
             audit,
         })
+    }
+}
+
+/// Whoever is a member has voted in the controller's group.
+fn has_controller(
+    disk: &dyn Disk,
+    directory: &Path,
+    member_of: Option<&data_dir::Cluster>,
+) -> Result<(), DataDirError> {
+    const CONTROLLER: &str = "controller";
+    match member_of {
+        Some(cluster) if !disk.exists(&directory.join(CONTROLLER)).unwrap_or(true) => {
+            Err(cluster.wiped(directory, CONTROLLER))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -8,7 +8,6 @@ use super::{Failure, allocator, version};
 use crate::actors::partition::PartitionState;
 use crate::model::SystemClock;
 use crate::node::{MirrorPlan, Node, Surroundings};
-use crate::ops::data_dir::inspect;
 use crate::ops::logger::{self, LoggerHandle};
 use crate::ops::notify::Notifier;
 use crate::ops::settings::{Flag, Loaded, Settings, Sources, show_duration};
@@ -114,7 +113,8 @@ pub struct ServeArgs {
     /// metrics-*.log and traces-*.log.
     #[arg(long)]
     pub(super) debug: bool,
-    /// Check settings and data directory, and end; changes nothing, opens no port.
+    /// Check settings, data directory, certificates and files of access control as a start would,
+    /// and end; changes nothing, opens no port.
     #[arg(long)]
     pub(super) dry_run: bool,
 }
@@ -201,23 +201,38 @@ pub(super) fn run_as(args: ServeArgs, mirror: Option<MirrorPlan>) -> Result<(), 
     outcome
 }
 
+/// A start that ends before it changes anything.
 fn dry_run(loaded: &Loaded) -> Result<(), Failure> {
-    for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
+    let settings = &loaded.settings;
+    let (logger, handle) = logger::start(&settings.logger, Arc::new(SystemClock::new()));
+    warnings(&logger, loaded);
+    let denied = Node::rehearse(settings, &logger);
+    // What a start warns of comes out before the outcome.
+    drop(handle);
+    let denied = denied?;
+    if !denied.is_empty() {
+        let error =
+            "a node would start, but refuse requests: files of access control cannot be used";
+        let advice = "mend the files, or leave the settings of section [access] out that name them";
+        return Err(Failure::new(Class::Config, error).cause(denied.join("\n")).advice(advice));
     }
-    let directory = &loaded.settings.data_dir;
-    inspect(directory)?;
-    eprintln!("the configuration is valid, and a node can start on {}", directory.display());
+    let directory = settings.data_dir.display();
+    eprintln!("the configuration is valid, and a node can start on {directory}");
     Ok(())
 }
 
 fn first_lines(logger: &Logger, loaded: &Loaded) {
-    let Settings { data_dir, rpc, http, gossip, log, tls, .. } = &loaded.settings;
+    let Settings { data_dir, rpc, http, gossip, log, .. } = &loaded.settings;
     let config = loaded.file.as_ref().map_or("none".into(), |file| file.display().to_string());
     info!(logger, "duramen starts"; "version" => env!("CARGO_PKG_VERSION"),
         "commit" => version::COMMIT, "config" => config, "data_dir" => %data_dir.display(),
         "rpc" => %rpc.addr, "http" => %http.addr, "gossip" => %gossip.addr,
         "durability" => %log.durability);
+    warnings(logger, loaded);
+}
+
+fn warnings(logger: &Logger, loaded: &Loaded) {
+    let Settings { rpc, http, gossip, tls, .. } = &loaded.settings;
     for warning in &loaded.warnings {
         warn!(logger, "{warning}");
     }

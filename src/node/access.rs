@@ -74,11 +74,7 @@ impl Access {
         let starts_unknown = settings.access.enabled || is_new || mark.exists();
         let (gate, tokens) = (Gate::default(), TokenShelf::default());
         let proof = peer_proof(settings);
-        if settings.access.enabled && !proof.is_set() && !settings.tls.is_on() {
-            warn!(logger, "nodes cannot show each other that they are nodes: what other nodes of this \
-                cluster may do, whoever reaches the port may do as well, and nothing is passed on for \
-                clients"; "advice" => "make certificates (duramen tls init), or set gossip.key, the same on all nodes");
-        }
+        warn_of_strangers(settings, &logger);
         let audit = Some(Arc::new(audit.clone()) as Arc<dyn AuditSink>);
         let door = Door::new(gate.clone(), Arc::clone(&tokens), proof, Arc::clone(clock), audit);
         let (settings, clock) = (settings.access.clone(), Arc::clone(clock));
@@ -182,13 +178,7 @@ impl Access {
             ),
             Standing::On => self.judged(Judge::of(policy).map_err(|error| error.to_string())),
         };
-        let files = match (&self.settings.model_file, &self.settings.policy_file) {
-            (Some(model), Some(policy)) => self.judged(read(model).and_then(|model| {
-                Judge::of_files(&model, &read(policy)?).map_err(|error| error.to_string())
-            })),
-            (None, None) => Law::Off,
-            _ => Law::Broken("a model and a policy go together".into()),
-        };
+        let files = judge_of_files(&self.settings).map_or(Law::Off, |judge| self.judged(judge));
         Laws { cluster, generation, files, admins: self.settings.admins.iter().cloned().collect() }
     }
 
@@ -205,18 +195,10 @@ impl Access {
     }
 
     fn read_tokens(&self) {
-        let Some(file) = &self.settings.token_keys_file else { return };
-        let terms = TokenTerms {
-            issuer: self.settings.token_issuer.clone(),
-            audience: self.settings.token_audience.clone(),
-            leeway: self.settings.token_leeway,
-        };
-        let keys = read(file)
-            .and_then(|text| TokenKeys::read(&text, terms).map_err(|error| error.to_string()));
+        let Some(keys) = keys_of_tokens(&self.settings) else { return };
         let keys = keys.inspect_err(|reason| {
             self.door.denials().unusable_files.one();
-            error!(self.logger, "no token is taken"; "reason" => reason,
-                "file" => %file.display());
+            error!(self.logger, "no token is taken"; "reason" => reason);
         });
         self.tokens.store(keys.ok().map(Arc::new));
     }
@@ -249,6 +231,50 @@ impl Access {
         }
         self.mark.parent().map_or(Ok(()), |directory| fs::File::open(directory)?.sync_all())
     }
+}
+
+/// What a start warns of, and what for want of it is denied, with the reason: files that the settings
+/// name and that cannot be used do not keep a node from starting. Blocks shortly.
+pub(super) fn rehearse(settings: &Settings, logger: &Logger) -> Vec<String> {
+    warn_of_strangers(settings, logger);
+    let judge = judge_of_files(&settings.access).and_then(Result::err);
+    let keys = keys_of_tokens(&settings.access).and_then(Result::err);
+    let judge = judge.map(|reason| format!("everything is denied: {reason}"));
+    judge.into_iter().chain(keys.map(|reason| format!("no token is taken: {reason}"))).collect()
+}
+
+fn warn_of_strangers(settings: &Settings, logger: &Logger) {
+    if settings.access.enabled && !peer_proof(settings).is_set() && !settings.tls.is_on() {
+        warn!(logger, "nodes cannot show each other that they are nodes: what other nodes of this \
+            cluster may do, whoever reaches the port may do as well, and nothing is passed on for \
+            clients"; "advice" => "make certificates (duramen tls init), or set gossip.key, the same on all nodes");
+    }
+}
+
+/// Who decides by this node's files; `None` where the settings name none.
+fn judge_of_files(settings: &AccessSettings) -> Option<Result<Judge, String>> {
+    let judge = |model: &Path, policy: &Path| {
+        Judge::of_files(&read(model)?, &read(policy)?).map_err(|error| error.to_string())
+    };
+    match (&settings.model_file, &settings.policy_file) {
+        (None, None) => None,
+        (Some(model), Some(policy)) => Some(judge(model, policy)),
+        _ => Some(Err("a model and a policy go together".into())),
+    }
+}
+
+/// What tokens are checked with; `None` where the settings name nothing.
+fn keys_of_tokens(settings: &AccessSettings) -> Option<Result<TokenKeys, String>> {
+    let file = settings.token_keys_file.as_deref()?;
+    let terms = TokenTerms {
+        issuer: settings.token_issuer.clone(),
+        audience: settings.token_audience.clone(),
+        leeway: settings.token_leeway,
+    };
+    let keys = |text: String| {
+        TokenKeys::read(&text, terms).map_err(|error| format!("{}: {error}", file.display()))
+    };
+    Some(read(file).and_then(keys))
 }
 
 /// A file of the operator's. The content is not told.

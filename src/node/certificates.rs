@@ -2,7 +2,7 @@
 //! changed or somebody asks for it.
 
 use super::NodeError;
-use crate::guards::tls::{Described, Reloaded, Tls, TlsFiles, describe};
+use crate::guards::tls::{Described, Generation, Reloaded, Tls, TlsFiles, describe};
 use crate::model::Clock;
 use crate::observe::metrics::Counter;
 use crate::ops::settings::{Settings, TlsSettings};
@@ -30,7 +30,7 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    /// Reads what the settings name; `None` where they name nothing. Blocks shortly.
+    /// Reads what the settings name, and tells of it; `None` where they name nothing. Blocks shortly.
     ///
     /// # Errors
     /// A file is not as it should be.
@@ -39,25 +39,53 @@ impl Certificates {
         clock: &Arc<dyn Clock>,
         logger: Logger,
     ) -> Result<Option<Arc<Self>>, NodeError> {
+        let own = Self::read(settings, clock, logger)?;
+        Ok(own.inspect(Self::tell).map(Arc::new))
+    }
+
+    /// Reads them as [`Certificates::open`] does, and tells only what is amiss. Blocks shortly.
+    ///
+    /// # Errors
+    /// As [`Certificates::open`].
+    pub fn rehearse(
+        settings: &Settings,
+        clock: &Arc<dyn Clock>,
+        logger: Logger,
+    ) -> Result<(), NodeError> {
+        if let Some(own) = Self::read(settings, clock, logger)? {
+            own.warn();
+        }
+        Ok(())
+    }
+
+    fn read(
+        settings: &Settings,
+        clock: &Arc<dyn Clock>,
+        logger: Logger,
+    ) -> Result<Option<Self>, NodeError> {
         if !settings.tls.is_on() {
             return Ok(None);
         }
         let (served, dialed) = files(&settings.tls);
         let (settings, clock) = (settings.clone(), Arc::clone(clock));
         let (tls, failures) = (Tls::open(served, dialed)?, Counter::default());
-        let own = Self { tls, settings, clock, failures, logger };
-        own.tell();
-        Ok(Some(Arc::new(own)))
+        Ok(Some(Self { tls, settings, clock, failures, logger }))
     }
 
     /// Tells what is in force, and what is amiss with it though it can be used.
     fn tell(&self) {
+        let now = self.tls.now();
+        if let Some(own) = shown(&now) {
+            info!(self.logger, "certificates are in force"; "is" => own.role(),
+                "fingerprint" => &own.fingerprint, "expires" => own.not_after.rfc3339(),
+                "revocation_list" => now.served().has_crl());
+        }
+        self.warn();
+    }
+
+    fn warn(&self) {
         let (now, logger) = (self.tls.now(), &self.logger);
-        let Some(Ok(own)) = now.served().chain().first().map(describe) else { return };
-        let Described { not_after, fingerprint, .. } = &own;
-        info!(logger, "certificates are in force"; "is" => own.role(),
-            "fingerprint" => fingerprint, "expires" => not_after.rfc3339(),
-            "revocation_list" => now.served().has_crl());
+        let Some(Described { not_after, .. }) = shown(&now) else { return };
         if not_after.0 - self.clock.wall().0 < SOON {
             warn!(logger, "this node's certificate expires soon, or has: nobody will connect then";
                 "expires" => not_after.rfc3339(), "advice" => "replace it: duramen tls node NAME");
@@ -100,6 +128,11 @@ impl Certificates {
             _ = tree.outcome() => {}
         }
     }
+}
+
+/// The certificate that clients are shown.
+fn shown(now: &Generation) -> Option<Described> {
+    now.served().chain().first().map(describe)?.ok()
 }
 
 fn files(tls: &TlsSettings) -> (TlsFiles, Option<TlsFiles>) {

@@ -125,14 +125,16 @@ impl DataDir {
     }
 }
 
-/// Says whether a node could start on the directory, without changing anything. Blocks.
+/// Says whether a node, that is no mirror, could start on the directory, without changing anything,
+/// and of which cluster it is already. Blocks.
 ///
 /// # Errors
-/// What [`DataDir::open`] would fail with, as far as reading shows it.
-pub fn inspect(path: &Path) -> Result<(), DataDirError> {
+/// What [`DataDir::open`] and reading from it would fail with, as far as reading shows it.
+pub fn inspect(path: &Path) -> Result<Option<Cluster>, DataDirError> {
     if !path.exists() {
-        return Ok(());
+        return Ok(None);
     }
+    let mut known = None;
     if check(path)? {
         let file = path.join(LOCK);
         let lock = open_existing(&file).map_err(|source| DataDirError::at(file, source))?;
@@ -140,9 +142,14 @@ pub fn inspect(path: &Path) -> Result<(), DataDirError> {
             try_lock(&lock, path)?;
         }
         stored_node_id(path)?;
-        cluster::stored(path)?;
+        known = cluster::stored(path)?;
+        if let Some(MirrorOf { topic, .. }) = cluster::mirrored(path)? {
+            let (path, topic) = (path.to_owned(), topic.to_string());
+            return Err(DataDirError::OfAMirror { path, topic });
+        }
+        cluster::given(path, known.as_ref())?;
     }
-    Ok(())
+    Ok(known)
 }
 
 fn write_version(path: &Path) -> Result<(), DataDirError> {

@@ -10,6 +10,7 @@ mod bench;
 mod cluster;
 mod controller;
 mod crash_reports;
+mod dry_run;
 mod fault_domains;
 mod frontends;
 mod harness;

@@ -86,6 +86,41 @@ pub(super) fn stored(path: &Path) -> Result<Option<Cluster>, DataDirError> {
     cluster.map(Some).ok_or(DataDirError::Damaged { file, holds: "a cluster and a node's number" })
 }
 
+/// What a directory is a mirror of.
+pub(super) fn mirrored(path: &Path) -> Result<Option<MirrorOf>, DataDirError> {
+    let file = path.join(MIRROR);
+    let text = read_small(&file).map_err(|source| DataDirError::at(file.clone(), source))?;
+    let Some(text) = text else { return Ok(None) };
+    let known = serde_json::from_str(&text);
+    known.map(Some).map_err(|_| DataDirError::Damaged { file, holds: "what a mirror copies" })
+}
+
+/// The replicas that the node of a directory was given.
+pub(super) fn given(path: &Path, cluster: Option<&Cluster>) -> Result<Replicas, DataDirError> {
+    let file = path.join(REPLICAS);
+    let opened = super::open_existing(&file);
+    let opened = opened.map_err(|source| DataDirError::at(file.clone(), source))?;
+    let Some(opened) = opened else {
+        return match cluster {
+            None => Ok(Replicas::default()),
+            Some(cluster) => Err(cluster.wiped(path, REPLICAS)),
+        };
+    };
+    let mut text = Vec::new();
+    let read = opened.take(REPLICAS_BYTES_MAX).read_to_end(&mut text);
+    read.map_err(|source| DataDirError::at(file.clone(), source))?;
+    serde_json::from_slice(&text)
+        .map_err(|_| DataDirError::Damaged { file, holds: "the list of the node's replicas" })
+}
+
+impl Cluster {
+    /// Something is gone from a directory of its that a member never loses.
+    pub fn wiped(&self, path: &Path, missing: &str) -> DataDirError {
+        let Self { cluster_id, node } = self.clone();
+        DataDirError::Wiped { path: path.to_owned(), cluster_id, node, missing: missing.into() }
+    }
+}
+
 impl DataDir {
     /// The cluster it belongs to; `None` until it was told.
     pub fn cluster(&self) -> Option<&Cluster> {
@@ -127,11 +162,7 @@ impl DataDir {
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn mirror(&self) -> Result<Option<MirrorOf>, DataDirError> {
-        let file = self.path().join(MIRROR);
-        let text = read_small(&file).map_err(|source| DataDirError::at(file.clone(), source))?;
-        let Some(text) = text else { return Ok(None) };
-        let known = serde_json::from_str(&text);
-        known.map(Some).map_err(|_| DataDirError::Damaged { file, holds: "what a mirror copies" })
+        mirrored(self.path())
     }
 
     /// Makes it a mirror's directory, for good. Blocks; durable when it returns.
@@ -149,20 +180,7 @@ impl DataDir {
     /// # Errors
     /// The file cannot be read, is damaged, or is gone although the node belongs to a cluster.
     pub fn replicas(&self) -> Result<Replicas, DataDirError> {
-        let file = self.path().join(REPLICAS);
-        let opened = super::open_existing(&file);
-        let opened = opened.map_err(|source| DataDirError::at(file.clone(), source))?;
-        let Some(opened) = opened else {
-            return match self.cluster() {
-                None => Ok(Replicas::default()),
-                Some(_) => Err(self.wiped(REPLICAS)),
-            };
-        };
-        let mut text = Vec::new();
-        let read = opened.take(REPLICAS_BYTES_MAX).read_to_end(&mut text);
-        read.map_err(|source| DataDirError::at(file.clone(), source))?;
-        serde_json::from_slice(&text)
-            .map_err(|_| DataDirError::Damaged { file, holds: "the list of the node's replicas" })
+        given(self.path(), self.cluster())
     }
 
     /// Records the replicas that the node was given; whole, and durable when this returns. Blocks.
@@ -179,15 +197,6 @@ impl DataDir {
         text.push(b'\n');
         write_whole(self.path(), REPLICAS, &text)
             .map_err(|source| DataDirError::at(self.path().join(REPLICAS), source))
-    }
-
-    /// Something is gone that a member of a cluster never loses.
-    pub fn wiped(&self, missing: &str) -> DataDirError {
-        let path = self.path().to_owned();
-        let cluster = self.cluster().cloned();
-        let Cluster { cluster_id, node } =
-            cluster.unwrap_or(Cluster { cluster_id: "?".into(), node: NodeId(0) });
-        DataDirError::Wiped { path, cluster_id, node, missing: missing.into() }
     }
 }
 

@@ -229,7 +229,7 @@ fn a_damaged_cluster_file_is_an_error_and_never_replaced() {
         let base = temporary();
         drop(DataDir::open(base.path()).unwrap());
         fs::write(base.path().join("CLUSTER"), text).unwrap();
-        for refused in [DataDir::open(base.path()).map(drop), inspect(base.path())] {
+        for refused in [DataDir::open(base.path()).map(drop), inspect(base.path()).map(drop)] {
             let refused = refused.unwrap_err();
             assert!(matches!(refused, DataDirError::Damaged { .. }), "{text}: {refused}");
         }
@@ -261,6 +261,23 @@ fn the_record_of_replicas_is_read_back_and_its_loss_in_a_cluster_is_told() {
     let refused = data_dir.replicas().unwrap_err();
     assert!(matches!(refused, DataDirError::Wiped { .. }), "{refused}");
     assert!(refused.advice().contains("duramen node replace n2"), "{}", refused.advice());
+    drop(data_dir);
+    assert!(matches!(inspect(base.path()), Err(DataDirError::Wiped { .. })));
+}
+
+#[test]
+fn a_look_tells_whose_a_directory_is_and_a_mirrors_is_no_nodes() {
+    let base = temporary();
+    let data_dir = DataDir::open(base.path()).unwrap();
+    data_dir.set_cluster(&member("c1", 2)).unwrap();
+    drop(data_dir);
+    assert_eq!(inspect(base.path()).unwrap(), Some(member("c1", 2)));
+    let base = temporary();
+    let data_dir = DataDir::open(base.path()).unwrap();
+    let topic = TopicName::new("log").unwrap();
+    data_dir.set_mirror(&MirrorOf { cluster_id: "c1".into(), topic, topic_id: 1 }).unwrap();
+    drop(data_dir);
+    assert!(matches!(inspect(base.path()), Err(DataDirError::OfAMirror { .. })));
 }
 
 #[test]
