@@ -146,9 +146,11 @@ fn an_actor_that_waits_on_itself_is_aborted_and_its_thread_kept() {
     on_system(async {
         let root = root(plan("node", Strategy::OneForOne, 9));
         let shard = Shard::new("shard-0");
-        let stuck = root.child(impatient("stuck"), Place::Shard(Arc::clone(&shard)), adder());
-        let sibling = root.child(impatient("sibling"), Place::Shard(Arc::clone(&shard)), adder());
-        let control = root.child(impatient("control"), Place::Control, adder());
+        // A thread that gets no processor for a while is no hung one.
+        let patient = |name| ChildSpec { hang_after: Duration::from_millis(500), ..spec(name) };
+        let stuck = root.child(patient("stuck"), Place::Shard(Arc::clone(&shard)), adder());
+        let sibling = root.child(patient("sibling"), Place::Shard(Arc::clone(&shard)), adder());
+        let control = root.child(patient("control"), Place::Control, adder());
         let mut seen = Seen::start(&root).await;
         stuck.tell(Ask::Deadlock).unwrap();
         let reason = seen.exit_of(stuck.path()).await;
