@@ -67,7 +67,7 @@ use crate::supervision::{
     SupervisorSpec, TreeHandle,
 };
 use access::Access;
-use audit::AuditCopy;
+use audit::{AuditCopy, tell_cut_off};
 use certificates::Certificates;
 use cluster::{Cluster, ClusterHome};
 use front::Seams;
@@ -237,6 +237,7 @@ impl Node {
             partitions.found()?;
         }
         let audit = AuditLog::new(data_dir.path(), Arc::clone(&clock), named("node"));
+        tell_cut_off(&audit, data_dir.path(), &named("node/audit"));
         let told_by = named("node/access");
         let access = Access::new(settings, &data_dir, &clock, &audit, told_by);
         let rpc_addr = local_addr(&rpc, settings.rpc.addr);

@@ -83,6 +83,12 @@ pub enum AuditFault {
     /// Its hash is not that of its content.
     #[error("it was changed: its hash is not that of its content")]
     Changed,
+    /// It is not the first line, and none is before it.
+    #[error("lines are missing before it: it is number {number}, and the log begins with it")]
+    Headless {
+        /// The line's number.
+        number: u64,
+    },
     /// It does not follow the line before.
     #[error("a line is missing before it, or was put in: it does not follow the line before")]
     Broken,
@@ -133,7 +139,9 @@ pub fn verify_line(chain: &mut Option<Chain>, line: &str) -> Result<AuditEntry, 
         .as_ref()
         .is_none_or(|chain| chain.number + 1 == entry.number && chain.hash == entry.previous);
     if !follows {
-        return Err(AuditFault::Broken);
+        let is_first = chain.as_ref().is_some_and(|chain| chain.number == 0);
+        let headless = AuditFault::Headless { number: entry.number };
+        return Err(if is_first { headless } else { AuditFault::Broken });
     }
     *chain = Some(Chain { number: entry.number, hash });
     Ok(entry)

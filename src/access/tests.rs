@@ -528,6 +528,7 @@ fn a_line_that_is_changed_taken_out_or_put_in_shows() {
     let mut twice = lines.clone();
     twice.insert(2, lines[1].clone());
     assert_eq!(read_all(&twice), Err((2, AuditFault::Broken)));
+    assert_eq!(read_all(&lines[2..]), Err((0, AuditFault::Headless { number: 3 })));
     let mut half = lines;
     half[4].truncate(20);
     assert_eq!(read_all(&half), Err((4, AuditFault::Unreadable)));

@@ -14,6 +14,9 @@ use serde::Serialize;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
+/// Why a log ends before what was copied of it.
+const CUT_OFF: &str = "lines were taken out at the end, or the log was put back as it once was";
+
 /// Arguments of `duramen audit`.
 #[derive(Debug, Args)]
 pub struct AuditArgs {
@@ -39,10 +42,15 @@ enum Act {
         #[command(flatten)]
         address: ClusterAddress,
     },
-    /// Check that no line was changed, taken out or put in.
+    /// Check that no line was changed, put in, or taken out at the beginning or in between.
+    ///
+    /// Of lines taken out at the end those show that were copied to the topic _audit, as the node keeps
+    /// how far it copied, until it starts again; from then on they show with --cluster. Behind what was
+    /// copied nobody can tell. Who writes the directory can make it all anew: that shows with --cluster
+    /// and --data-dir, as far as it was copied.
     Verify {
         /// Check what all nodes copied to the topic _audit; with --data-dir also that the node's own lines
-        /// are those that it copied.
+        /// are those that it copied, and reach as far.
         #[arg(long)]
         cluster: bool,
         #[command(flatten)]
@@ -72,8 +80,7 @@ impl Place {
 
     fn read(&self, each: impl FnMut(AuditEntry)) -> Result<Chain, Failure> {
         let directory = self.directory()?;
-        let read = audit::read(&directory, each);
-        read.map(Option::unwrap_or_default).map_err(|(file, line, what)| {
+        audit::read(&directory, each).map_err(|(file, line, what)| {
             Failure::new(Class::Io, format!("{} line {line}: {what}", file.display()))
                 .cause("lines up to there are as they were written")
         })
@@ -109,23 +116,32 @@ pub fn run(args: AuditArgs) -> Result<(), Failure> {
         Act::Verify { cluster: true, place, address } => {
             let mut copies = Copies::default();
             block_on(copies.read(&address, |_, _| {}))?;
-            let mut text = copies.report()?;
+            let mut same = String::new();
+            // First: what became of a file once is told by its copies for as long as they are kept.
             if place.of.data_dir.is_some() {
                 let mut own = Vec::new();
                 let end =
                     place.read(|entry| own.push((entry.number - 1, mark(&entry.previous))))?;
                 own.push((end.number, mark(&end.hash)));
                 let (node, lines) = copies.compare(&own)?;
-                text += &format!("{lines} lines of this directory are those that {node} copied\n");
+                same = format!("{lines} lines of this directory are those that {node} copied\n");
             }
-            stdout::write(text.as_bytes())
+            stdout::write((copies.report()? + same.as_str()).as_bytes())
         }
         Act::Verify { cluster: false, place, .. } => {
+            // In this order: a node that runs writes first, and copies then.
+            let copied = audit::copied(&place.directory()?);
             let (mut first, mut count) = (None, 0u64);
             let Chain { number: last, .. } = place.read(|entry| {
                 first.get_or_insert(entry.number);
                 count += 1;
             })?;
+            if last < copied {
+                let error = format!("the log ends with line {last}, and line {copied} was copied");
+                return Err(Failure::new(Class::Io, error).cause(CUT_OFF).advice(
+                    "compare with the copies: duramen audit verify --cluster --data-dir DIR",
+                ));
+            }
             let first = first.unwrap_or(0);
             stdout::write(
                 format!("{count} lines, numbers {first} to {last}: each follows the one before\n")

@@ -4,18 +4,16 @@
 
 use super::task;
 use super::topics::NodeTopics;
-use crate::access::{AUDIT_TOPIC, Gate};
+use crate::access::{AUDIT_TOPIC, AuditNote, AuditSink, Gate};
 use crate::actors::control::ControlApi;
 use crate::actors::topics::TopicError;
 use crate::cluster::{Command, TopicSettings};
 use crate::frontends::route::{NotTaken, Route, ToAppend};
 use crate::guards::RetryPolicy;
 use crate::model::{Clock, NodeId, Payload, Record, TopicName, with_causes};
-use crate::ops::audit::{AuditLog, AuditTail};
+use crate::ops::audit::{AuditLog, AuditTail, copied, end, set_copied};
 use crate::supervision::Supervisor;
-use slog::{Logger, warn};
-use std::fs;
-use std::io;
+use slog::{Logger, error, warn};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +24,6 @@ const COPY_BYTES: usize = 64 << 10;
 const COPY_EVERY: Duration = Duration::from_millis(200);
 /// Replicas that the topic is to have, as soon as there are nodes for them.
 const REPLICATION: u32 = 3;
-/// Beside the audit log's files: the number of the last line that was copied.
-const COPIED: &str = "copied";
 /// Pauses between tries.
 const PAUSES: RetryPolicy = RetryPolicy {
     retries_max: u32::MAX,
@@ -97,8 +93,8 @@ impl AuditCopy {
 
     /// Copies a piece; false: there is nothing to copy.
     async fn copy(&self, me: NodeId, tail: &mut Option<AuditTail>) -> Result<bool, String> {
-        let place = self.audit.directory().join(COPIED);
-        let tail = tail.get_or_insert_with(|| self.audit.tail(copied(&place)));
+        let directory = self.audit.directory();
+        let tail = tail.get_or_insert_with(|| self.audit.tail(copied(directory)));
         let lines = tail.read(COPY_BYTES).map_err(|error| error.to_string())?;
         let Some(last) = lines.last().map(|(number, _)| *number) else {
             return Ok(false);
@@ -117,7 +113,7 @@ impl AuditCopy {
             }
             Err(error) => return Err(with_causes(&error)),
         };
-        set_copied(&place, last).map_err(|error| error.to_string())?;
+        set_copied(directory, last).map_err(|error| error.to_string())?;
         Ok(true)
     }
 
@@ -133,15 +129,83 @@ impl AuditCopy {
     }
 }
 
-/// Where there is no number, all is copied: once too often does no harm.
-#[allow(clippy::disallowed_methods, reason = "the edge where it is kept what was copied")]
-fn copied(place: &Path) -> u64 {
-    fs::read_to_string(place).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+/// Tells of an audit log that ends before what was copied of it, in the node's log and in itself; what is
+/// written from here on is copied, though its numbers were before. To be asked before anything is
+/// noted, which may make up for the numbers.
+pub(super) fn tell_cut_off(audit: &AuditLog, data_dir: &Path, logger: &Logger) {
+    let (directory, copied) = (audit.directory(), copied(audit.directory()));
+    let go_on = |end: u64| {
+        if end >= copied {
+            return Ok(());
+        }
+        error!(logger, "the audit log ends before what was copied of it: lines were taken out, or it \
+            was put back as it once was; `duramen audit verify --cluster --data-dir {}` compares",
+            data_dir.display(); "last_line" => end, "copied_line" => copied);
+        audit.note(AuditNote {
+            kind: "lost",
+            what: format!("lines behind {end} are missing: line {copied} was copied before"),
+            ..AuditNote::default()
+        });
+        set_copied(directory, end)
+    };
+    if let Err(error) = end(directory).and_then(go_on) {
+        warn!(logger, "whether the audit log goes on from what was copied of it is not known";
+            "directory" => %directory.display(), "error" => %error);
+    }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the edge where it is kept what was copied")]
-fn set_copied(place: &Path, number: u64) -> io::Result<()> {
-    let next = place.with_extension("new");
-    fs::write(&next, format!("{number}\n"))?;
-    fs::rename(next, place)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SystemClock;
+    use crate::ops::audit;
+    use slog::o;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn start(data_dir: &Path) -> AuditLog {
+        let logger = Logger::root(slog::Discard, o!());
+        let audit = AuditLog::new(data_dir, Arc::new(SystemClock::new()), logger.clone());
+        tell_cut_off(&audit, data_dir, &logger);
+        audit
+    }
+
+    fn note(audit: &AuditLog, what: &str) {
+        audit.note(AuditNote { kind: "act", what: what.into(), ..AuditNote::default() });
+    }
+
+    fn whats(audit: &AuditLog) -> Vec<String> {
+        let mut whats = Vec::new();
+        audit::read(audit.directory(), |entry| whats.push(entry.what)).unwrap();
+        whats
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "it cuts the file off")]
+    fn a_log_that_was_cut_off_says_so_itself_and_is_copied_from_there_on() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let first = start(data_dir.path());
+        ["a", "b", "c"].iter().for_each(|what| note(&first, what));
+        assert!(first.flush(PATIENCE));
+        set_copied(first.directory(), 3).unwrap();
+        let whole = start(data_dir.path());
+        assert!(whole.flush(PATIENCE));
+        assert_eq!(whats(&whole), ["a", "b", "c"]);
+
+        let file = audit::files(first.directory()).unwrap().remove(0);
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.split_inclusive('\n').take(1).collect::<String>()).unwrap();
+        let cut_off = start(data_dir.path());
+        note(&cut_off, "d");
+        assert!(cut_off.flush(PATIENCE));
+        let told = "lines behind 1 are missing: line 3 was copied before";
+        assert_eq!(whats(&cut_off), ["a", told, "d"]);
+        let mut tail = cut_off.tail(copied(cut_off.directory()));
+        let to_copy = tail.read(COPY_BYTES).unwrap();
+        assert_eq!(to_copy.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2, 3]);
+        // Told once.
+        set_copied(cut_off.directory(), 3).unwrap();
+        assert!(start(data_dir.path()).flush(PATIENCE));
+        assert_eq!(whats(&cut_off).len(), 3);
+    }
 }

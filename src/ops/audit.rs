@@ -9,11 +9,13 @@
 //! nobody pushes out what was noted of others. A thread writes, which exists only while there is
 //! something to write; what it has no room for is counted and told in a line of its own.
 
+mod copied;
 mod read;
 #[cfg(test)]
 mod tests;
 
-pub use read::{AuditTail, files, read};
+pub use copied::{copied, set_copied};
+pub use read::{AuditTail, end, files, read};
 
 use crate::access::{AuditCounts, AuditEntry, AuditNote, AuditSink, Chain, verify_line};
 use crate::model::Clock;
@@ -335,7 +337,8 @@ impl Shared {
         let begins = last.is_none_or(|line| verify_line(&mut chain, &line).is_ok());
         if !begins {
             return Err(io::Error::other(
-                "its last line was changed: `duramen audit verify` tells; move the file aside",
+                "its last line was changed: `duramen audit verify` tells; stop the node, move the file \
+                 aside and start it again",
             ));
         }
         File::open(&self.directory)?.sync_all()?;

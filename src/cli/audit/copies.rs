@@ -1,6 +1,7 @@
 //! What all nodes copied of their audit logs to the cluster's topic: read, and checked to be whole and
 //! of one piece for each node.
 
+use super::CUT_OFF;
 use crate::access::{AUDIT_TOPIC, AuditEntry, verify_line};
 use crate::cli::{Class, ClusterAddress, Failure};
 use crate::log::batch::{BatchLimits, batches, records, verify_crc};
@@ -44,6 +45,13 @@ struct Lines {
 impl Lines {
     fn last(&self) -> u64 {
         self.first + self.marks.len() as u64 - 1
+    }
+
+    /// Forgets the lines from this one on.
+    fn begin_anew(&mut self, number: u64) {
+        let kept = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.marks.truncate(kept);
+        self.first = self.first.min(number);
     }
 
     fn mark(&self, number: u64) -> Option<u64> {
@@ -127,20 +135,16 @@ impl Copies {
         let number = entry.number;
         if known.marks.is_empty() {
             known.first = number;
-        } else if number < known.first {
-            let first = known.first;
+        } else if known.mark(number) == Some(mark(&hash)) {
+            return None;
+        } else if number <= known.last() {
+            // What follows is checked to follow this one.
+            let last = known.last();
+            known.begin_anew(number);
             self.fault(format!(
-                "offset {offset}: line {number} of {node_shown} comes after {first}"
+                "offset {offset}: line {number} of {node_shown} comes after line {last}, and is not \
+                 what it was before: its file was cut off, put back as it once was or made anew"
             ));
-            return None;
-        } else if let Some(before) = known.mark(number) {
-            if before != mark(&hash) {
-                self.fault(format!(
-                    "offset {offset}: line {number} of {node_shown} is not what it was before: its \
-                     file was made anew"
-                ));
-            }
-            return None;
         } else if number != known.last() + 1 {
             let (from, to) = (known.last() + 1, number - 1);
             *known = Lines { first: number, ..Lines::default() };
@@ -199,7 +203,7 @@ impl Copies {
     /// and how many are the same.
     ///
     /// # Errors
-    /// A line is not what was copied; no node copied any of them.
+    /// A line is not what was copied; no node copied any of them; more was copied.
     pub fn compare(&self, own: &[(u64, u64)]) -> Result<(String, u64), Failure> {
         let of = |lines: &Lines| {
             own.iter().filter(|(number, mark)| lines.mark(*number) == Some(*mark)).count() as u64
@@ -211,6 +215,7 @@ impl Copies {
         let changed = own
             .iter()
             .find(|(number, mark)| lines.mark(*number).is_some_and(|copied| copied != *mark));
+        let end = own.last().map_or(0, |(number, _)| *number);
         match changed {
             Some((number, _)) => Err(Failure::new(
                 Class::Io,
@@ -220,7 +225,102 @@ impl Copies {
             None if same == 0 => {
                 Err(Failure::new(Class::Io, "no node copied any line of this directory"))
             }
+            None if end < lines.last() => {
+                let (node, last) = (escape::one_line(node), lines.last());
+                let error = format!("the log ends with line {end}, and {node} copied line {last}");
+                Err(Failure::new(Class::Io, error).cause(CUT_OFF))
+            }
             None => Ok((escape::one_line(node).to_string(), same)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Chain;
+
+    fn entry(what: &str) -> AuditEntry {
+        AuditEntry {
+            number: 0,
+            at_ms: 1,
+            kind: "denied".into(),
+            subject: None,
+            peer: "127.0.0.1".into(),
+            call: "/x/Y".into(),
+            what: what.into(),
+            outcome: "denied".into(),
+            times: 1,
+            previous: String::new(),
+        }
+    }
+
+    /// Lines behind the end of a chain.
+    fn lines(chain: &mut Chain, count: u64, what: &str) -> Vec<String> {
+        (0..count).map(|_| chain.append(entry(what))).collect()
+    }
+
+    /// Takes lines of node n1; gives back the numbers that were new.
+    fn take(copies: &mut Copies, lines: &[String]) -> Vec<u64> {
+        let new = lines.iter().filter_map(|line| copies.line(Offset(0), "n1", line));
+        new.map(|entry| entry.number).collect()
+    }
+
+    /// What a node has of its own, as it is compared.
+    fn own(lines: &[String]) -> Vec<(u64, u64)> {
+        let mut chain = Some(Chain::default());
+        let mut own = Vec::new();
+        for line in lines {
+            verify_line(&mut chain, line).unwrap();
+            let Chain { number, hash } = chain.as_ref().unwrap();
+            own.push((*number, mark(hash)));
+        }
+        own
+    }
+
+    #[test]
+    fn a_log_that_ends_before_its_copies_shows_and_one_that_is_ahead_of_them_is_right() {
+        let mut chain = Chain::default();
+        let (copied, next) = (lines(&mut chain, 41, "a"), lines(&mut chain, 2, "a"));
+        let mut copies = Copies::default();
+        assert_eq!(take(&mut copies, &copied).len(), 41);
+        assert_eq!(copies.compare(&own(&copied)).unwrap(), ("n1".into(), 41));
+        assert_eq!(copies.compare(&own(&[copied.clone(), next].concat())).unwrap().1, 41);
+        let refused = copies.compare(&own(&copied[..30])).unwrap_err();
+        assert_eq!(refused.error, "the log ends with line 30, and n1 copied line 41");
+        assert!(copies.compare(&[]).unwrap_err().error.contains("no node copied any line"));
+    }
+
+    #[test]
+    fn a_log_that_went_on_from_before_what_was_copied_is_one_fault_and_its_lines_are_shown() {
+        let mut before = Chain::default();
+        let kept = lines(&mut before, 20, "a");
+        let (gone, anew) = (lines(&mut before.clone(), 21, "a"), lines(&mut before, 30, "b"));
+        let mut copies = Copies::default();
+        take(&mut copies, &[&kept[..], &gone[..]].concat());
+        assert_eq!(take(&mut copies, &anew), (21..=50).collect::<Vec<_>>());
+        assert!(take(&mut copies, &anew[25..]).is_empty(), "copied twice after a crash");
+        assert_eq!(copies.compare(&own(&[kept, anew].concat())).unwrap().1, 50);
+        let cause = copies.report().unwrap_err().cause.unwrap();
+        assert!(
+            cause
+                .starts_with("offset 0: line 21 of n1 comes after line 41, and is not what it was")
+                && !cause.contains("; "),
+            "{cause}"
+        );
+    }
+
+    #[test]
+    fn a_log_that_began_anew_where_its_first_copies_are_gone_is_one_fault() {
+        let mut copies = Copies::default();
+        take(&mut copies, &lines(&mut Chain::default(), 9, "a")[4..]);
+        let anew = lines(&mut Chain::default(), 3, "b");
+        assert_eq!(take(&mut copies, &anew), [1, 2, 3]);
+        assert_eq!(copies.compare(&own(&anew)).unwrap().1, 3);
+        let cause = copies.report().unwrap_err().cause.unwrap();
+        assert!(
+            cause.contains("line 1 of n1 comes after line 9") && !cause.contains("; "),
+            "{cause}"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Reading an audit log: all of it, each line checked to follow the one before; or on and on, while
 //! lines are written.
 
-use super::CURRENT;
+use super::{CURRENT, FILE_BYTES_MAX, FILES_MAX};
 use crate::access::{AuditEntry, Chain, verify_line};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -89,9 +89,34 @@ fn last_of(path: &Path) -> u64 {
     stem.and_then(|stem| stem.parse().ok()).unwrap_or(0)
 }
 
+/// A file's last line; of the current file its last whole one.
 #[allow(clippy::disallowed_methods, reason = "the edge where the audit log is read")]
 pub(super) fn last_line(file: &Path) -> Option<String> {
-    fs::read_to_string(file).ok()?.lines().last().map(str::to_owned)
+    let text = String::from_utf8_lossy(&fs::read(file).ok()?).into_owned();
+    let whole = if file.ends_with(CURRENT) { text.rfind('\n')? } else { text.len() };
+    text[..whole].lines().last().map(str::to_owned)
+}
+
+/// The number of an audit log's last line, behind which the next is written; 0: there is none.
+///
+/// # Errors
+/// The directory cannot be read; the last line was changed.
+pub fn end(directory: &Path) -> io::Result<u64> {
+    let all = match files(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        all => all?,
+    };
+    let last = all.into_iter().rev().find_map(|file| last_line(&file));
+    let Some(line) = last else { return Ok(0) };
+    verify_line(&mut None, &line).map(|entry| entry.number).map_err(io::Error::other)
+}
+
+/// Whether so many files are full that older ones went: else the first line is the first of all.
+#[allow(clippy::disallowed_methods, reason = "the edge where the audit log is read")]
+fn old_ones_went(all: &[PathBuf], (file_bytes_max, files_max): (u64, usize)) -> bool {
+    let closed = all.iter().filter(|path| !path.ends_with(CURRENT)).count();
+    let first = all.first().and_then(|path| fs::metadata(path).ok());
+    closed >= files_max && first.is_some_and(|first| first.len() >= file_bytes_max)
 }
 
 /// The files of an audit log, in order.
@@ -111,18 +136,29 @@ pub fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What an audit log says, line by line, each checked to follow the one before.
+/// What an audit log says, line by line, each checked to follow the one before, and the first to be
+/// the first of all unless old files went. Gives back where it ends: a chain does not tell whether
+/// there was more.
 ///
 /// # Errors
 /// A file that cannot be read; a line that does not follow, with its place.
-#[allow(clippy::disallowed_methods, reason = "the edge where the audit log is read")]
 pub fn read(
     directory: &Path,
+    each: impl FnMut(AuditEntry),
+) -> Result<Chain, (PathBuf, usize, String)> {
+    read_kept(directory, (FILE_BYTES_MAX, FILES_MAX), each)
+}
+
+/// The same of one whose files are closed and kept by these limits.
+#[allow(clippy::disallowed_methods, reason = "the edge where the audit log is read")]
+pub(super) fn read_kept(
+    directory: &Path,
+    limits: (u64, usize),
     mut each: impl FnMut(AuditEntry),
-) -> Result<Option<Chain>, (PathBuf, usize, String)> {
+) -> Result<Chain, (PathBuf, usize, String)> {
     let odd = |path: &Path, line: usize, what: String| (path.to_owned(), line, what);
     let all = files(directory).map_err(|error| odd(directory, 0, error.to_string()))?;
-    let mut chain = None;
+    let mut chain = (!old_ones_went(&all, limits)).then(Chain::default);
     for (place, path) in all.iter().enumerate() {
         let file = File::open(path).map_err(|error| odd(path, 0, error.to_string()))?;
         let mut file = BufReader::new(file);
@@ -140,5 +176,5 @@ pub fn read(
             each(entry.map_err(|fault| odd(path, at + 1, fault.to_string()))?);
         }
     }
-    Ok(chain)
+    Ok(chain.unwrap_or_default())
 }

@@ -1,5 +1,6 @@
 #![allow(clippy::disallowed_methods, reason = "tests change files")]
 
+use super::read::read_kept;
 use super::*;
 use crate::model::SystemClock;
 use slog::o;
@@ -37,7 +38,7 @@ fn notes_outlive_the_node_and_a_flood_is_folded() {
     let total: u64 = seen.iter().map(|entry| entry.times).sum();
     assert_eq!(total, 5_002);
     assert!(seen.len() < 100, "{} lines", seen.len());
-    assert_eq!(chain.unwrap().number, seen.len() as u64);
+    assert_eq!(chain.number, seen.len() as u64);
     assert_eq!(seen.last().unwrap().what, "admin *");
 }
 
@@ -94,7 +95,56 @@ fn the_oldest_files_go_and_what_is_left_is_a_chain() {
         log.note(note(&number.to_string()));
         assert!(log.flush(Duration::from_secs(30)));
     }
-    assert_eq!(numbers(&directory.path().join(DIRECTORY)), Ok(vec![4, 5, 6]));
+    let place = directory.path().join(DIRECTORY);
+    let kept = |files_max| {
+        let mut numbers = Vec::new();
+        read_kept(&place, (1, files_max), |entry| numbers.push(entry.number)).map(|_| numbers)
+    };
+    assert_eq!(kept(3), Ok(vec![4, 5, 6]));
+    // With fewer files than are kept none went by itself.
+    let (file, line, what) = kept(4).unwrap_err();
+    assert_eq!((file, line), (place.join(closed_name(4)), 1));
+    assert!(what.contains("it is number 4"), "{what}");
+    // Neither did what is missing before a file that is not full.
+    let size = fs::metadata(place.join(closed_name(4))).unwrap().len();
+    assert!(read_kept(&place, (size, 3), |_| {}).is_ok());
+    assert!(read_kept(&place, (size + 1, 3), |_| {}).is_err());
+}
+
+#[test]
+fn first_lines_that_are_missing_show() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = log(directory.path());
+    for what in ["a", "b", "c"] {
+        log.note(note(what));
+    }
+    assert!(log.flush(Duration::from_secs(30)));
+    let place = directory.path().join(DIRECTORY);
+    let file = place.join(CURRENT);
+    let whole = fs::read_to_string(&file).unwrap();
+    let without_first: String = whole.split_inclusive('\n').skip(1).collect();
+    fs::write(&file, without_first).unwrap();
+    let (at, line, what) = numbers(&place).unwrap_err();
+    assert_eq!((at, line), (file, 1));
+    assert!(what.contains("lines are missing before it: it is number 2"), "{what}");
+}
+
+#[test]
+fn the_end_is_the_last_whole_line_of_the_last_file_that_has_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join(DIRECTORY);
+    assert_eq!(end(&place).unwrap(), 0, "nothing was noted yet");
+    let log = turning(directory.path(), 64);
+    for what in ["a", "b"] {
+        log.note(note(what));
+        assert!(log.flush(Duration::from_secs(30)));
+    }
+    assert_eq!(end(&place).unwrap(), 2);
+    // On its way when the machine stopped, in the middle of a letter.
+    fs::write(place.join(CURRENT), b"{\"entry\":\"\xc3").unwrap();
+    assert_eq!(end(&place).unwrap(), 2);
+    fs::write(place.join(CURRENT), "changed\n").unwrap();
+    assert!(end(&place).is_err(), "the number is not known");
 }
 
 #[test]

@@ -81,6 +81,78 @@ fn what_each_node_noted_is_in_the_topic_and_a_file_that_was_made_anew_shows() {
 }
 
 #[test]
+fn lines_that_are_missing_at_an_end_show_and_a_node_that_lost_some_goes_on_copying() {
+    let issuer = Issuer::new();
+    let mut cluster = start(&issuer);
+    issuer.enforce(cluster.node(1).rpc_addr(), "p, olga, *, observe");
+    let refuse = |cluster: &Cluster, who: &str, topic: &str| {
+        let mut client = issuer.client(cluster.node(1).rpc_addr(), who);
+        let refused = block_on(client.produce_once(&Target::topic(topic), batch("x")));
+        assert_eq!(code(&refused), Some(Code::PermissionDenied));
+    };
+    until("mallory is refused", || {
+        let mut mallory = issuer.client(cluster.node(1).rpc_addr(), "mallory");
+        let refused = block_on(mallory.produce_once(&Target::topic("log"), batch("x")));
+        code(&refused) == Some(Code::PermissionDenied)
+    });
+    (0..6).for_each(|topic| refuse(&cluster, "mallory", &format!("t{topic}")));
+    let place = cluster.node(1).settings().data_dir.clone();
+    let file = place.join(audit::DIRECTORY).join("current.jsonl");
+    let lines = || fs::read_to_string(&file).unwrap_or_default().lines().count() as u64;
+    let copied = || audit::copied(&place.join(audit::DIRECTORY));
+    until("all was copied", || lines() > 6 && copied() == lines());
+    cluster.stop_node(1);
+    let (text, last) = (fs::read_to_string(&file).unwrap(), copied());
+    assert_eq!(last, lines(), "nothing was noted since");
+
+    let (address, token) = (cluster.node(2).rpc_addr().to_string(), issuer.token("olga"));
+    let directory = place.display().to_string();
+    let of = ["--data-dir", &directory];
+    let at = ["--cluster", "--addr", &address, "--token", &token];
+    let verify = || duramen(&[&["audit", "verify"], &of[..]].concat());
+    let compare = || duramen(&[&["audit", "verify"], &of[..], &at[..]].concat());
+    let found = |(status, text): (Option<i32>, String), what: &str| {
+        assert_eq!(status, Some(74), "{text}");
+        assert!(text.contains(what), "{text}");
+    };
+    assert_eq!(verify().0, Some(0));
+    assert_eq!(compare().0, Some(0));
+    let part =
+        |from, to| -> String { text.split_inclusive('\n').skip(from).take(to - from).collect() };
+    fs::write(&file, part(2, 9_999)).unwrap();
+    found(verify(), "lines are missing before it: it is number 3");
+    fs::write(&file, "").unwrap();
+    found(verify(), &format!("the log ends with line 0, and line {last} was copied"));
+    found(compare(), "no node copied any line");
+    fs::write(&file, part(0, 3)).unwrap();
+    found(verify(), &format!("the log ends with line 3, and line {last} was copied"));
+    let other = |line: u64| format!("the log ends with line 3, and n1 copied line {line}");
+    found(compare(), &other(last));
+    // Whoever takes out lines may as well say that they were never copied: others hold them.
+    audit::set_copied(&place.join(audit::DIRECTORY), 3).unwrap();
+    assert_eq!(verify().0, Some(0));
+    found(compare(), &other(last));
+    audit::set_copied(&place.join(audit::DIRECTORY), last).unwrap();
+
+    cluster.restart(1);
+    let tail = [&["audit", "tail", "-n", "10000"], &at[..]].concat();
+    until("it says so itself", || {
+        let told = format!("lines behind 3 are missing: line {last} was copied");
+        duramen(&tail).1.lines().any(|line| line.starts_with("n1 4 ") && line.contains(&told))
+    });
+    until("eve is refused", || {
+        let mut eve = issuer.client(cluster.node(1).rpc_addr(), "eve");
+        code(&block_on(eve.produce_once(&Target::topic("log"), batch("x"))))
+            == Some(Code::PermissionDenied)
+    });
+    until("what is noted since is copied", || {
+        let is_it = |line: &str| line.starts_with("n1 ") && line.contains("eve not permitted");
+        duramen(&tail).1.lines().any(is_it)
+    });
+    found(compare(), &format!("line 4 of n1 comes after line {last}, and is not what it was"));
+}
+
+#[test]
 fn nobody_but_nodes_writes_the_topic_and_only_observers_see_it() {
     let issuer = Issuer::new();
     let cluster = start(&issuer);
