@@ -24,7 +24,7 @@ use read::{closed_name, last_line};
 use slog::{Logger, error};
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -322,14 +322,15 @@ impl Shared {
         fs::create_dir_all(&self.directory)?;
         let path = self.directory.join(CURRENT);
         let mut file = File::options().read(true).append(true).create(true).open(&path)?;
-        let mut text = String::new();
-        BufReader::new(&file).read_to_string(&mut text)?;
-        let whole = text.rfind('\n').map_or(0, |at| at + 1);
-        if whole < text.len() {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        // In bytes: it may end within a letter.
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        if whole < bytes.len() {
             file.set_len(whole as u64)?;
         }
         file.seek(SeekFrom::End(0))?;
-        let last = match text[..whole].lines().last() {
+        let last = match String::from_utf8_lossy(&bytes[..whole]).lines().last() {
             Some(line) => Some(line.to_owned()),
             None => files(&self.directory)?.into_iter().rev().find_map(|file| last_line(&file)),
         };

@@ -162,17 +162,17 @@ pub(super) fn read_kept(
     for (place, path) in all.iter().enumerate() {
         let file = File::open(path).map_err(|error| odd(path, 0, error.to_string()))?;
         let mut file = BufReader::new(file);
-        let mut line = String::new();
+        let mut line = Vec::new();
         for at in 0.. {
             line.clear();
-            let read = file.read_line(&mut line);
+            let read = file.read_until(b'\n', &mut line);
             let is_over = read.map_err(|error| odd(path, at + 1, error.to_string()))? == 0;
             // The very last line may have been on its way when the machine stopped.
-            let is_cut_off = !line.ends_with('\n') && place + 1 == all.len();
+            let is_cut_off = !line.ends_with(b"\n") && place + 1 == all.len();
             if is_over || is_cut_off {
                 break;
             }
-            let entry = verify_line(&mut chain, &line);
+            let entry = verify_line(&mut chain, &String::from_utf8_lossy(&line));
             each(entry.map_err(|fault| odd(path, at + 1, fault.to_string()))?);
         }
     }

@@ -255,7 +255,8 @@ fn a_change_shows_and_a_line_cut_off_by_a_crash_does_not_count() {
     let place = directory.path().join(DIRECTORY);
     let file = place.join(CURRENT);
     let whole = fs::read_to_string(&file).unwrap();
-    fs::write(&file, format!("{whole}{{\"entry\":")).unwrap();
+    // In the middle of a letter.
+    fs::write(&file, [whole.as_bytes(), b"{\"entry\":\"\xc3"].concat()).unwrap();
     let mut count = 0;
     read(&place, |_| count += 1).unwrap();
     assert_eq!(count, 2, "before anybody has cut it");
