@@ -50,6 +50,8 @@ impl AuditTail {
                 }
                 break;
             }
+            // What is copied and then lost by a power cut would look as if it were taken out.
+            file.sync_data()?;
             *place += whole as u64;
             for line in String::from_utf8_lossy(&bytes[..whole]).lines() {
                 let Ok(entry) = verify_line(&mut None, line) else { continue };

@@ -345,7 +345,7 @@ fn a_link_in_place_of_a_segment_is_not_written_through() {
 #[test]
 fn a_node_with_such_a_name_becomes_no_member() {
     let node = TestNode::start();
-    node.until("it has a cluster", |node| node.cluster().control.node().is_some());
+    node.until("it has a cluster", |node| node.cluster().control.catalogue().nodes.len() == 1);
     let asked = |name: &str| pb::JoinRequest {
         uuid: "0b0e7c0a-0000-4000-8000-000000000000".into(),
         name: name.into(),
