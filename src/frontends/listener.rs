@@ -2,9 +2,10 @@
 
 use super::drain::Drain;
 use super::handshake::{Entrance, LetIn, Secured};
+use super::seats::{Room, Seat, Seats};
 use super::stream::Stream;
 use super::tenure::Tenure;
-use crate::model::Caller;
+use crate::model::{Caller, Clock};
 use crate::observe::metrics::Counter;
 use slog::{Logger, debug, info, warn};
 use std::future::Future;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// Connections that wait to be accepted: what comes beyond is dropped by the system, and its client tries
 /// again after a second.
@@ -47,12 +48,23 @@ pub struct ConnectionCounters {
     pub handshakes_failed: Counter,
     /// Handshakes that gave way to newer ones.
     pub handshakes_crowded: Counter,
+    /// Connections that did.
+    pub crowded: Counter,
 }
 
 impl ConnectionCounters {
     /// Connections open now.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Connections accepted so far.
@@ -75,23 +87,6 @@ impl ConnectionCounters {
     }
 }
 
-/// Counts a connection as open for as long as it lives, however it ends.
-struct OpenConnection(Arc<ConnectionCounters>);
-
-impl OpenConnection {
-    fn new(counters: &Arc<ConnectionCounters>) -> Self {
-        counters.open.fetch_add(1, Ordering::Relaxed);
-        counters.accepted.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(counters))
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// A connection that is to be served.
 #[derive(Debug)]
 pub struct Admitted {
@@ -103,6 +98,10 @@ pub struct Admitted {
     pub caller: Caller,
     /// When to say goodbye.
     pub drain: Drain,
+    /// Where calls on it are counted: whoever makes none gives way where others need the place.
+    pub seat: Seat,
+    /// The place is one of those that are kept.
+    pub is_kept: bool,
 }
 
 /// Accepts connections until the drain begins.
@@ -110,12 +109,16 @@ pub struct Admitted {
 pub struct Listener {
     /// The bound socket.
     pub socket: std::net::TcpListener,
-    /// More connections than this are closed as soon as they come.
+    /// So many connections may be open; where more come others give way, or they are closed at once.
     pub connections_max: usize,
+    /// So many more may be, for whoever is only known by the first call.
+    pub kept: usize,
     /// How long open connections may take to finish after the drain began.
     pub grace: Duration,
     /// What is counted.
     pub counters: Arc<ConnectionCounters>,
+    /// Tells for how long a connection is without a call.
+    pub clock: Arc<dyn Clock>,
     /// Where it is told.
     pub logger: Logger,
     /// When to end.
@@ -144,83 +147,88 @@ impl Listener {
                 Door::Guarded(Entrance::open(socket, Arc::clone(secured), counters, logger)?)
             }
         };
-        let mut connections = JoinSet::new();
+        let mut open = Open {
+            connections: JoinSet::new(),
+            seats: Seats::new(
+                (self.connections_max, self.kept),
+                Arc::clone(&self.counters),
+                Arc::clone(&self.clock),
+                self.logger.clone(),
+            ),
+        };
         let mut drained = std::pin::pin!(self.drain.clone().begun());
         loop {
             tokio::select! {
                 () = &mut drained => break,
-                Some(_) = connections.join_next() => {}
+                Some(_) = open.connections.join_next() => {}
                 came = door.next() => match came? {
                     Came::Accepted(found) => {
                         if let Some((stream, peer)) = accepted(found, &self.logger).await {
-                            self.admit(&mut connections, &serve, stream, peer);
+                            self.admit(&mut open, &serve, stream, peer);
                         }
                     }
-                    Came::LetIn(let_in) => self.admit_secured(&mut connections, &serve, let_in),
+                    Came::LetIn(let_in) => self.admit_secured(&mut open, &serve, let_in),
                 },
             }
         }
         door.close().await;
-        self.farewell(connections).await;
+        self.farewell(open.connections).await;
         Ok(())
     }
 
     /// Whether there is room for one more connection, which is ready for small writes then.
-    fn has_room(&self, stream: &TcpStream, peer: SocketAddr) -> bool {
-        if self.counters.open() >= self.connections_max {
+    fn room(&self, seats: &mut Seats, stream: &TcpStream, peer: SocketAddr) -> Room {
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(self.logger, "connection lost"; "peer" => %peer, "error" => %error);
+            return Room::None;
+        }
+        let room = seats.room();
+        if room == Room::None {
             let refused = self.counters.refused.fetch_add(1, Ordering::Relaxed) + 1;
             // Powers of two: a flood of connections must not become a flood of log lines.
             if refused.is_power_of_two() {
-                warn!(self.logger, "connection refused: too many are open";
+                warn!(self.logger, "connection refused: too many are open and in use";
                     "peer" => %peer, "connections_max" => self.connections_max, "refused" => refused);
             }
-            return false;
         }
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(self.logger, "connection lost"; "peer" => %peer, "error" => %error);
-            return false;
-        }
-        true
+        room
     }
 
-    fn admit<S, F>(
-        &self,
-        connections: &mut JoinSet<()>,
-        serve: &S,
-        stream: TcpStream,
-        peer: SocketAddr,
-    ) where
+    fn admit<S, F>(&self, open: &mut Open, serve: &S, stream: TcpStream, peer: SocketAddr)
+    where
         S: Fn(Admitted) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
-        if !self.has_room(&stream, peer) {
+        let room = self.room(&mut open.seats, &stream, peer);
+        if room == Room::None {
             return;
         }
-        let open = OpenConnection::new(&self.counters);
-        let (stream, drain) = (Stream::Plain(stream), self.drain.clone());
-        let connection = serve(Admitted { stream, peer, caller: Caller::nobody(), drain });
-        connections.spawn(async move {
-            let _open = open;
-            connection.await;
-        });
+        let (stream, drain, seat) = (Stream::Plain(stream), self.drain.clone(), Seat::default());
+        let (is_kept, caller) = (room == Room::Kept, Caller::nobody());
+        let admitted = Admitted { stream, peer, caller, drain, seat: seat.clone(), is_kept };
+        open.begin(&seat, serve(admitted));
     }
 
-    fn admit_secured<S, F>(&self, connections: &mut JoinSet<()>, serve: &S, let_in: LetIn)
+    fn admit_secured<S, F>(&self, open: &mut Open, serve: &S, let_in: LetIn)
     where
         S: Fn(Admitted) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
         let LetIn { stream, peer, caller, shown } = let_in;
         let Some(secured) = self.secured.clone() else { return };
-        if !self.has_room(stream.tcp(), peer) {
+        let room = self.room(&mut open.seats, stream.tcp(), peer);
+        if room == Room::None {
             return;
         }
-        let open = OpenConnection::new(&self.counters);
         let (farewell, drain) = Drain::channel();
-        let connection = serve(Admitted { stream, peer, caller: caller.clone(), drain });
-        let (lives, ended) = oneshot::channel();
-        let handle = connections.spawn(async move {
-            let _held = (open, lives);
+        let (is_kept, seat) = (room == Room::Kept, Seat::default());
+        let (lives, ended) = oneshot::channel::<()>();
+        let connection = {
+            let (caller, seat) = (caller.clone(), seat.clone());
+            serve(Admitted { stream, peer, caller, drain, seat, is_kept })
+        };
+        let handle = open.begin(&seat, async move {
+            let _lives = lives;
             connection.await;
         });
         let logger = self.logger.clone();
@@ -236,6 +244,28 @@ impl Listener {
                 "connections" => connections.len(), "grace" => ?self.grace);
             connections.shutdown().await;
         }
+    }
+}
+
+/// The connections that are open.
+struct Open {
+    connections: JoinSet<()>,
+    seats: Seats,
+}
+
+impl Open {
+    /// Begins to serve one.
+    fn begin<F>(&mut self, seat: &Seat, connection: F) -> AbortHandle
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let sitting = self.seats.sit(seat);
+        let handle = self.connections.spawn(async move {
+            let _sitting = sitting;
+            connection.await;
+        });
+        self.seats.taken(seat, handle.clone());
+        handle
     }
 }
 

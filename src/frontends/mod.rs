@@ -18,6 +18,7 @@ pub mod intake;
 pub mod listener;
 mod observe;
 pub mod route;
+mod seats;
 mod sources;
 mod stream;
 mod tenure;

@@ -130,6 +130,7 @@ impl Readings {
             snapshot.number(&of::CONNECTIONS_OPEN, &labels, counters.open() as f64);
             snapshot.number(&of::CONNECTIONS, &labels, counters.accepted() as f64);
             snapshot.number(&of::CONNECTIONS_REFUSED, &labels, counters.refused() as f64);
+            snapshot.counter(&of::CONNECTIONS_CROWDED, &labels, &counters.crowded);
             for (outcome, counter) in [
                 ("ok", &counters.handshakes_ok),
                 ("failed", &counters.handshakes_failed),

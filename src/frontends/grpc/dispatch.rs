@@ -12,6 +12,7 @@ use crate::frontends::access::{Door, Needed};
 use crate::frontends::calls::{Caller, Calls, OpenCall};
 use crate::frontends::forward::is_forwarded_call;
 use crate::frontends::intake::{self, Intake, MessageMax, NotTakenIn};
+use crate::frontends::seats::{Seat, Use};
 use crate::frontends::unsent::{Taker, Unsent};
 use crate::model;
 use crate::observe::Complaints;
@@ -110,6 +111,8 @@ pub struct Client {
     pub complaints: Arc<Complaints>,
     /// Takes the answers.
     pub taker: Taker,
+    /// Counts the calls.
+    pub seat: Seat,
 }
 
 impl Client {
@@ -158,11 +161,6 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
         Self { client: Some(client), ahead, kept, places: self.room.places(), ..self.clone() }
     }
 
-    /// Of its calls, of clients and of nodes.
-    pub fn places(&self) -> [OwnPlaces; 2] {
-        self.places.clone()
-    }
-
     /// What is read of the connection.
     pub fn ahead(&self) -> Ahead {
         self.ahead.clone()
@@ -203,6 +201,7 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<http::Request<Incomi
             client: self.client.clone(),
             open,
             place: None,
+            used: None,
             streams: None,
             unread: (self.room.unsent.clone(), taker),
         };
@@ -223,10 +222,13 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<http::Request<Incomi
                 return replying;
             }
         }
+        let used = self.client.as_ref().map(|client| client.seat.call());
         if let Err(denied) = self.admit(&mut call, needed) {
             replying.reply = refused(denied);
             return replying;
         }
+        // Whoever only looks whether the node is there does not need a connection.
+        replying.used = if needed == Needed::Nothing { used } else { used.map(Use::let_in) };
         if methods::is_stream(uri.path()) {
             let is_of_node = needed == Needed::Node;
             replying.streams = Some(if is_of_node { Whose::Node } else { Whose::Client });
@@ -344,6 +346,7 @@ pub struct Replying {
     open: Option<OpenCall>,
     /// Of a call that was not refused; until its answer is at its end.
     place: Option<Place>,
+    used: Option<Use>,
     /// Of a stream of requests: whose it is.
     streams: Option<Whose>,
     unread: Unread,
@@ -362,8 +365,8 @@ impl Future for Replying {
                 status.map_or_else(String::new, |status| status.message().to_owned())
             });
         }
-        let place = self.place.take();
-        Poll::Ready(Ok(rewritten(reply, &self.client, &self.unread, (place, self.streams))))
+        let held = (self.place.take(), self.used.take());
+        Poll::Ready(Ok(rewritten(reply, &self.client, &self.unread, held, self.streams)))
     }
 }
 

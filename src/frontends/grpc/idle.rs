@@ -1,6 +1,6 @@
 //! Ends connections that nobody calls on: each has a place that another may need.
 
-use super::places::OwnPlaces;
+use crate::frontends::seats::Seat;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,7 +10,7 @@ use tokio::time::{Sleep, sleep};
 /// Watches one connection. See the module.
 #[derive(Debug)]
 pub struct Idle {
-    places: [OwnPlaces; 2],
+    seat: Seat,
     max: Duration,
     grace: Duration,
     next_look: Pin<Box<Sleep>>,
@@ -29,19 +29,19 @@ pub enum Over {
 }
 
 impl Idle {
-    /// Of a connection whose calls have these places. Over when there was no call on it for `max`, and
+    /// Of this connection. Over when there was no call on it for `max`, and
     /// before there was none for twice as long; `grace` is for its client to go.
-    pub fn new(places: [OwnPlaces; 2], max: Duration, grace: Duration) -> Self {
+    pub fn new(seat: Seat, max: Duration, grace: Duration) -> Self {
         let next_look = Box::pin(sleep(max));
-        Self { places, max, grace, next_look, begun: 0, is_told: false }
+        Self { seat, max, grace, next_look, begun: 0, is_told: false }
     }
 
     /// Ready when something is to be done; then it is to be polled again.
     pub fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
         loop {
             ready!(self.next_look.as_mut().poll(cx));
-            let begun = self.places.iter().map(OwnPlaces::begun).sum();
-            let is_used = begun != self.begun || self.places.iter().any(OwnPlaces::is_any_taken);
+            let begun = self.seat.begun();
+            let is_used = begun != self.begun || self.seat.is_in_use();
             self.begun = begun;
             // Whoever called before he heard that he is to go may finish.
             if !is_used && self.is_told {
@@ -60,16 +60,14 @@ impl Idle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frontends::grpc::places::Places;
     use std::future::poll_fn;
 
     const SHORT: Duration = Duration::from_millis(20);
     const LONG: Duration = Duration::from_secs(3_600);
 
-    fn idle(max: Duration, grace: Duration) -> (Idle, OwnPlaces) {
-        let places = [(); 2].map(|()| Places::new(10).of_connection());
-        let [_, of_nodes] = places.clone();
-        (Idle::new(places, max, grace), of_nodes)
+    fn idle(max: Duration, grace: Duration) -> (Idle, Seat) {
+        let seat = Seat::default();
+        (Idle::new(seat.clone(), max, grace), seat)
     }
 
     async fn over(idle: &mut Idle) -> Over {
@@ -78,21 +76,21 @@ mod tests {
 
     #[tokio::test]
     async fn where_nobody_calls_a_client_is_told_to_go_and_then_closed() {
-        let (mut idle, _places) = idle(SHORT, SHORT);
+        let (mut idle, _seat) = idle(SHORT, SHORT);
         assert_eq!(over(&mut idle).await, Over::Tell);
         assert_eq!(over(&mut idle).await, Over::Close);
     }
 
     #[tokio::test]
     async fn a_connection_with_a_call_that_is_open_or_was_is_not_idle() {
-        let (mut idle, places) = idle(SHORT, LONG);
+        let (mut idle, seat) = idle(SHORT, LONG);
         for _ in 0..3 {
-            let open = places.take().unwrap();
+            let open = seat.call();
             assert!(tokio::time::timeout(5 * SHORT, over(&mut idle)).await.is_err());
             drop(open);
         }
         // One that began and ended since the last look counts until the next.
-        drop(places.take().unwrap());
+        drop(seat.call());
         idle.next_look.set(sleep(Duration::ZERO));
         assert!(tokio::time::timeout(SHORT / 2, over(&mut idle)).await.is_err());
         assert_eq!(over(&mut idle).await, Over::Tell);
@@ -100,10 +98,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_called_before_he_was_told_is_not_closed_meanwhile() {
-        let (mut idle, places) = idle(SHORT, SHORT);
+        let (mut idle, seat) = idle(SHORT, SHORT);
         let mut open = None;
         assert_eq!(over(&mut idle).await, Over::Tell);
-        open.replace(places.take().unwrap());
+        open.replace(seat.call());
         assert!(tokio::time::timeout(5 * SHORT, over(&mut idle)).await.is_err());
         drop(open);
         assert_eq!(over(&mut idle).await, Over::Close);

@@ -239,7 +239,6 @@ impl Tapping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frontends::unsent::Taker;
     use crate::model::Caller;
     use crate::observe::Complaints;
     use slog::{Logger, o};
@@ -255,7 +254,8 @@ mod tests {
         let complaints = Complaints::new(clock, Logger::root(slog::Discard, o!()));
         let peer: SocketAddr = peer.parse().unwrap();
         let mut extensions = Extensions::new();
-        extensions.insert(Client { peer, caller, complaints, taker: Taker::default() });
+        let (taker, seat) = Default::default();
+        extensions.insert(Client { peer, caller, complaints, taker, seat });
         extensions
     }
 

@@ -8,7 +8,7 @@ use crate::observe::metrics::Counter;
 use crate::observe::metrics::Snapshot;
 use crate::observe::metrics::catalogue as of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// What the bound is unless told otherwise.
@@ -48,8 +48,6 @@ pub struct OwnPlaces(Arc<Own>);
 struct Own {
     port: Places,
     taken: AtomicUsize,
-    /// Taken ever.
-    begun: AtomicU64,
 }
 
 /// A call that is open for as long as this lives.
@@ -71,8 +69,8 @@ impl Places {
 
     /// Those of a new connection.
     pub fn of_connection(&self) -> OwnPlaces {
-        let (taken, begun) = Default::default();
-        OwnPlaces(Arc::new(Own { port: self.clone(), taken, begun }))
+        let taken = AtomicUsize::new(0);
+        OwnPlaces(Arc::new(Own { port: self.clone(), taken }))
     }
 
     /// Adds what is counted here to a snapshot.
@@ -83,22 +81,12 @@ impl Places {
 }
 
 impl OwnPlaces {
-    /// How many calls have begun on the connection.
-    pub fn begun(&self) -> u64 {
-        self.0.begun.load(Ordering::Relaxed)
-    }
-
-    /// Whether some of them are open.
-    pub fn is_any_taken(&self) -> bool {
-        self.0.taken.load(Ordering::Relaxed) > 0
-    }
-
     /// Takes one.
     ///
     /// # Errors
     /// [`AllTaken`]: others on the port may have some still.
     pub fn take(&self) -> Result<Place, AllTaken> {
-        let Own { port, taken, begun } = &*self.0;
+        let Own { port, taken } = &*self.0;
         let Shared { calls_max, taken: all, refused } = &*port.0;
         let own = taken.load(Ordering::Relaxed);
         if own >= FEW && all.load(Ordering::Relaxed) >= *calls_max {
@@ -106,7 +94,6 @@ impl OwnPlaces {
             return Err(AllTaken { calls_max: *calls_max, own });
         }
         taken.fetch_add(1, Ordering::Relaxed);
-        begun.fetch_add(1, Ordering::Relaxed);
         all.fetch_add(1, Ordering::Relaxed);
         Ok(Place(self.clone()))
     }
@@ -114,7 +101,7 @@ impl OwnPlaces {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Own { port, taken, .. } = &*self.0.0;
+        let Own { port, taken } = &*self.0.0;
         taken.fetch_sub(1, Ordering::Relaxed);
         port.0.taken.fetch_sub(1, Ordering::Relaxed);
     }

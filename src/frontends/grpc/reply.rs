@@ -8,6 +8,7 @@ use super::dispatch::Client;
 use super::places::Place;
 use super::refusal;
 use super::stalled::{self, Whose};
+use crate::frontends::seats::Use;
 use crate::frontends::unsent::{Taker, Unsent};
 use crate::observe::metrics::Outcome;
 use bytes::Bytes;
@@ -56,7 +57,8 @@ pub fn rewritten(
     reply: http::Response<tonic::body::Body>,
     client: &Option<Client>,
     unsent: &Unread,
-    (place, streams): (Option<Place>, Option<Whose>),
+    held: Held,
+    streams: Option<Whose>,
 ) -> http::Response<ReplyBody> {
     let (mut head, body) = reply.into_parts();
     if head.headers.contains_key(STATUS) {
@@ -67,7 +69,7 @@ pub fn rewritten(
     if let Some(whose) = streams {
         stalled::begins(whose);
     }
-    http::Response::from_parts(head, ReplyBody { body, client, unsent, streams, _place: place })
+    http::Response::from_parts(head, ReplyBody { body, client, unsent, streams, _held: held })
 }
 
 /// Notes a reply that says that the request made no sense.
@@ -90,6 +92,9 @@ fn rewrite(trailers: &mut HeaderMap) {
 /// Where what a connection does not read is counted.
 pub type Unread = (Unsent, Taker);
 
+/// What a call has until its answer is at its end.
+pub type Held = (Option<Place>, Option<Use>);
+
 /// A reply's body: messages pass untouched, the trailers are rewritten.
 #[derive(Debug)]
 pub struct ReplyBody {
@@ -98,7 +103,7 @@ pub struct ReplyBody {
     unsent: Unread,
     /// To a stream of requests: whose that is.
     streams: Option<Whose>,
-    _place: Option<Place>,
+    _held: Held,
 }
 
 impl Body for ReplyBody {

@@ -83,7 +83,7 @@ const WINDOWS_OF_NODES: [u32; 2] = [4 << 20, 16 << 20];
 /// Limits of the gRPC port.
 #[derive(Debug, Clone)]
 pub struct RpcLimits {
-    /// Connections open at once; more are closed as they come.
+    /// Connections open at once; where more come those give way that are not used, or they are closed.
     pub connections_max: usize,
     /// Calls open at once on one connection.
     pub streams_max: u32,
@@ -198,14 +198,15 @@ impl<T: TopicsApi> GrpcFrontend<T> {
     pub async fn serve(self, socket: std::net::TcpListener, drain: Drain) -> io::Result<()> {
         let dispatch = self.dispatch(&drain);
         let kept = if self.peer.is_some() { PEER_CONNECTIONS } else { 0 };
-        let counters = Arc::clone(&self.counters);
         let metrics = self.instruments.metrics;
         let stalled = Stalled::new(Arc::clone(&self.clock), Arc::clone(&metrics));
         let listener = Listener {
             socket,
-            connections_max: self.limits.connections_max + kept,
+            connections_max: self.limits.connections_max,
+            kept,
             grace: self.limits.grace,
             counters: self.counters,
+            clock: Arc::clone(&self.clock),
             logger: self.logger.clone(),
             drain: drain.clone(),
             secured: self.tls.map(|tls| {
@@ -220,17 +221,16 @@ impl<T: TopicsApi> GrpcFrontend<T> {
         };
         let (limits, logger, complaints) = (Arc::new(self.limits), self.logger, self.complaints);
         let health = follow_readiness(&self.health, &*self.readiness, drain.clone());
-        let accepting = listener.run(|Admitted { stream, peer, caller, drain }| {
+        let accepting = listener.run(|Admitted { stream, peer, caller, drain, seat, is_kept }| {
             let (complaints, taker) = (Arc::clone(&complaints), Taker::default());
-            let client = Client { peer, caller, complaints, taker };
-            let is_crowded = counters.open() > limits.connections_max;
-            let kept = is_crowded.then(KeptForPeers::default);
+            let idle = Idle::new(seat.clone(), limits.idle_max, limits.grace);
+            let client = Client { peer, caller, complaints, taker, seat };
+            let kept = is_kept.then(KeptForPeers::default);
             let dispatch = dispatch.of(client.clone(), kept.clone());
             let limits = Arc::clone(&limits);
             let logger = logger.clone();
             let turns = stalled.of_connection(client.taker.clone());
             let (metrics, ahead) = (Arc::clone(&metrics), dispatch.ahead());
-            let idle = Idle::new(dispatch.places(), limits.idle_max, limits.grace);
             let stream = Accepted { stream, metrics, kept, turns, ahead, idle };
             async move {
                 if let Err(error) =

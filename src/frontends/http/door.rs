@@ -4,6 +4,7 @@
 use super::error::HttpError;
 use crate::access::Action;
 use crate::frontends::access::{Door, Needed};
+use crate::frontends::seats::Seat;
 use crate::frontends::unsent::Taker;
 use crate::model::Caller;
 use crate::observe::metrics::Protocol;
@@ -22,6 +23,8 @@ pub struct Client {
     pub caller: Caller,
     /// How much of its answers it has not taken.
     pub taker: Taker,
+    /// Counts the requests on it.
+    pub seat: Seat,
 }
 
 const METRICS: &str = "/metrics";
@@ -50,8 +53,10 @@ pub async fn admit(State(door): State<Arc<Door>>, mut request: Request, next: Ne
         peer: SocketAddr::from(([0, 0, 0, 0], 0)),
         caller: Caller::nobody(),
         taker: Taker::default(),
+        seat: Seat::default(),
     };
-    let Client { peer, caller, taker } = request.extensions_mut().remove().unwrap_or_else(nobody);
+    let Client { peer, caller, taker, seat } =
+        request.extensions_mut().remove().unwrap_or_else(nobody);
     request.extensions_mut().insert(taker);
     let asked = (Protocol::Http, &*call);
     let admitted = door.ask(request.headers(), &caller, peer, asked).and_then(|asker| {
@@ -64,6 +69,7 @@ pub async fn admit(State(door): State<Arc<Door>>, mut request: Request, next: Ne
     match admitted {
         Ok(asker) => {
             request.extensions_mut().insert(asker);
+            let _used = seat.call().let_in();
             next.run(request).await
         }
         Err(denied) => HttpError::from(denied).into_response(),

@@ -45,7 +45,7 @@ const READ_BYTES: usize = 64 << 10;
 /// Limits of the HTTP port.
 #[derive(Debug, Clone)]
 pub struct HttpLimits {
-    /// Connections open at once; more are closed as they come.
+    /// Connections open at once; where more come those give way that are not used, or they are closed.
     pub connections_max: usize,
     /// What may be half-way in.
     pub intake: Intake,
@@ -149,8 +149,10 @@ impl<T: TopicsApi> HttpFrontend<T> {
         let listener = Listener {
             socket,
             connections_max: self.limits.connections_max,
+            kept: 0,
             grace: self.limits.grace,
             counters: self.counters,
+            clock: Arc::clone(&self.clock),
             logger: self.logger.clone(),
             drain: drain.clone(),
             secured: self.tls.clone().map(|tls| {
@@ -184,8 +186,8 @@ impl<T: TopicsApi> HttpFrontend<T> {
         let router = router(self.door, app);
         let (logger, complaints) = (self.logger, self.complaints);
         listener
-            .run(|Admitted { stream, peer, caller, drain }| {
-                let client = Client { peer, caller, taker: Taker::default() };
+            .run(|Admitted { stream, peer, caller, drain, seat, .. }| {
+                let client = Client { peer, caller, taker: Taker::default(), seat };
                 let taker = client.taker.clone();
                 let router = noting(router.clone(), client, Arc::clone(&complaints));
                 let logger = logger.clone();

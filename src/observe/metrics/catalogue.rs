@@ -134,7 +134,9 @@ catalogue! {
     CONNECTIONS = "duramen_connections_accepted_total" Counter "{connection}" ["protocol"]
         "Connections of clients that were accepted.";
     CONNECTIONS_REFUSED = "duramen_connections_refused_total" Counter "{connection}"
-        ["protocol"] "Connections that were closed at once because too many were open.";
+        ["protocol"] "Connections that were closed at once because too many were open and in use.";
+    CONNECTIONS_CROWDED = "duramen_connections_crowded_total" Counter "{connection}" ["protocol"]
+        "Connections without calls that gave way to newer ones, since too many were open.";
     CALLS_OPEN = "duramen_calls_open" Gauge "{call}" []
         "gRPC calls and streams of clients that are open; rpc.calls_max is for all together.";
     CALLS_REFUSED = "duramen_calls_refused_total" Counter "{call}" []

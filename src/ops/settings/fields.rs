@@ -163,7 +163,7 @@ pub static FIELDS: [Field; 79] = [
         "rpc.connections_max",
         rpc.connections_max,
         1..=65_536,
-        "gRPC connections open at once; further ones are closed on arrival."
+        "gRPC connections open at once. Where more come those end that are not used, else the new ones."
     ),
     field!(
         "rpc.streams_max",
@@ -217,7 +217,7 @@ pub static FIELDS: [Field; 79] = [
         "http.connections_max",
         http.connections_max,
         1..=65_536,
-        "HTTP connections open at once; further ones are closed on arrival."
+        "HTTP connections open at once. Where more come those end that are not used, else the new ones."
     ),
     field!(
         "tls.dir",

@@ -105,15 +105,54 @@ async fn a_connection_that_says_nothing_is_closed() {
 async fn connections_over_the_limit_are_closed_and_counted_and_the_others_go_on() {
     let server = Server::start_with(RpcLimits { connections_max: 2, ..RpcLimits::default() }).await;
     let mut first = server.duramen().await;
-    let second = server.duramen().await;
+    let mut second = server.duramen().await;
+    for used in [&mut first, &mut second] {
+        used.describe(describe()).await.unwrap();
+    }
     let mut third = TcpStream::connect(server.address).await.unwrap();
     let closed = third.read(&mut [0; 8]).await;
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
     assert_eq!((server.counters.open(), server.counters.refused()), (2, 1));
-    first.describe(pb::DescribeRequest { topic: "log".into() }).await.unwrap();
+    first.describe(describe()).await.unwrap();
     drop(second);
     until("a place is free", || server.counters.open() == 1).await;
-    server.duramen().await.describe(pb::DescribeRequest { topic: "log".into() }).await.unwrap();
+    server.duramen().await.describe(describe()).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_without_calls_hold_no_place_that_a_client_needs() {
+    let server = Server::start_with(RpcLimits { connections_max: 4, ..RpcLimits::default() }).await;
+    let mut first = server.duramen().await;
+    first.describe(describe()).await.unwrap();
+    let mut strangers = Vec::new();
+    for word in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"].repeat(10) {
+        let mut stranger = TcpStream::connect(server.address).await.unwrap();
+        stranger.write_all(word).await.unwrap();
+        strangers.push(stranger);
+    }
+    // Whoever only looks whether the node is there needs no connection either.
+    let mut probe = HealthClient::new(server.channel().await);
+    let mut watched = probe.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    watched.message().await.unwrap().unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = server.duramen().await;
+        client.describe(describe()).await.unwrap();
+        clients.push(client);
+    }
+    for stranger in &mut strangers {
+        let mut rest = Vec::new();
+        // What was not read resets the connection.
+        let _ = stranger.read_to_end(&mut rest).await;
+    }
+    assert!(watched.message().await.is_err(), "the probe gave way");
+    first.describe(describe()).await.unwrap();
+    assert_eq!((server.counters.refused(), server.counters.open()), (0, 4));
+    assert_eq!(server.counters.crowded.get(), 21);
+}
+
+fn describe() -> pb::DescribeRequest {
+    pb::DescribeRequest { topic: "log".into() }
 }
 
 #[tokio::test]

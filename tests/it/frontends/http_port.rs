@@ -69,22 +69,48 @@ async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
-async fn a_silent_connection_is_closed_and_connections_are_bounded() {
+async fn a_silent_connection_is_closed() {
     let header_read_max = Duration::from_millis(300);
-    let limits = HttpLimits { connections_max: 2, header_read_max, ..HttpLimits::default() };
-    let server = HttpServer::start_with(limits).await;
+    let server =
+        HttpServer::start_with(HttpLimits { header_read_max, ..HttpLimits::default() }).await;
     let connect = async || TcpStream::connect(server.address).await.unwrap();
     let (mut silent, _other) = (connect().await, connect().await);
     until("both are open", || server.counters.open() == 2).await;
-    let mut third = connect().await;
-    let closed = third.read(&mut [0; 8]).await;
-    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
-    assert_eq!(server.counters.refused(), 1);
     silent.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
     let mut rest = Vec::new();
     let _ = silent.read_to_end(&mut rest).await;
     until("the silent ones are gone", || server.counters.open() == 0).await;
     assert_eq!(server.send("GET", "/livez", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn connections_are_bounded_and_those_without_requests_give_way() {
+    let limits = HttpLimits { connections_max: 2, ..HttpLimits::default() };
+    let server = Arc::new(HttpServer::start_with(limits).await);
+    let connect = async || TcpStream::connect(server.address).await.unwrap();
+    let mut silent = [connect().await, connect().await];
+    until("both are open", || server.counters.open() == 2).await;
+    server.partition.hold();
+    let append = || {
+        let server = Arc::clone(&server);
+        tokio::spawn(async move {
+            let body = r#"{"records":[{"value":"a"}]}"#;
+            server.send("POST", "/v1/topics/log/records", body).await
+        })
+    };
+    let appending = [append(), append()];
+    until("both are proposed", || server.partition.proposals() == 2).await;
+    for silent in &mut silent {
+        assert!(matches!(silent.read(&mut [0; 8]).await, Ok(0) | Err(_)));
+    }
+    assert_eq!((server.counters.refused(), server.counters.crowded.get()), (0, 2));
+    let closed = connect().await.read(&mut [0; 8]).await;
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    assert_eq!(server.counters.refused(), 1);
+    while server.partition.release() {}
+    for appending in appending {
+        assert_eq!(appending.await.unwrap().status, 200);
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use crate::actors::peers::{Outgoing, PeerPost};
 use crate::actors::presence::{Presence, PresenceBoard, Present, Seen};
 use crate::cluster::{NodeSelf, OnBehalf};
 use crate::frontends::grpc::dispatch::Client;
+use crate::frontends::seats::Seat;
 use crate::frontends::unsent::Taker;
 use crate::model::{Caller, ManualClock, Term};
 use crate::observe::Complaints;
@@ -241,6 +242,7 @@ async fn only_callers_on_the_nodes_machine_change_the_cluster_unless_told_otherw
             caller: Caller::nobody(),
             complaints,
             taker: Taker::default(),
+            seat: Seat::default(),
         });
         request
     };
