@@ -1,8 +1,8 @@
 //! Producers that go on whatever happens, and remember what they were told.
 
-use crate::canary::client_options;
 use crate::checker::{Acked, Event, Ledger, value};
 use crate::read::linearizable_end;
+use crate::rights::client_options;
 use bytes::Bytes;
 use duramen::log::batch::BatchBuilder;
 use duramen::model::{Record, Timestamp};

@@ -18,15 +18,17 @@ mod load;
 #[path = "../it/access/raw.rs"]
 mod raw;
 mod read;
+mod rights;
 mod rungs;
 mod show;
 mod stage;
 
-use canary::{Canary, Rights};
+use canary::Canary;
 use checker::percentile;
 use cluster::{Cluster, Net};
 use duramen::testing::Chance;
 use load::{Gap, Load};
+use rights::Rights;
 use rungs::{Needs, RUNGS, Rung};
 use stage::{Stage, TOPIC};
 use std::collections::BTreeMap;
@@ -197,7 +199,7 @@ fn play(rung: &Rung, count: u32, seed: u64, is_gate: bool) -> bool {
         Needs::Namespaces => Net::Namespaces,
         Needs::Nothing | Needs::Mounts => Net::Loopback,
     };
-    canary::without_rights();
+    rights::without_rights();
     let rights = rung.is_guarded.then(|| Rights::new(&directory));
     let more = rights.as_ref().map_or_else(Vec::new, Rights::flags);
     let flags: Vec<&str> = flags.into_iter().chain(more.iter().map(String::as_str)).collect();

@@ -1,7 +1,7 @@
 //! Reading one replica whole, from the node that holds it.
 
-use crate::canary::client_options;
 use crate::checker::Copy;
+use crate::rights::client_options;
 use duramen::log::batch::{self, BatchLimits};
 use duramen::wire::client::{Client, Consistency, FetchOptions, Position, Target};
 use std::time::Duration;

@@ -1,10 +1,11 @@
 //! A cluster under load, and what an episode may ask of it.
 
-use crate::canary::{self, Canary};
+use crate::canary::Canary;
 use crate::checker::{self, Copy, Ledger};
 use crate::cluster::{Cluster, Node};
 use crate::load::Load;
 use crate::read::{replica_of, span_of};
+use crate::rights;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -59,7 +60,7 @@ impl Stage {
         let output = Command::new(env!("CARGO_BIN_EXE_duramen"))
             .args(arguments)
             .args(["--rpc-addr", &addresses.join(",")])
-            .envs(canary::token_of_root().map(|token| ("DURAMEN_TOKEN", token)))
+            .envs(rights::token_of_root().map(|token| ("DURAMEN_TOKEN", token)))
             .output()
             .map_err(|error| error.to_string())?;
         if output.status.success() {

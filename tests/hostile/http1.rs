@@ -327,9 +327,10 @@ fn byte_by_byte(target: &Target, chance: &mut Chance) -> Result<()> {
 }
 
 /// More connections than there are places for.
+/// More than there are places.
 fn connect_and_hang(target: &Target, chance: &mut Chance) -> Result<()> {
     let mut wires = Vec::new();
-    for number in 0..100 {
+    for number in 0..300 {
         let mut wire = match number % 2 {
             0 => connect(target)?,
             _ => Wire::connect(target.http, None)?,

@@ -108,7 +108,12 @@ fn policy(line: &Line) -> Result<Policy, Failure> {
 
 fn change(about: &About, change: Change) -> Result<(), Failure> {
     let request = ChangeAccessRequest { change: Some(change) };
-    let state = about.ask(async |admin| admin.change_access(request).await)?;
+    let asked = about.ask(async |admin| admin.change_access(request).await);
+    let state = asked.map_err(|failure| match failure.class {
+        // What is refused of a policy says itself what to do.
+        Class::BadInput | Class::Runtime => Failure { advice: None, ..failure },
+        _ => failure,
+    })?;
     about.shape.print(&state, as_text)
 }
 
@@ -147,9 +152,10 @@ fn load(file: &std::path::Path, about: &About) -> Result<(), Failure> {
     let what = || format!("cannot read the policy from {}", file.display());
     let text = std::fs::read_to_string(file).map_err(|error| Failure::io(what(), &error))?;
     // Told here, with the line, before anybody is asked.
-    let policy: Policy = text
-        .parse()
-        .map_err(|error| odd(format!("{}: {error}; nothing was changed", file.display())))?;
+    let policy = text.parse::<Policy>().map_err(|error| {
+        let what = format!("{}: {error}; nothing was changed", file.display());
+        Failure::new(Class::BadInput, what).advice("lines are as `duramen acl list` prints them")
+    })?;
     change(about, Change::Load(policy.to_string()))
 }
 

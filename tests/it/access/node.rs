@@ -281,10 +281,19 @@ fn access_control_is_looked_after_from_the_command_line() {
         all.extend(words);
         all.extend(["--addr", &node.rpc, "--token-file", &token, "--table"]);
         let output = binary::run(&all, b"");
-        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+        let told = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        (output.status.code().unwrap(), told.concat())
     };
-    assert_eq!(acl(&["on"]).0, 75.min(acl(&["on"]).0), "refused: nobody is an administrator");
-    assert_ne!(acl(&["on"]).0, 0);
+    let (status, told) = acl(&["on"]);
+    assert_eq!(status, 1, "nobody is an administrator");
+    assert!(told.contains("give somebody admin first") && !told.contains("try:"), "{told}");
+    let (status, told) = acl(&["remove", "alice", "log", "produce"]);
+    assert_eq!(status, 64, "there is no such rule");
+    assert!(told.contains("`duramen acl list`") && !told.contains("try:"), "{told}");
+    std::fs::write(directory.path().join("p.csv"), "p, root, *, *\np, a\n").unwrap();
+    let (status, told) = acl(&["load", &directory.path().join("p.csv").display().to_string()]);
+    assert_eq!(status, 64);
+    assert!(told.contains("line 2") && !told.contains("acl add"), "{told}");
     assert_eq!(acl(&["add", "root", "*", "*"]).0, 0);
     let (status, text) = acl(&["on"]);
     assert_eq!((status, text.contains("in force")), (0, true), "{text}");
