@@ -44,7 +44,8 @@ pub struct ServeArgs {
     /// Join the cluster of these nodes (where they gossip), if the data directory is empty.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     pub(super) join: Vec<String>,
-    /// Look for other nodes in the local network by multicast, while none is known.
+    /// Look for other nodes in the local network by multicast, while none is known. The first node of a
+    /// cluster is started without it once.
     #[arg(long)]
     pub(super) discover: bool,
     /// A file with the key that encrypts gossip: 32 bytes as base64 or hexadecimal.

@@ -19,6 +19,7 @@ mod http1;
 mod http2;
 mod machine;
 mod messages;
+mod multicast;
 mod mutate;
 mod node;
 mod peer;
@@ -127,6 +128,13 @@ const LISTENERS: &[Listener] = &[
         is_tls: false,
         flags: &[node::NO_KEY],
         attack: gossip::open_connections,
+    },
+    Listener {
+        name: "gossip-multicast",
+        about: "what a node hears that looks for others in its network",
+        is_tls: false,
+        flags: &[node::DISCOVERS],
+        attack: multicast::announcements,
     },
 ];
 

@@ -24,6 +24,8 @@ pub const HOSTILE: &str = "hostile";
 const GOSSIP_KEY: [u8; 32] = *b"a key that all of its nodes know";
 /// Among flags: nodes share no secret.
 pub const NO_KEY: &str = "no gossip key";
+/// Among flags: it looks for others by multicast.
+pub const DISCOVERS: &str = "discovers";
 const READY_MAX: Duration = Duration::from_secs(60);
 
 /// What hostile clients know of a node.
@@ -31,6 +33,8 @@ pub struct Target {
     pub rpc: SocketAddr,
     pub http: SocketAddr,
     pub gossip: SocketAddr,
+    /// Where it looks for others, if it does.
+    pub multicast: Option<SocketAddr>,
     /// What they show within TLS: the certificate of a client, and that of a node.
     pub as_client: Option<Arc<ClientConfig>>,
     pub as_node: Option<Arc<ClientConfig>>,
@@ -118,6 +122,25 @@ pub fn speaking(config: &Arc<ClientConfig>, protocol: &[u8]) -> Arc<ClientConfig
     Arc::new(config)
 }
 
+/// A group that nobody else on this machine speaks to.
+fn free_group() -> SocketAddr {
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    SocketAddr::from(([239, 255, 84, 1], free.expect("a free port").port()))
+}
+
+/// Runs a node until it is a cluster of its own.
+fn found(command: &mut Command, log: &Path) {
+    let mut child = command.spawn().expect("the node's program starts");
+    until("it founds a cluster", || {
+        std::fs::read_to_string(log).is_ok_and(|text| text.contains("\"a cluster of one\""))
+    });
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
+    child.wait().expect("it is ours");
+    // What it said of its ports is not so any more.
+    File::create(log).expect("a log file");
+}
+
 /// Where a node gossips, which took a free port, by its log.
 fn gossips_at(log: &Path) -> Option<SocketAddr> {
     let text = std::fs::read_to_string(log).ok()?;
@@ -129,7 +152,8 @@ impl Node {
     /// Starts one on free ports, waits until it serves, and makes the topics of both clients.
     pub fn start(directory: &Path, is_tls: bool, flags: &[&str]) -> Self {
         let data_dir = directory.join("data");
-        let log = File::create(directory.join("node.log")).expect("a log file");
+        let log = directory.join("node.log");
+        let log = File::options().create(true).append(true).open(log).expect("a log file");
         let key = directory.join("gossip.key");
         std::fs::write(&key, hex(&GOSSIP_KEY)).expect("a key file");
         let mut command = Command::new(program());
@@ -140,7 +164,8 @@ impl Node {
         if !flags.contains(&NO_KEY) {
             command.arg("--gossip-key-file").arg(&key);
         }
-        command.args(flags.iter().filter(|flag| **flag != NO_KEY));
+        let multicast = flags.contains(&DISCOVERS).then(free_group);
+        command.args(flags.iter().filter(|flag| ![NO_KEY, DISCOVERS].contains(flag)));
         let mut options = ClientOptions::default();
         let (mut as_client, mut as_node) = (None, None);
         let pki = is_tls.then(|| Pki::new(directory.join("tls")));
@@ -154,6 +179,11 @@ impl Node {
             as_node = Some(shown(&pki.issue("n2", true), "node"));
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        if let Some(group) = multicast {
+            // Who looks for others founds no cluster.
+            found(&mut command, &directory.join("node.log"));
+            command.env("DURAMEN_GOSSIP_MULTICAST", group.to_string());
+        }
         let mut child = command.spawn().expect("the node's program starts");
         let deadline = Instant::now() + READY_MAX;
         let [rpc, http] = loop {
@@ -174,6 +204,7 @@ impl Node {
             rpc,
             http,
             gossip,
+            multicast,
             as_client,
             as_node,
             gossip_key,

@@ -46,6 +46,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const PRESENT_MAX: usize = 1024;
 const FOUND_MAX: usize = 8;
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(2);
+/// Between two announcements that are read: whoever is on the network may send them, as fast as it can.
+const HEARD_PAUSE: Duration = Duration::from_millis(20);
 
 /// Restart policy: always, ever more seldom. It holds no state that matters.
 pub fn spec() -> ChildSpec {
@@ -310,6 +312,7 @@ impl MembershipActor {
                         {
                             debug!(logger, "an announcement was missed"; "refused" => %refused);
                         }
+                        tokio::time::sleep(HEARD_PAUSE).await;
                     }
                 }
             }
