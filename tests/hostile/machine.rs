@@ -8,8 +8,8 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Writes and syncs a small file, and sleeps, again and again: the longest of these is what no node
-/// can be blamed for.
+/// Writes and syncs a small file, and sleeps, again and again: the longest two of these in a row are what no
+/// node can be blamed for. What comes while something else is synced waits for both.
 pub struct Machine {
     shared: Arc<(AtomicBool, AtomicU64)>,
     thread: Option<JoinHandle<()>>,
@@ -24,6 +24,7 @@ impl Machine {
         let shared = Arc::new((AtomicBool::new(false), AtomicU64::new(0)));
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
+            let mut before = Duration::ZERO;
             while !for_thread.0.load(Ordering::Acquire) {
                 let begun = Instant::now();
                 std::thread::sleep(PAUSE);
@@ -31,7 +32,8 @@ impl Machine {
                 file.write_all(&[7; 4096]).expect("a file can be written");
                 file.sync_data().expect("a file can be synced");
                 let took = begun.elapsed().saturating_sub(PAUSE);
-                for_thread.1.fetch_max(took.as_micros() as u64, Ordering::AcqRel);
+                for_thread.1.fetch_max((before + took).as_micros() as u64, Ordering::AcqRel);
+                before = took;
             }
         });
         Self { shared, thread: Some(thread) }
