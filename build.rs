@@ -1,7 +1,7 @@
 //! Compiles the protobuf files with `protox`, so that a build needs no `protoc`.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const FILES: [&str; 5] = [
     "proto/log/v1/log.proto",
@@ -70,7 +70,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The commit being built: from the environment, else from git, else `unknown` (a source archive).
 fn commit() -> String {
-    println!("cargo:rerun-if-changed=.git/HEAD");
+    // Written to with each commit; `.git/HEAD` only where another branch is taken.
+    let moves = output("git", &["rev-parse", "--git-path", "logs/HEAD"]);
+    for path in
+        moves.into_iter().chain([".git/HEAD".into()]).filter(|path| Path::new(path).exists())
+    {
+        println!("cargo:rerun-if-changed={path}");
+    }
     std::env::var("DURAMEN_COMMIT")
         .ok()
         .or_else(|| output("git", &["rev-parse", "--short=12", "HEAD"]))
