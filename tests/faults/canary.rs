@@ -394,21 +394,25 @@ impl Stage {
         });
     }
 
-    /// Where a node's copy of the controller's log begins: its oldest file is named by it.
-    fn catalogue_begins(&self, number: usize) -> u64 {
+    /// Where each file of a node's copy of the controller's log begins: they are named by it.
+    fn catalogue_files(&self, number: usize) -> impl Iterator<Item = u64> {
         let files = std::fs::read_dir(self.cluster.data_dir(number).join("controller"));
-        let bases = files.into_iter().flatten().filter_map(|file| {
+        files.into_iter().flatten().filter_map(|file| {
             let name = file.ok()?.file_name().into_string().ok()?;
             name.strip_suffix(".store")?.parse::<u64>().ok()
-        });
-        bases.min().unwrap_or(0)
+        })
+    }
+
+    fn catalogue_begins(&self, number: usize) -> u64 {
+        self.catalogue_files(number).min().unwrap_or(0)
     }
 
     /// Changes until the nodes that are up have let go of all that anybody has of the controller's log:
     /// who was away, or is new, gets the catalogue whole.
     fn shorten_catalogue(&mut self) {
-        let latest = (0..self.cluster.nodes.len()).map(|number| self.catalogue_begins(number));
-        let latest = latest.max().unwrap_or(0);
+        // A file that begins later was begun after the last node went.
+        let nodes = 0..self.cluster.nodes.len();
+        let latest = nodes.flat_map(|number| self.catalogue_files(number)).max().unwrap_or(0);
         let up = self.up();
         let requests = raw::refused_topics();
         self.until("the controller's log is shortened", |stage| {
