@@ -151,7 +151,7 @@ impl Listener {
             connections: JoinSet::new(),
             seats: Seats::new(
                 (self.connections_max, self.kept),
-                Arc::clone(&self.counters),
+                &self.counters,
                 Arc::clone(&self.clock),
                 self.logger.clone(),
             ),
@@ -169,6 +169,10 @@ impl Listener {
                     }
                     Came::LetIn(let_in) => self.admit_secured(&mut open, &serve, let_in),
                 },
+            }
+            // Whoever gave way is to be closed before the next one is accepted.
+            if open.seats.has_given_way() {
+                tokio::task::yield_now().await;
             }
         }
         door.close().await;
@@ -206,7 +210,7 @@ impl Listener {
         let (stream, drain, seat) = (Stream::Plain(stream), self.drain.clone(), Seat::default());
         let (is_kept, caller) = (room == Room::Kept, Caller::nobody());
         let admitted = Admitted { stream, peer, caller, drain, seat: seat.clone(), is_kept };
-        open.begin(&seat, serve(admitted));
+        open.begin(&seat, is_kept, serve(admitted));
     }
 
     fn admit_secured<S, F>(&self, open: &mut Open, serve: &S, let_in: LetIn)
@@ -227,7 +231,7 @@ impl Listener {
             let (caller, seat) = (caller.clone(), seat.clone());
             serve(Admitted { stream, peer, caller, drain, seat, is_kept })
         };
-        let handle = open.begin(&seat, async move {
+        let handle = open.begin(&seat, is_kept, async move {
             let _lives = lives;
             connection.await;
         });
@@ -255,16 +259,18 @@ struct Open {
 
 impl Open {
     /// Begins to serve one.
-    fn begin<F>(&mut self, seat: &Seat, connection: F) -> AbortHandle
+    fn begin<F>(&mut self, seat: &Seat, is_kept: bool, connection: F) -> AbortHandle
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let sitting = self.seats.sit(seat);
+        let sitting = self.seats.sit(seat, is_kept);
+        // Apart, so that what is known of a connection that is gone holds none of its memory.
+        let connection = Box::pin(connection);
         let handle = self.connections.spawn(async move {
             let _sitting = sitting;
             connection.await;
         });
-        self.seats.taken(seat, handle.clone());
+        self.seats.taken(seat, is_kept, handle.clone());
         handle
     }
 }

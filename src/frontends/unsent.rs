@@ -82,6 +82,11 @@ impl Taker {
         self.poll_gave_way(&mut Context::from_waker(waker)).is_ready()
     }
 
+    /// Whether an answer lies for it.
+    pub fn is_owed(&self) -> bool {
+        self.0.bytes.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether both are of the same connection.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

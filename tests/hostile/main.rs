@@ -270,6 +270,10 @@ fn play(listener: &Listener, wishes: &Wishes) -> bool {
     println!("{}: {} (seed {})", listener.name, listener.about, wishes.seed);
     let Some((directory, _lock)) = directory_of(listener.name) else { return false };
     let mut node = Node::start(&directory, listener.is_tls, listener.flags);
+    if listener.flags.contains(&node::DISCOVERS) && node.target().multicast.is_none() {
+        println!("  skipped: multicast cannot be used here, nothing that was said was heard");
+        return true;
+    }
     let machine = Machine::watch(&directory);
     let healthy = Healthy::start(&node);
     std::thread::sleep(CALM);

@@ -8,12 +8,22 @@ use duramen::testing::Chance;
 use socket2::{Domain, Socket, Type};
 use std::io::Result;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::time::Duration;
+use std::path::Path;
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 /// Packets of one round.
 const BURST: u64 = 200;
-/// How long those are left waiting who were told to come.
-const HOLD: Duration = Duration::from_millis(300);
+/// How long the node is told to come somewhere, while nobody else says a word …
+const CALLED: Duration = Duration::from_secs(20);
+/// … and waits there for an answer: longer than it likes.
+const HOLD: Duration = Duration::from_secs(4);
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long what is said once may take to be heard.
+const HEARD_WITHIN: Duration = Duration::from_secs(5);
+
+/// Held by whoever must be heard.
+static QUIET: RwLock<()> = RwLock::new(());
 
 /// What is said, from where it is said.
 type Say = fn(&Target, Ipv4Addr, &mut Chance) -> Vec<u8>;
@@ -38,11 +48,26 @@ const SAID: [(&str, Say); 5] = [
 pub fn announcements(target: &Target, chance: &mut Chance, deadline: &Deadline) -> &'static str {
     let Some(group) = target.multicast else { return "no group" };
     let from = Ipv4Addr::new(127, 0, 0, 1 + chance.below(200) as u8);
-    let sent = match chance.below(8) {
-        0 => hang(group, from, chance),
+    let sent = match chance.below(400) {
+        0 => hang(group, from, chance, deadline),
         _ => burst(target, group, from, chance, deadline),
     };
-    sent.unwrap_or("not sent")
+    sent.expect("what was heard before the flood can be sent")
+}
+
+/// Whether anything is heard on this machine that is said to the group.
+pub fn is_heard(group: SocketAddr, log: &Path) -> bool {
+    let nobody = b"duramen/1 127.0.0.1:9 nobody";
+    let until = Instant::now() + HEARD_WITHIN;
+    while Instant::now() < until {
+        let said = speaking(Ipv4Addr::LOCALHOST).and_then(|socket| socket.send_to(nobody, group));
+        std::thread::sleep(PAUSE);
+        let told = std::fs::read_to_string(log).unwrap_or_default();
+        if said.is_ok() && told.contains("a node looks for others") {
+            return true;
+        }
+    }
+    false
 }
 
 fn burst(
@@ -52,6 +77,7 @@ fn burst(
     chance: &mut Chance,
     deadline: &Deadline,
 ) -> Result<&'static str> {
+    let _loud = QUIET.read().unwrap_or_else(PoisonError::into_inner);
     let (name, say) = crate::one_of(&SAID, 1, chance);
     let socket = speaking(from)?;
     for _ in 0..BURST {
@@ -64,14 +90,25 @@ fn burst(
 }
 
 /// Tells the node to come, and does not say a word to it.
-fn hang(group: SocketAddr, from: Ipv4Addr, chance: &mut Chance) -> Result<&'static str> {
+fn hang(
+    group: SocketAddr,
+    from: Ipv4Addr,
+    chance: &mut Chance,
+    deadline: &Deadline,
+) -> Result<&'static str> {
+    let _quiet = QUIET.write().unwrap_or_else(PoisonError::into_inner);
     let silent = TcpListener::bind((from, 0))?;
-    let socket = speaking(from)?;
-    for _ in 0..4 {
+    silent.set_nonblocking(true)?;
+    let (socket, begun) = (speaking(from)?, Instant::now());
+    while begun.elapsed() < CALLED && !deadline.is_over() {
         socket.send_to(&told(from, silent.local_addr()?.port(), chance), group)?;
+        std::thread::sleep(PAUSE);
+        if let Ok((_visitor, _)) = silent.accept() {
+            std::thread::sleep(HOLD);
+            return Ok("nodes that say nothing");
+        }
     }
-    std::thread::sleep(HOLD);
-    Ok("nodes that say nothing")
+    Ok("nodes that nobody visits")
 }
 
 fn speaking(from: Ipv4Addr) -> Result<UdpSocket> {

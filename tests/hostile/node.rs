@@ -223,6 +223,8 @@ impl Node {
             }
             None => false,
         });
+        let is_heard = |group: &SocketAddr| crate::multicast::is_heard(*group, &log);
+        node.target.multicast = multicast.filter(is_heard);
         node
     }
 

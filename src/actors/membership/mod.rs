@@ -584,7 +584,11 @@ impl Handler<Announced> for MembershipActor {
     type Result = ();
 
     fn handle(&mut self, Announced(found): Announced, context: &mut Self::Context) {
-        let is_here = self.board.now().get(&found.uuid).is_some_and(|p| p.seen == Seen::Alive);
+        let present = self.board.now();
+        let is_here = |uuid: &str| present.get(uuid).is_some_and(|p| p.seen == Seen::Alive);
+        // Who came by another way is looked for no more.
+        self.found.retain(|known| !is_here(&known.uuid));
+        let is_here = is_here(&found.uuid);
         let is_known = self.found.iter().any(|known| known.gossip_addr == found.gossip_addr);
         if !is_here && !is_known && self.found.len() < FOUND_MAX {
             info!(self.seat.logger(), "a node looks for others"; "uuid" => &found.uuid,

@@ -25,7 +25,7 @@ use crate::frontends::intake::{Intake, MessageMax};
 use crate::frontends::listener::{Admitted, ConnectionCounters, Listener};
 use crate::frontends::route::Route;
 use crate::frontends::stream::Stream;
-use crate::frontends::unsent::{Taker, Unsent};
+use crate::frontends::unsent::Unsent;
 use crate::guards::tls::{ClientTls, ExpectedServer, Tls};
 use crate::model::Clock;
 use crate::observe::metrics::{Metrics, Protocol};
@@ -222,7 +222,7 @@ impl<T: TopicsApi> GrpcFrontend<T> {
         let (limits, logger, complaints) = (Arc::new(self.limits), self.logger, self.complaints);
         let health = follow_readiness(&self.health, &*self.readiness, drain.clone());
         let accepting = listener.run(|Admitted { stream, peer, caller, drain, seat, is_kept }| {
-            let (complaints, taker) = (Arc::clone(&complaints), Taker::default());
+            let (complaints, taker) = (Arc::clone(&complaints), seat.taker().clone());
             let idle = Idle::new(seat.clone(), limits.idle_max, limits.grace);
             let client = Client { peer, caller, complaints, taker, seat };
             let kept = is_kept.then(KeptForPeers::default);

@@ -187,7 +187,8 @@ impl<T: TopicsApi> HttpFrontend<T> {
         let (logger, complaints) = (self.logger, self.complaints);
         listener
             .run(|Admitted { stream, peer, caller, drain, seat, .. }| {
-                let client = Client { peer, caller, taker: Taker::default(), seat };
+                let taker = seat.taker().clone();
+                let client = Client { peer, caller, taker, seat };
                 let taker = client.taker.clone();
                 let router = noting(router.clone(), client, Arc::clone(&complaints));
                 let logger = logger.clone();
