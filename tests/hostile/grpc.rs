@@ -6,7 +6,7 @@ use crate::http2::{
     RST_STREAM, SETTINGS, WINDOW_UPDATE, Windows, block, call, call_with, frame, greeted, lying,
     message, settings, settled, whole_call,
 };
-use crate::messages::{batch, bombs, corpus, fetch, mutated_batch, produce};
+use crate::messages::{batch, bombs, corpus, fetch, is_permitted_harm, mutated_batch, produce};
 use crate::mutate::{mutated, odd, pick, random};
 use crate::node::{Target, speaking};
 use crate::wire::Wire;
@@ -103,6 +103,9 @@ fn mutated_messages(target: &Target, chance: &mut Chance) -> Result<()> {
         // A message to another method is a mutation too.
         let said = if chance.below(8) == 0 { &pick(chance, corpus()).1 } else { said };
         let said = mutated(said, chance);
+        if is_permitted_harm(path, &said) {
+            continue;
+        }
         wire.send(&whole_call(2 * number + 1, path, &message(0, &said)));
     }
     wire.hear(2 * MOMENT, HEARD_MAX);

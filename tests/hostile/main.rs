@@ -144,8 +144,9 @@ const HOSTILE: u64 = 4;
 const ROUND_MAX: Duration = Duration::from_secs(10);
 /// How long the calm before the flood lasts: what a healthy client is used to, and memory at rest.
 const CALM: Duration = Duration::from_secs(1);
-/// How long the node may take to let go of what the flood has left.
-const SETTLES: Duration = Duration::from_secs(60);
+/// How long the node may take to let go of what the flood has left: whoever is gone, and behind what no call
+/// takes has said so, is given a minute.
+const SETTLES: Duration = Duration::from_secs(90);
 const SECONDS_SHORT: u64 = 3;
 const SECONDS_GATE: u64 = 15;
 

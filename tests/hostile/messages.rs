@@ -18,6 +18,8 @@ use std::sync::OnceLock;
 pub type Said = (&'static str, Vec<u8>);
 
 const NOBODY: &str = "nobody";
+/// A topic of more partitions takes memory that anybody may take where nobody is asked.
+const PARTITIONS_MUCH: u32 = 17;
 
 pub fn corpus() -> &'static [Said] {
     static MADE: OnceLock<Vec<Said>> = OnceLock::new();
@@ -73,6 +75,18 @@ fn log() -> Vec<Said> {
         ("/duramen.v1.Log/Describe", describe),
         ("/duramen.v1.Log/Metadata", metadata),
     ]
+}
+
+/// Whether a mutation is by chance what anybody may do where nobody is asked, and others would suffer from.
+pub fn is_permitted_harm(path: &str, said: &[u8]) -> bool {
+    match path {
+        "/duramen.v1.Admin/CreateTopic" => pb::CreateTopicRequest::decode(said)
+            .is_ok_and(|topic| (PARTITIONS_MUCH..=10_000).contains(&topic.partitions)),
+        "/duramen.v1.Admin/DeleteTopic" => {
+            pb::DeleteTopicRequest::decode(said).is_ok_and(|topic| topic.name == HOSTILE)
+        }
+        _ => false,
+    }
 }
 
 fn admin() -> Vec<Said> {

@@ -91,6 +91,8 @@ struct State {
     begun: u64,
     /// … and were taken, or are known to be gone.
     taken: u64,
+    /// How many calls took themselves.
+    drawn: u64,
     /// How much had been read before this turn (unit: bytes).
     turn: u64,
     /// The fewest frames that lay there since much is kept on the port.
@@ -157,8 +159,8 @@ pub struct Reading {
     pub is_crowded: bool,
     /// What is there may turn out to be nobody's, in the next turn.
     pub is_unsettled: bool,
-    /// How many frames its calls have taken so far.
-    pub taken: u64,
+    /// How many frames its calls have taken so far; not what they left when they ended.
+    pub drawn: u64,
 }
 
 impl Ahead {
@@ -234,7 +236,7 @@ impl Connection {
             may_go_on: is_free || !is_crowded && lying <= state.least,
             is_crowded,
             is_unsettled: state.begun < state.seen,
-            taken: state.taken,
+            drawn: state.drawn,
         }
     }
 
@@ -301,7 +303,9 @@ impl<B: Body<Data = Bytes> + Unpin> Taken<B> {
         let marks = self.marks.get_or_insert_with(|| Marks::at(since.min(came)));
         marks.take(bytes, connection.port.window, came);
         self.call.since.store(marks.came[0], Ordering::Relaxed);
-        connection.took(u64::from(bytes > 0));
+        let frames = u64::from(bytes > 0);
+        connection.state().drawn += frames;
+        connection.took(frames);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads a connection of HTTP/2 no further ahead of its calls than there is room for.
 
-use super::ahead::{Ahead, LITTLE};
+use super::ahead::{Ahead, LITTLE, Reading};
 use super::frames::Frames;
 use crate::frontends::counted::Counted;
 use std::future::Future;
@@ -36,21 +36,31 @@ pub struct Paced {
     /// … and how many may, before it ends.
     pauses_max: u32,
     /// What they had taken then.
-    taken: u64,
+    drawn: u64,
 }
 
 impl Paced {
     /// Reads of `stream`, for so long without its calls taking anything.
     pub fn new(stream: Counted, ahead: Ahead, patience: Duration) -> Self {
-        let (frames, read, pause, pauses, taken) = Default::default();
+        let (frames, read, pause, pauses, drawn) = Default::default();
         let pauses_max = patience.as_secs().try_into().unwrap_or(u32::MAX);
-        Self { stream, ahead, frames, read, rest: PAUSE, pause, pauses, pauses_max, taken }
+        Self { stream, ahead, frames, read, rest: PAUSE, pause, pauses, pauses_max, drawn }
+    }
+
+    /// Its calls may have taken something since.
+    fn note(&mut self, reading: Reading) {
+        if reading.drawn != self.drawn {
+            (self.drawn, self.pauses) = (reading.drawn, 0);
+        }
     }
 
     /// How much may be read now beyond the end of a frame; nothing once it is over.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
-        if self.ahead.reading().is_free {
-            (self.pause, self.pauses) = (None, 0);
+        let reading = self.ahead.reading();
+        if reading.is_free {
+            self.pause = None;
+            // What ended calls have left is nobody's progress.
+            self.note(reading);
             return Poll::Ready(Ok(READ_BYTES));
         }
         if self.read >= LITTLE {
@@ -60,8 +70,8 @@ impl Paced {
         }
         self.ahead.wakes(cx.waker());
         let reading = self.ahead.reading();
-        if reading.may_go_on && reading.taken != self.taken {
-            (self.taken, self.pauses) = (reading.taken, 0);
+        if reading.may_go_on {
+            self.note(reading);
         }
         let rest = self.rest;
         let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(rest)));

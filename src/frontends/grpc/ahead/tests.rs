@@ -202,7 +202,7 @@ fn what_came_before_its_call_began_is_not_taken_for_nobodys() {
     connection.turn();
     for _ in 0..10 {
         connection.read(BLOCK_BYTES, 20);
-        assert_eq!(connection.reading().taken, 0);
+        assert_eq!(connection.reading().drawn, 0);
     }
     let [mut takes, rests] = [(); 2].map(|()| One::new(&connection));
     takes.coming.0.lock().unwrap().0.extend([1; 190]);
@@ -210,7 +210,7 @@ fn what_came_before_its_call_began_is_not_taken_for_nobodys() {
     while takes.takes() {}
     for _ in 0..3 {
         connection.turn();
-        assert_eq!(connection.reading().taken, 190);
+        assert_eq!(connection.reading().drawn, 190);
     }
     assert_eq!(kept(&port), 10 * BLOCK_BYTES);
 }
@@ -235,9 +235,11 @@ fn what_a_call_leaves_is_gone_with_it_also_beside_one_that_stands() {
     for _ in 0..5 {
         ends.comes(10, 1);
     }
-    assert_eq!(connection.reading().taken, 0);
+    let taken = || connection.0.state().taken;
+    assert_eq!((connection.reading().drawn, taken()), (0, 0));
     drop(ends);
-    assert_eq!(connection.reading().taken, 5);
+    // Nobody took it: that is no progress.
+    assert_eq!((connection.reading().drawn, taken()), (0, 5));
 }
 
 #[test]
