@@ -215,9 +215,21 @@ impl Connection {
         self.count(&mut state);
     }
 
-    /// One of its calls took so many frames, or all, or ended.
+    /// One of its calls took so many frames, or all.
     fn took(&self, frames: u64) {
         let mut state = self.state();
+        state.drawn += frames;
+        self.gone(state, frames);
+    }
+
+    /// One of its calls ended, and left so many.
+    fn left(&self, call: &Arc<Call>, frames: u64) {
+        let mut state = self.state();
+        state.calls.retain(|one| !Arc::ptr_eq(one, call));
+        self.gone(state, frames);
+    }
+
+    fn gone(&self, mut state: MutexGuard<'_, State>, frames: u64) {
         state.take(frames);
         self.count(&mut state);
         drop(state);
@@ -303,9 +315,7 @@ impl<B: Body<Data = Bytes> + Unpin> Taken<B> {
         let marks = self.marks.get_or_insert_with(|| Marks::at(since.min(came)));
         marks.take(bytes, connection.port.window, came);
         self.call.since.store(marks.came[0], Ordering::Relaxed);
-        let frames = u64::from(bytes > 0);
-        connection.state().drawn += frames;
-        connection.took(frames);
+        connection.took(u64::from(bytes > 0));
     }
 }
 
@@ -349,9 +359,7 @@ impl<B: Body<Data = Bytes> + Unpin> Drop for Taken<B> {
         while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut self.body).poll_frame(&mut cx) {
             frames += u64::from(data_bytes(&frame) > 0);
         }
-        let connection = &self.call.connection;
-        connection.state().calls.retain(|call| !Arc::ptr_eq(call, &self.call));
-        connection.took(frames);
+        self.call.connection.left(&self.call, frames);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::frontends::calls::{Caller, Calls, OpenCall};
 use crate::frontends::forward::is_forwarded_call;
 use crate::frontends::intake::{self, Intake, MessageMax, NotTakenIn};
 use crate::frontends::seats::{Seat, Use};
-use crate::frontends::unsent::{Taker, Unsent};
+use crate::frontends::unsent::Unsent;
 use crate::model;
 use crate::observe::Complaints;
 use crate::observe::metrics::{Method, Outcome, Protocol};
@@ -109,9 +109,7 @@ pub struct Client {
     pub caller: model::Caller,
     /// Where.
     pub complaints: Arc<Complaints>,
-    /// Takes the answers.
-    pub taker: Taker,
-    /// Counts the calls.
+    /// Counts the calls, and takes the answers.
     pub seat: Seat,
 }
 
@@ -195,7 +193,8 @@ impl<B: book::Log, D: duramen::Log> hyper::service::Service<http::Request<Incomi
             call.extensions_mut().insert(client.clone());
         }
         let open = self.note(&mut call);
-        let taker = self.client.as_ref().map(|client| client.taker.clone()).unwrap_or_default();
+        let seat = self.client.as_ref().map(|client| &client.seat);
+        let taker = seat.map(|seat| seat.taker().clone()).unwrap_or_default();
         let mut replying = Replying {
             reply: unimplemented(),
             client: self.client.clone(),

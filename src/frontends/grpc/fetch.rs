@@ -104,7 +104,7 @@ impl<P: PartitionApi> Fetch<P> {
             wanted,
             bytes_max,
             unsent: limits.unsent,
-            taker: client.map(|client| client.taker.clone()).unwrap_or_default(),
+            taker: client.map(|client| client.seat.taker().clone()).unwrap_or_default(),
             reader,
             topic,
             pass,

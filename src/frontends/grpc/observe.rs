@@ -254,8 +254,7 @@ mod tests {
         let complaints = Complaints::new(clock, Logger::root(slog::Discard, o!()));
         let peer: SocketAddr = peer.parse().unwrap();
         let mut extensions = Extensions::new();
-        let (taker, seat) = Default::default();
-        extensions.insert(Client { peer, caller, complaints, taker, seat });
+        extensions.insert(Client { peer, caller, complaints, seat: Default::default() });
         extensions
     }
 

@@ -222,14 +222,14 @@ impl<T: TopicsApi> GrpcFrontend<T> {
         let (limits, logger, complaints) = (Arc::new(self.limits), self.logger, self.complaints);
         let health = follow_readiness(&self.health, &*self.readiness, drain.clone());
         let accepting = listener.run(|Admitted { stream, peer, caller, drain, seat, is_kept }| {
-            let (complaints, taker) = (Arc::clone(&complaints), seat.taker().clone());
+            let complaints = Arc::clone(&complaints);
             let idle = Idle::new(seat.clone(), limits.idle_max, limits.grace);
-            let client = Client { peer, caller, complaints, taker, seat };
+            let client = Client { peer, caller, complaints, seat };
             let kept = is_kept.then(KeptForPeers::default);
             let dispatch = dispatch.of(client.clone(), kept.clone());
             let limits = Arc::clone(&limits);
             let logger = logger.clone();
-            let turns = stalled.of_connection(client.taker.clone());
+            let turns = stalled.of_connection(client.seat.taker().clone());
             let (metrics, ahead) = (Arc::clone(&metrics), dispatch.ahead());
             let stream = Accepted { stream, metrics, kept, turns, ahead, idle };
             async move {
@@ -419,7 +419,7 @@ where
             told = true;
             connection.as_mut().graceful_shutdown();
         }
-        if client.taker.poll_gave_way(cx).is_ready() {
+        if client.seat.taker().poll_gave_way(cx).is_ready() {
             let why = "it did not read what it asked for, and others needed the room";
             return Poll::Ready(Err(io::Error::other(why)));
         }

@@ -5,7 +5,6 @@ use super::error::HttpError;
 use crate::access::Action;
 use crate::frontends::access::{Door, Needed};
 use crate::frontends::seats::Seat;
-use crate::frontends::unsent::Taker;
 use crate::model::Caller;
 use crate::observe::metrics::Protocol;
 use axum::extract::{Request, State};
@@ -21,9 +20,7 @@ pub struct Client {
     pub peer: SocketAddr,
     /// Who, as far as the connection proves it.
     pub caller: Caller,
-    /// How much of its answers it has not taken.
-    pub taker: Taker,
-    /// Counts the requests on it.
+    /// Counts the requests on it, and takes their answers.
     pub seat: Seat,
 }
 
@@ -52,12 +49,10 @@ pub async fn admit(State(door): State<Arc<Door>>, mut request: Request, next: Ne
     let nobody = || Client {
         peer: SocketAddr::from(([0, 0, 0, 0], 0)),
         caller: Caller::nobody(),
-        taker: Taker::default(),
         seat: Seat::default(),
     };
-    let Client { peer, caller, taker, seat } =
-        request.extensions_mut().remove().unwrap_or_else(nobody);
-    request.extensions_mut().insert(taker);
+    let Client { peer, caller, seat } = request.extensions_mut().remove().unwrap_or_else(nobody);
+    request.extensions_mut().insert(seat.taker().clone());
     let asked = (Protocol::Http, &*call);
     let admitted = door.ask(request.headers(), &caller, peer, asked).and_then(|asker| {
         // Where nothing is judged, nodes may look at each other's metrics.

@@ -188,8 +188,7 @@ impl<T: TopicsApi> HttpFrontend<T> {
         listener
             .run(|Admitted { stream, peer, caller, drain, seat, .. }| {
                 let taker = seat.taker().clone();
-                let client = Client { peer, caller, taker, seat };
-                let taker = client.taker.clone();
+                let client = Client { peer, caller, seat };
                 let router = noting(router.clone(), client, Arc::clone(&complaints));
                 let logger = logger.clone();
                 let complaints = Arc::clone(&complaints);

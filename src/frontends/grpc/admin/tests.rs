@@ -8,7 +8,6 @@ use crate::actors::presence::{Presence, PresenceBoard, Present, Seen};
 use crate::cluster::{NodeSelf, OnBehalf};
 use crate::frontends::grpc::dispatch::Client;
 use crate::frontends::seats::Seat;
-use crate::frontends::unsent::Taker;
 use crate::model::{Caller, ManualClock, Term};
 use crate::observe::Complaints;
 use crate::wire::pb::duramen::v1::admin_server::Admin;
@@ -241,7 +240,6 @@ async fn only_callers_on_the_nodes_machine_change_the_cluster_unless_told_otherw
             peer,
             caller: Caller::nobody(),
             complaints,
-            taker: Taker::default(),
             seat: Seat::default(),
         });
         request
