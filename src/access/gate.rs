@@ -5,7 +5,7 @@
 use super::action::Action;
 use super::audit::AUDIT_TOPIC;
 use super::judge::Judge;
-use super::policy::{ANYONE, is_subject};
+use super::policy::{ANYONE, SUBJECT_BYTES_MAX, TOPIC_BYTES_MAX, is_subject};
 use crate::model::{Caller, Disposition};
 use arc_swap::ArcSwap;
 use std::collections::BTreeSet;
@@ -141,6 +141,12 @@ impl Laws {
     }
 }
 
+/// As much of what a request is about as could be a topic's name. The rest of a longer one, which no
+/// topic has, is neither kept nor repeated.
+pub fn nameable(object: &str) -> &str {
+    &object[..object.floor_char_boundary(TOPIC_BYTES_MAX)]
+}
+
 /// What must be permitted for an action: of the audit log's own topic a look is an observer's, how it
 /// is made an administrator's, and the rest nobody's (`None`), whatever the policy says.
 fn judged_as(action: Action, object: &str) -> Option<(Action, &str)> {
@@ -149,6 +155,15 @@ fn judged_as(action: Action, object: &str) -> Option<(Action, &str)> {
         Action::Consume | Action::Describe | Action::Observe => Some((Action::Observe, ANYONE)),
         Action::Create | Action::Admin | Action::Peer => Some((Action::Admin, ANYONE)),
         Action::Produce | Action::Alter | Action::Delete => None,
+    }
+}
+
+fn denied_to_all(caller: &Caller, action: Action) -> Denied {
+    Denied::Forbidden {
+        subject: caller.to_string(),
+        action,
+        object: AUDIT_TOPIC.into(),
+        reason: Some("what was noted is written by nodes only".into()),
     }
 }
 
@@ -234,21 +249,15 @@ impl Gate {
     /// [`Denied`].
     pub fn check(&self, caller: &Caller, action: Action, object: &str) -> Result<(), Denied> {
         let state = self.0.state.load();
+        let judged = judged_as(action, object);
         if state.is_open {
-            return Ok(());
+            // Another node may judge, and a request of nobody that this one passes on is a node's own note
+            // to it.
+            let is_note = judged.is_none() && action == Action::Produce;
+            return if is_note { Err(denied_to_all(caller, action)) } else { Ok(()) };
         }
         let Some(subject) = &caller.subject else { return Err(state.denied_to_nobody()) };
-        let (action, object) = match judged_as(action, object) {
-            Some(judged) => judged,
-            None => {
-                return Err(Denied::Forbidden {
-                    subject: caller.to_string(),
-                    action,
-                    object: object.into(),
-                    reason: Some("what was noted is written by nodes only".into()),
-                });
-            }
-        };
+        let (action, object) = judged.ok_or_else(|| denied_to_all(caller, action))?;
         if state.laws.has_admin(subject) {
             return Ok(());
         }
@@ -304,7 +313,7 @@ impl State {
             Law::Judge(judge) => judge.object_of(object),
             _ => object,
         });
-        Denied::Forbidden { subject, action, object: object.to_owned(), reason }
+        Denied::Forbidden { subject, action, object: nameable(object).to_owned(), reason }
     }
 }
 
@@ -314,7 +323,7 @@ impl State {
 pub struct Pass {
     gate: Gate,
     generation: u64,
-    given: Vec<(Option<Arc<str>>, Action, Box<str>)>,
+    pub(super) given: Vec<(Option<Arc<str>>, Action, Box<str>)>,
 }
 
 impl Clone for Pass {
@@ -350,6 +359,10 @@ impl Pass {
             return Ok(());
         }
         self.gate.check(caller, action, object)?;
+        let subject_bytes = caller.subject.as_ref().map_or(0, |subject| subject.len());
+        if object.len() > TOPIC_BYTES_MAX || subject_bytes > SUBJECT_BYTES_MAX {
+            return Ok(());
+        }
         if self.given.len() >= PASS_MAX {
             self.given.clear();
         }

@@ -16,13 +16,13 @@ pub use action::{Action, Actions};
 pub use audit::{
     AUDIT_TOPIC, AuditCounts, AuditEntry, AuditFault, AuditNote, AuditSink, Chain, verify_line,
 };
-pub use gate::{Denied, Gate, Law, Laws, Pass};
+pub use gate::{Denied, Gate, Law, Laws, Pass, nameable};
 pub use judge::{BrokenPolicy, Judge};
 pub use policy::{
     ANYONE, Effect, Membership, Policy, PolicyError, ROLE_PREFIX, RULES_MAX, Rule, is_subject,
 };
 pub use token::{
-    KeyKind, Proven, Secret, TokenError, TokenKeys, TokenKeysError, TokenTerms, new_token,
+    KeyKind, KeyMark, Proven, Secret, TokenError, TokenKeys, TokenKeysError, TokenTerms, new_token,
 };
 
 #[cfg(test)]

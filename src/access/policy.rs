@@ -13,8 +13,8 @@ pub const RULES_MAX: usize = 1_000;
 pub const ROLE_PREFIX: &str = "role:";
 /// Everybody who has proved a name; also every object.
 pub const ANYONE: &str = "*";
-const SUBJECT_BYTES_MAX: usize = 255;
-const TOPIC_BYTES_MAX: usize = 249;
+pub(super) const SUBJECT_BYTES_MAX: usize = 255;
+pub(super) const TOPIC_BYTES_MAX: usize = 249;
 
 /// Whether a rule gives or takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -223,16 +223,25 @@ impl Policy {
         !speaking.is_empty() && speaking.iter().all(|rule| rule.effect == Effect::Allow)
     }
 
-    /// Whether anybody could still change it.
+    /// Whether anybody could still change it: somebody who has a name in it, or anybody else.
     pub fn has_admin(&self) -> bool {
-        self.rules.iter().any(|rule| {
-            let is_played = !rule.subject.starts_with(ROLE_PREFIX)
-                || self.members.iter().any(|member| member.role == rule.subject);
-            rule.effect == Effect::Allow
-                && rule.object == ANYONE
-                && rule.action.cover(Action::Admin)
-                && is_played
-        })
+        let decides =
+            |rule: &&Rule| rule.action.cover(Action::Admin) && covers(&rule.object, ANYONE);
+        let deciding: Vec<&Rule> = self.rules.iter().filter(decides).collect();
+        let is_admin = |subject: &str| {
+            let mut speaking =
+                deciding.iter().filter(|rule| self.is_about(rule, subject)).peekable();
+            speaking.peek().is_some() && speaking.all(|rule| rule.effect == Effect::Allow)
+        };
+        let of_rules = deciding.iter().map(|rule| rule.subject.as_str());
+        let of_members = self.members.iter().map(|member| member.subject.as_str());
+        let named: BTreeSet<&str> =
+            of_rules.chain(of_members).filter(|name| is_subject(name)).collect();
+        let mut others = (0..).map(|number| format!("somebody-{number}"));
+        named.iter().any(|name| is_admin(name))
+            || others
+                .find(|name| !named.contains(name.as_str()))
+                .is_some_and(|name| is_admin(&name))
     }
 }
 

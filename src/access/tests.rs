@@ -1,13 +1,12 @@
 use super::judge::enforcer;
 use super::policy::covers;
 use super::*;
-use crate::model::{Caller, Proof, Timestamp};
+use crate::model::{Caller, Proof};
 use casbin::function_map::OperatorFunction;
 use casbin::rhai::ImmutableString;
 use casbin::{CoreApi, Enforcer};
 use proptest::prelude::*;
 use std::sync::Arc;
-use std::time::Duration;
 
 const BOOK_MODEL: &str = "
 # Request definition
@@ -250,6 +249,73 @@ fn a_change_of_the_laws_is_seen_by_whoever_has_a_pass() {
 }
 
 #[test]
+fn a_pass_keeps_what_can_be_names_and_no_more() {
+    let gate = Gate::default();
+    let mut pass = Pass::new(gate);
+    let kept = |pass: &Pass| pass.given.iter().map(|given| given.2.len()).sum::<usize>();
+    let long = "x".repeat(250);
+    for _ in 0..20 {
+        assert!(pass.check(&Caller::nobody(), Action::Produce, &long).is_ok(), "nothing is judged");
+        assert!(pass.check(&caller(&"s".repeat(256)), Action::Produce, "log").is_ok());
+    }
+    assert_eq!(kept(&pass), 0);
+    for number in 0..20 {
+        let name = format!("{number:x<249}");
+        assert!(pass.check(&Caller::nobody(), Action::Produce, &name).is_ok());
+    }
+    assert!((249..=8 * 249).contains(&kept(&pass)), "{}", kept(&pass));
+}
+
+#[test]
+fn a_refusal_repeats_as_much_of_a_name_as_a_topic_may_have() {
+    let gate = gate("p, alice, log, produce");
+    let told = |object: &str| {
+        gate.check(&caller("alice"), Action::Produce, object).unwrap_err().to_string()
+    };
+    let longest = "n".repeat(249);
+    assert_eq!(told(&longest), format!("alice not permitted to produce to {longest}"));
+    assert_eq!(told(&format!("{longest}n")), told(&longest));
+    // Not within a character.
+    let odd = format!("{}é", "n".repeat(248));
+    assert_eq!(nameable(&odd), "n".repeat(248));
+}
+
+#[test]
+fn what_was_noted_is_written_by_no_client_also_where_nothing_is_judged() {
+    let gate = Gate::default();
+    let nobody = Caller::nobody();
+    let denied = gate.check(&nobody, Action::Produce, AUDIT_TOPIC).unwrap_err();
+    assert!(matches!(denied, Denied::Forbidden { .. }), "{denied:?}");
+    assert!(gate.check(&nobody, Action::Consume, AUDIT_TOPIC).is_ok());
+    assert!(gate.check(&nobody, Action::Produce, "log").is_ok());
+}
+
+#[test]
+fn a_policy_has_an_admin_where_somebody_would_pass_as_one() {
+    for (policy, has) in [
+        ("", false),
+        ("p, root, *, *", true),
+        ("p, root, *, admin", true),
+        ("p, root, log, *", false),
+        ("p, *, *, admin", true),
+        ("p, role:ops, *, *", false),
+        ("p, role:ops, *, *\ng, olga, role:ops", true),
+        // A denial wins, whomever it is about.
+        ("p, root, *, *\np, *, *, admin, deny", false),
+        ("p, root, *, *\np, root, *, admin, deny", false),
+        ("p, root, *, *\np, root, *, admin, deny\np, olga, *, *", true),
+        ("p, role:ops, *, *\ng, olga, role:ops\np, olga, *, admin, deny", false),
+        ("p, role:ops, *, *\ng, olga, role:ops\ng, ada, role:ops\np, olga, *, admin, deny", true),
+        ("p, *, *, admin\np, root, *, admin, deny", true),
+        ("p, *, *, admin\np, somebody-0, *, admin, deny", true),
+        // Of a topic, and of something else.
+        ("p, root, *, *\np, *, log, admin, deny\np, *, *, produce, deny", true),
+    ] {
+        assert_eq!(policy.parse::<Policy>().unwrap().has_admin(), has, "{policy}");
+    }
+}
+
+#[test]
 fn both_policies_must_permit_and_an_admin_by_settings_may_always() {
     let cluster = Judge::of(&"p, alice, *, *\np, bob, *, *".parse().unwrap()).unwrap();
     let files = Judge::of_files(BOOK_MODEL, "p, alice, *, produce").unwrap();
@@ -371,120 +437,6 @@ proptest! {
         if let Ok(judge) = Judge::of_files(BOOK_MODEL, &text) {
             prop_assert!(!judge.permits("stranger", Action::Produce, "*"));
         }
-    }
-}
-
-// -- tokens
-
-const NOW: Timestamp = Timestamp(1_700_000_000_000);
-
-fn token_of(secret: &Secret, terms: &TokenTerms) -> String {
-    new_token(secret, "alice", terms, NOW, Duration::from_secs(60)).unwrap()
-}
-
-fn later(seconds: i64) -> Timestamp {
-    Timestamp(NOW.0 + seconds * 1000)
-}
-
-#[test]
-fn a_token_proves_its_subject_until_it_expires() {
-    let terms = TokenTerms::default();
-    for kind in [KeyKind::EdDsa, KeyKind::Hs256] {
-        let secret = Secret::generate(kind, "k1").unwrap();
-        let keys = TokenKeys::read(&secret.for_nodes(), terms.clone()).unwrap();
-        let token = token_of(&secret, &terms);
-        let proven = keys.verify(&token, NOW).unwrap();
-        assert_eq!((&*proven.subject, proven.until), ("alice", later(90)));
-        assert_eq!(keys.verify(&token, later(89)), Ok(proven));
-        assert_eq!(keys.verify(&token, later(90)), Err(TokenError::Expired));
-        assert_eq!(keys.verify(&token, later(-31)), Err(TokenError::TooEarly));
-        assert!(!format!("{keys:?}").contains(&token));
-        let again = Secret::read(&secret.text()).unwrap();
-        assert!(keys.verify(&token_of(&again, &terms), NOW).is_ok());
-    }
-}
-
-#[test]
-fn the_public_half_cannot_make_tokens() {
-    let secret = Secret::generate(KeyKind::EdDsa, "k1").unwrap();
-    let public = Secret::read(&secret.for_nodes()).unwrap();
-    assert!(
-        new_token(&public, "alice", &TokenTerms::default(), NOW, Duration::from_secs(60)).is_err()
-    );
-}
-
-#[test]
-fn tokens_of_others_for_others_or_changed_prove_nothing() {
-    let terms = TokenTerms::default();
-    let secret = Secret::generate(KeyKind::EdDsa, "k1").unwrap();
-    let keys = TokenKeys::read(&secret.for_nodes(), terms.clone()).unwrap();
-    let other = Secret::generate(KeyKind::EdDsa, "k1").unwrap();
-    assert_eq!(keys.verify(&token_of(&other, &terms), NOW), Err(TokenError::Signature));
-    let renamed = Secret::generate(KeyKind::EdDsa, "k2").unwrap();
-    assert_eq!(keys.verify(&token_of(&renamed, &terms), NOW), Err(TokenError::UnknownKey));
-    let theirs = TokenTerms { issuer: "mallory".into(), ..terms.clone() };
-    assert_eq!(keys.verify(&token_of(&secret, &theirs), NOW), Err(TokenError::Foreign));
-    let theirs = TokenTerms { audience: "another".into(), ..terms.clone() };
-    assert_eq!(keys.verify(&token_of(&secret, &theirs), NOW), Err(TokenError::Foreign));
-    let token = token_of(&secret, &terms);
-    for at in 0..token.len() {
-        let mut changed = token.clone().into_bytes();
-        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
-        let changed = String::from_utf8(changed).unwrap();
-        // The last letter of a part may hold bits that mean nothing.
-        if let Ok(proven) = keys.verify(&changed, NOW) {
-            assert_eq!(&*proven.subject, "alice");
-        }
-    }
-    for odd in ["", ".", "..", "a.b.c", &"x".repeat(10_000)] {
-        assert!(keys.verify(odd, NOW).is_err());
-    }
-}
-
-#[test]
-fn the_algorithm_is_the_keys_and_never_the_tokens() {
-    use base64::Engine;
-    let b64 = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
-    let terms = TokenTerms::default();
-    let secret = Secret::generate(KeyKind::EdDsa, "k1").unwrap();
-    let keys = TokenKeys::read(&secret.for_nodes(), terms.clone()).unwrap();
-    let claims = token_of(&secret, &terms).split('.').nth(1).unwrap().to_owned();
-    let none = format!("{}.{claims}.", b64(r#"{"alg":"none","kid":"k1"}"#));
-    assert!(keys.verify(&none, NOW).is_err());
-    // Signed with the public key as if it were a shared secret.
-    let public: serde_json::Value = serde_json::from_str(&secret.for_nodes()).unwrap();
-    let x = public["keys"][0]["x"].as_str().unwrap();
-    let confused = format!(r#"{{"keys":[{{"kid":"k1","kty":"oct","alg":"HS256","k":"{x}"}}]}}"#);
-    let confused = token_of(&Secret::read(&confused).unwrap(), &terms);
-    assert_eq!(keys.verify(&confused, NOW), Err(TokenError::Algorithm));
-    let no_kid = format!("{}.{claims}.AAAA", b64(r#"{"alg":"EdDSA"}"#));
-    assert_eq!(keys.verify(&no_kid, NOW), Err(TokenError::UnknownKey));
-}
-
-#[test]
-fn keys_are_changed_by_adding_the_new_one_first() {
-    let terms = TokenTerms::default();
-    let (old, new) = (
-        Secret::generate(KeyKind::EdDsa, "old").unwrap(),
-        Secret::generate(KeyKind::Hs256, "new").unwrap(),
-    );
-    let key = |secret: &Secret| {
-        let set: serde_json::Value = serde_json::from_str(&secret.for_nodes()).unwrap();
-        set["keys"][0].to_string()
-    };
-    let both = format!(r#"{{"keys":[{},{}]}}"#, key(&old), key(&new));
-    let both = TokenKeys::read(&both, terms.clone()).unwrap();
-    assert!(both.verify(&token_of(&old, &terms), NOW).is_ok());
-    assert!(both.verify(&token_of(&new, &terms), NOW).is_ok());
-    let only_new = TokenKeys::read(&new.for_nodes(), terms.clone()).unwrap();
-    assert_eq!(only_new.verify(&token_of(&old, &terms), NOW), Err(TokenError::UnknownKey));
-    for odd in [
-        "",
-        "{}",
-        r#"{"keys":[]}"#,
-        r#"{"keys":[{"kid":"a","kty":"oct","alg":"HS256","k":"AAAA"}]}"#,
-    ] {
-        assert!(TokenKeys::read(odd, terms.clone()).is_err(), "{odd}");
     }
 }
 

@@ -9,6 +9,7 @@ use crate::model::Timestamp;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,29 @@ pub struct Proven {
     pub subject: Arc<str>,
     /// From then on it proves nothing.
     pub until: Timestamp,
+    /// The key that it was signed with.
+    pub key: KeyMark,
+}
+
+/// Which key it is, in any set that holds it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyMark([u8; 32]);
+
+impl KeyMark {
+    fn of(kid: &str, algorithm: Algorithm, key: &[u8]) -> Self {
+        // A name has no zero byte before the second one.
+        let marked = [kid.as_bytes(), &[0, algorithm as u8], key].concat();
+        let mut mark = [0; 32];
+        mark.copy_from_slice(digest(&SHA256, &marked).as_ref());
+        Self(mark)
+    }
+}
+
+/// What is made of a secret is nobody's to see.
+impl fmt::Debug for KeyMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyMark")
+    }
 }
 
 /// Why a token proves nothing. Says nothing of its content.
@@ -119,6 +143,7 @@ struct Key {
     kid: String,
     algorithm: Algorithm,
     key: DecodingKey,
+    mark: KeyMark,
 }
 
 /// The keys that tokens are checked with.
@@ -178,29 +203,40 @@ impl TokenKeys {
         let mut keys: Vec<Key> = Vec::new();
         for jwk in read_set(text)? {
             let kid = jwk.kid.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
-            let (algorithm, key) = match (jwk.kty.as_str(), jwk.alg.as_str(), jwk.crv.as_deref()) {
-                ("OKP", "EdDSA", Some("Ed25519")) => {
-                    let public = bytes(&kid, jwk.x.as_ref())?;
-                    if public.len() != 32 {
-                        return Err(odd(format!("key {kid:?} does not have 32 bytes")));
+            let (algorithm, bytes, key) =
+                match (jwk.kty.as_str(), jwk.alg.as_str(), jwk.crv.as_deref()) {
+                    ("OKP", "EdDSA", Some("Ed25519")) => {
+                        let public = bytes(&kid, jwk.x.as_ref())?;
+                        if public.len() != 32 {
+                            return Err(odd(format!("key {kid:?} does not have 32 bytes")));
+                        }
+                        let key = DecodingKey::from_ed_der(&public);
+                        (Algorithm::EdDSA, public, key)
                     }
-                    (Algorithm::EdDSA, DecodingKey::from_ed_der(&public))
-                }
-                ("oct", "HS256", None) => {
-                    let secret = bytes(&kid, jwk.k.as_ref())?;
-                    if secret.len() < SECRET_BYTES {
-                        return Err(odd(format!("key {kid:?} has less than {SECRET_BYTES} bytes")));
+                    ("oct", "HS256", None) => {
+                        let secret = bytes(&kid, jwk.k.as_ref())?;
+                        if secret.len() < SECRET_BYTES {
+                            return Err(odd(format!(
+                                "key {kid:?} has less than {SECRET_BYTES} bytes"
+                            )));
+                        }
+                        let key = DecodingKey::from_secret(&secret);
+                        (Algorithm::HS256, secret, key)
                     }
-                    (Algorithm::HS256, DecodingKey::from_secret(&secret))
-                }
-                _ => return Err(odd(format!("key {kid:?} is neither Ed25519 nor HS256"))),
-            };
+                    _ => return Err(odd(format!("key {kid:?} is neither Ed25519 nor HS256"))),
+                };
             if kid.is_empty() || keys.iter().any(|known| known.kid == jwk.kid) {
                 return Err(odd("each key needs a name (kid) of its own"));
             }
-            keys.push(Key { kid: jwk.kid, algorithm, key });
+            let mark = KeyMark::of(&jwk.kid, algorithm, &bytes);
+            keys.push(Key { kid: jwk.kid, algorithm, key, mark });
         }
         Ok(Self { keys, terms })
+    }
+
+    /// Whether this key is one of them.
+    pub fn hold(&self, key: &KeyMark) -> bool {
+        self.keys.iter().any(|known| known.mark == *key)
     }
 
     /// Who shows this token.
@@ -213,7 +249,7 @@ impl TokenKeys {
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Unreadable)?;
         let known = self.keys.iter().find(|key| Some(&key.kid) == header.kid.as_ref());
-        let Key { algorithm, key, .. } = known.ok_or(TokenError::UnknownKey)?;
+        let Key { algorithm, key, mark, .. } = known.ok_or(TokenError::UnknownKey)?;
         if header.alg != *algorithm {
             return Err(TokenError::Algorithm);
         }
@@ -237,7 +273,7 @@ impl TokenKeys {
         if !is_subject(&sub) {
             return Err(TokenError::Subject);
         }
-        Ok(Proven { subject: sub.into(), until: Timestamp(until) })
+        Ok(Proven { subject: sub.into(), until: Timestamp(until), key: *mark })
     }
 }
 
@@ -346,3 +382,6 @@ pub fn new_token(
     let header = Header { kid: Some(jwk.kid.clone()), ..Header::new(algorithm) };
     jsonwebtoken::encode(&header, &claims, &key).map_err(|error| odd(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

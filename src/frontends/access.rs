@@ -5,7 +5,8 @@
 use super::denials::Denials;
 use super::sources::Sources;
 use crate::access::{
-    AUDIT_TOPIC, Action, AuditCounts, AuditNote, AuditSink, Denied, Gate, Pass, Proven, TokenKeys,
+    AUDIT_TOPIC, Action, AuditCounts, AuditNote, AuditSink, Denied, Gate, KeyMark, Pass, Proven,
+    TokenKeys, nameable,
 };
 use crate::cluster::OnBehalf;
 use crate::model::{Caller, Clock, Proof, Timestamp};
@@ -99,7 +100,7 @@ impl Door {
         let mut asker = Asker {
             door: Some(Arc::clone(self)),
             caller: connection.clone(),
-            until: None,
+            token: None,
             is_node: match connection.proof {
                 // The key that nodes share says less than a certificate, and counts for nothing beside it.
                 Proof::Certificate => connection.peer.is_some(),
@@ -111,10 +112,10 @@ impl Door {
         };
         if let Some(shown) = headers.get(header::AUTHORIZATION) {
             match self.proven(shown.as_bytes(), peer.ip()) {
-                Ok(Proven { subject, until }) => {
+                Ok(Proven { subject, until, key }) => {
                     asker.caller =
                         Caller { subject: Some(subject), proof: Proof::Token, peer: None };
-                    asker.until = Some(until);
+                    asker.token = Some((until, key));
                 }
                 Err(denied) => {
                     if !matches!(denied, Denied::TooOften { .. }) {
@@ -221,8 +222,8 @@ pub struct Asker {
     /// `None`: the process itself.
     door: Option<Arc<Door>>,
     caller: Caller,
-    /// When the token's time is over.
-    until: Option<Timestamp>,
+    /// When the token's time is over, and by which key it is one.
+    token: Option<(Timestamp, KeyMark)>,
     /// Another node of the cluster: what it passes on is somebody else's.
     is_node: bool,
     /// The connection shows certificates: it is they that say who is a node.
@@ -239,7 +240,7 @@ impl Asker {
         extensions.get().cloned().unwrap_or_else(|| Self {
             door: None,
             caller: Caller::nobody(),
-            until: None,
+            token: None,
             is_node: false,
             is_secured: false,
             is_client: true,
@@ -301,18 +302,23 @@ impl Asker {
 
     fn is_known(&self) -> Result<(), Denied> {
         let Some(door) = &self.door else { return Ok(()) };
-        let known = self.in_time().and_then(|()| door.gate.check_known(&self.caller));
+        let known = self.is_proven().and_then(|()| door.gate.check_known(&self.caller));
         known.map_err(|denied| self.refused(denied, "authenticate"))
     }
 
-    fn in_time(&self) -> Result<(), Denied> {
-        let Some(door) = &self.door else { return Ok(()) };
-        match self.until {
-            Some(until) if door.clock.wall() >= until && !door.gate.is_open() => {
-                Err(Denied::Unauthenticated("the token has expired: get a new one".into()))
-            }
-            _ => Ok(()),
-        }
+    /// Whether the token that was shown, if one was, still proves what it did.
+    fn is_proven(&self) -> Result<(), Denied> {
+        let Some((door, (until, key))) = self.door.as_ref().zip(self.token.as_ref()) else {
+            return Ok(());
+        };
+        let is_over = door.clock.wall() >= *until;
+        let is_trusted = || door.tokens.load().as_ref().is_some_and(|keys| keys.hold(key));
+        let told = match () {
+            () if is_over => "the token has expired: get a new one",
+            () if !is_trusted() => "the token's key is not trusted any more: get a new token",
+            () => return Ok(()),
+        };
+        if door.gate.is_open() { Ok(()) } else { Err(Denied::Unauthenticated(told.into())) }
     }
 
     /// Whether this may be done.
@@ -321,14 +327,14 @@ impl Asker {
     /// [`Denied`].
     pub fn check(&self, action: Action, object: &str) -> Result<(), Denied> {
         let Some(door) = &self.door else { return Ok(()) };
-        let judged = self.in_time().and_then(|()| door.gate.check(&self.caller, action, object));
-        judged.map_err(|denied| self.refused(denied, &format!("{action} {object}")))
+        let judged = self.is_proven().and_then(|()| door.gate.check(&self.caller, action, object));
+        judged.map_err(|denied| self.refused(denied, &format!("{action} {}", nameable(object))))
     }
 
     /// Whether this may be done; nobody is told of a no.
     pub fn may(&self, action: Action, object: &str) -> bool {
         self.door.as_ref().is_none_or(|door| {
-            self.in_time().is_ok() && door.gate.check(&self.caller, action, object).is_ok()
+            self.is_proven().is_ok() && door.gate.check(&self.caller, action, object).is_ok()
         })
     }
 
@@ -359,7 +365,7 @@ impl Asker {
     pub fn pass(&self, is_forwarded: bool) -> StreamPass {
         let given =
             self.door.as_ref().map(|door| (Pass::new(door.gate.clone()), door.gate.watch()));
-        StreamPass { asker: self.clone(), given, is_forwarded: is_forwarded && self.is_node }
+        StreamPass { asker: self.clone(), given, is_forwarded }
     }
 
     fn refused(&self, denied: Denied, what: &str) -> Denied {
@@ -412,6 +418,7 @@ impl Asker {
 pub struct StreamPass {
     asker: Asker,
     given: Option<(Pass, watch::Receiver<u64>)>,
+    /// As the call says, whoever makes it.
     is_forwarded: bool,
 }
 
@@ -429,8 +436,16 @@ impl StreamPass {
     pub fn check(&mut self, action: Action, object: &str) -> Result<(), Denied> {
         let Some((pass, _)) = &mut self.given else { return Ok(()) };
         let asker = &self.asker;
-        let judged = asker.in_time().and_then(|()| pass.check(&asker.caller, action, object));
-        judged.map_err(|denied| asker.refused(denied, &format!("{action} {object}")))
+        let judged = asker.is_proven().and_then(|()| pass.check(&asker.caller, action, object));
+        judged.map_err(|denied| asker.refused(denied, &format!("{action} {}", nameable(object))))
+    }
+
+    /// As [`Asker::has`].
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn has(&self, needed: Needed) -> Result<(), Denied> {
+        self.asker.has(needed)
     }
 
     /// The same for a request that names on whose behalf it is, as those do that another node passes
@@ -444,34 +459,45 @@ impl StreamPass {
         action: Action,
         object: &str,
     ) -> Result<Arc<str>, Denied> {
-        if !self.is_forwarded {
+        // What nodes note themselves is on nobody's behalf. Where nothing is judged, nobody has to show
+        // to be a node.
+        let is_note = self.is_forwarded
+            && named.is_empty()
+            && action == Action::Produce
+            && object == AUDIT_TOPIC;
+        if is_note && (self.asker.is_node || !self.asker.is_judged()) {
+            return Ok(named.into());
+        }
+        if !(self.is_forwarded && self.asker.is_node) {
             self.check(action, object)?;
             return Ok(self.asker.caller.subject.clone().unwrap_or_default());
-        }
-        // What nodes note themselves is on nobody's behalf.
-        if named.is_empty() && action == Action::Produce && object == AUDIT_TOPIC {
-            return Ok(named.into());
         }
         let subject: Option<Arc<str>> = (!named.is_empty()).then(|| named.into());
         let caller = Caller { subject: subject.clone(), ..Caller::nobody() };
         let Some((pass, _)) = &mut self.given else { return Ok(subject.unwrap_or_default()) };
         let judged = pass.check(&caller, action, object);
         let on_behalf = || Asker { caller: caller.clone(), ..self.asker.clone() };
-        judged.map_err(|denied| on_behalf().refused(denied, &format!("{action} {object}")))?;
+        judged.map_err(|denied| {
+            on_behalf().refused(denied, &format!("{action} {}", nameable(object)))
+        })?;
         Ok(subject.unwrap_or_default())
     }
 
-    /// Resolves when what was permitted must be asked for again: the laws changed, or the token's
-    /// time is over. Never, where nothing is judged.
+    /// Resolves when what was permitted must be asked for again: the laws or the keys of tokens changed,
+    /// or the token's time is over. Never, where nothing is judged. Whoever is told no, and waits
+    /// again, is told at once.
     pub async fn news(&mut self) {
         let Some((_, changes)) = &mut self.given else { return std::future::pending().await };
-        let left = self.asker.until.zip(self.asker.door.as_ref()).map(|(until, door)| {
-            Duration::from_millis(u64::try_from(until.0 - door.clock.wall().0).unwrap_or(0))
+        let asker = &self.asker;
+        let left = asker.token.as_ref().zip(asker.door.as_ref()).map(|((until, _), door)| {
+            let left = until.0.saturating_sub(door.clock.wall().0);
+            Duration::from_millis(u64::try_from(left).unwrap_or(0))
         });
         let over = async {
             match left {
                 Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
-                // Over already: every check says so.
+                Some(_) if asker.is_proven().is_err() => {}
+                // Over where nothing is judged: a change of the laws tells.
                 _ => std::future::pending().await,
             }
         };

@@ -136,7 +136,8 @@ impl Access {
             let looks = self.looks();
             // While it is off changes count for nothing, and are waited for all the same.
             if known != Some((standing, generation, looks)) {
-                if known.is_some_and(|(_, _, before)| before != looks) {
+                // The first time too: they may have changed since they were read at the start.
+                if known.is_none_or(|(_, _, before)| before != looks) {
                     self.read_tokens();
                 }
                 // Before anybody passes, or no more: whoever starts next must know.

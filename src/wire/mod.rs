@@ -6,6 +6,7 @@ pub mod client;
 pub mod codec;
 pub mod convert;
 pub mod dial;
+mod leave;
 pub mod peer;
 pub mod read_ahead;
 

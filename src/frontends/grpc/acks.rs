@@ -4,6 +4,7 @@
 //! stream that reads requests, hands them to the partition, and waits for the oldest answer. Its
 //! queue is bounded: when it is full it stops reading, and HTTP/2 windows hold the client back.
 
+use super::pauses::{Pauses, TooMany};
 use super::refusal::Refusal;
 use crate::actors::partition::{Ack, PendingAck, ProduceError};
 use crate::frontends::calls::{Caller, Calls};
@@ -54,15 +55,6 @@ enum Waiting {
     Refused(Option<Refusal>),
 }
 
-/// Something was refused for now: what the client sent before it could know that must not
-/// overtake it, and is refused for the same reason.
-struct Pause {
-    lane: u64,
-    refusal: Refusal,
-    /// When the client was told to come back; `None` until it was told.
-    until: Option<Instant>,
-}
-
 enum Input {
     Open,
     /// Nothing more is read; the stream ends so once the outstanding answers are out.
@@ -84,8 +76,7 @@ pub struct AckStream<D: Dialect> {
     input: Input,
     outstanding: VecDeque<(D::Tag, u64, Begun, Waiting)>,
     outstanding_max: usize,
-    /// At most one for each partition there is.
-    pauses: Vec<Pause>,
+    pauses: Pauses,
     drain: DrainPoller,
     noted: Noted,
 }
@@ -105,7 +96,7 @@ impl<D: Dialect> AckStream<D> {
             input: Input::Open,
             outstanding: VecDeque::new(),
             outstanding_max: outstanding_max.max(1),
-            pauses: Vec::new(),
+            pauses: Pauses::default(),
             drain: drain.poller(),
             noted,
         }
@@ -142,21 +133,18 @@ impl<D: Dialect> AckStream<D> {
         lane: u64,
         begun: &Begun,
     ) -> Result<PendingAck, Refusal> {
-        if let Some(at) = self.pauses.iter().position(|pause| pause.lane == lane) {
-            let Pause { refusal, until, .. } = &self.pauses[at];
-            if until.is_none_or(|until| Instant::now() < until) {
-                return Err(refusal.clone());
-            }
-            self.pauses.swap_remove(at);
+        if !self.pauses.is_empty()
+            && let Some(refusal) = self.pauses.refusal(lane, Instant::now())
+        {
+            return Err(refusal);
         }
         let proposed = {
             let _for_it = self.noted.calls.enter(begun.call);
             self.dialect.propose(request)
         };
-        if let Err(refusal) = &proposed
-            && refusal.retry_after().is_some()
-        {
-            self.pauses.push(Pause { lane, refusal: refusal.clone(), until: None });
+        if let Err(refusal) = &proposed {
+            let paused = self.pauses.begin(lane, refusal, Instant::now());
+            self.end_unless(paused);
         }
         proposed
     }
@@ -168,16 +156,10 @@ impl<D: Dialect> AckStream<D> {
         }
     }
 
-    /// Notes that the client is told of a refusal: the first of a row says when to come back.
-    fn told(&mut self, lane: u64, refusal: &Refusal) {
-        let Some(after) = refusal.retry_after() else { return };
-        let until = Instant::now() + after;
-        match self.pauses.iter_mut().find(|pause| pause.lane == lane) {
-            Some(pause) => pause.until = pause.until.or(Some(until)),
-            None => {
-                let refusal = refusal.clone();
-                self.pauses.push(Pause { lane, refusal, until: Some(until) });
-            }
+    /// Ends the stream where it cannot be kept in order any more.
+    fn end_unless(&mut self, paused: Result<(), TooMany>) {
+        if let Err(too_many) = paused {
+            self.input = Input::Ended(Some(Refusal::from(too_many).into()));
         }
     }
 }
@@ -216,7 +198,8 @@ impl<D: Dialect> Stream for AckStream<D> {
             Ok(_) => calls.finish(&begun, Outcome::Ok, String::new),
             Err(refusal) => {
                 calls.finish(&begun, refusal.outcome(), || refusal.message().to_owned());
-                this.told(lane, refusal);
+                let paused = this.pauses.told(lane, refusal, Instant::now());
+                this.end_unless(paused);
             }
         }
         let answer = this.dialect.answer(tag, outcome);

@@ -7,6 +7,7 @@ use super::places::{AllTaken, OwnPlaces, Place, Places};
 use super::refusal::Refusal;
 use super::reply::{self, ReplyBody, Unread, rewritten};
 use super::stalled::Whose;
+use super::whole::Whole;
 use crate::access::Denied;
 use crate::frontends::access::{Door, Needed};
 use crate::frontends::calls::{Caller, Calls, OpenCall};
@@ -43,7 +44,7 @@ const PEER_SERVICE: &str = "duramen.v1.Peer";
 /// What nodes call for clients of theirs.
 const PASSED_ON: &str = "/duramen.v1.Log/Produce";
 
-type Body = MapErr<intake::Incoming<Taken<Incoming>>, fn(NotTakenIn) -> Status>;
+type Body = Whole<MapErr<intake::Incoming<Taken<Incoming>>, fn(NotTakenIn) -> Status>>;
 type Call = http::Request<Body>;
 type Reply = http::Response<tonic::body::Body>;
 type NamedServices = Vec<(&'static str, BoxCloneSyncService<Call, Reply, Infallible>)>;
@@ -272,7 +273,7 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
             NotTakenIn::Broken(error) => Status::from_error(error),
             told => Refusal::from(told).into(),
         };
-        http::Request::from_parts(head, body.map_err(status))
+        http::Request::from_parts(head, Whole::new(body.map_err(status)))
     }
 
     /// Takes a place for a call.
@@ -299,6 +300,10 @@ impl<B: book::Log, D: duramen::Log> Dispatch<B, D> {
             true => denied.of_the_book(),
             false => denied,
         });
+        if !methods::is_stream(path) && !matches!(needed, Needed::Topic(_)) {
+            let again = asker.clone();
+            call.body_mut().judge_again(again, needed);
+        }
         call.extensions_mut().insert(asker);
         admitted
     }

@@ -13,12 +13,14 @@ mod log_v1;
 mod methods;
 mod observe;
 mod paced;
+mod pauses;
 mod peer;
 mod places;
 mod refusal;
 mod reply;
 mod serve;
 mod stalled;
+mod whole;
 
 pub use admin::AdminService;
 pub use peer::{PeerParts, PeerService};

@@ -111,7 +111,9 @@ impl pb::observe_server::Observe for ObserveService {
         &self,
         request: Request<pb::TapRequest>,
     ) -> Result<Response<Self::TapStream>, Status> {
-        let pass = Asker::of(request.extensions()).pass(false);
+        let mut pass = Asker::of(request.extensions()).pass(false);
+        // Behind the subscription to changes: none goes unseen.
+        pass.check(Deed::Observe, ANYONE).map_err(Refusal::from)?;
         let opened = self.observer.tap(filter(request.into_inner())?).map_err(Refusal::from)?;
         let clock = Arc::clone(&self.clock);
         let tapping = Tapping {

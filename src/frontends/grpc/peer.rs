@@ -11,6 +11,7 @@ use crate::actors::control::{Answered, ControlApi, ControlError, JoinAsked, Join
 use crate::actors::leadership::Leadership;
 use crate::actors::replicator::Inbox;
 use crate::cluster::{NodeSelf, Rejection, RejectionKind};
+use crate::frontends::access::{Asker, Needed, StreamPass};
 use crate::frontends::drain::Drain;
 use crate::model::{Caller, Clock, GroupId, NodeId, ReplicaId, Term};
 use crate::wire::pb::duramen::v1 as pb;
@@ -120,10 +121,7 @@ impl PeerService {
             )));
         }
         match self.parts.addresses.standing(node) {
-            Standing::Unknown => Err(Status::unavailable(format!(
-                "{} does not know a node {node} yet; try again later",
-                me.node
-            ))),
+            Standing::Unknown => Err(unknown(me.node, node)),
             Standing::Removed => Err(removed(node)),
             Standing::Member { uuid } if uuid != said.uuid => {
                 Err(Status::permission_denied(format!(
@@ -222,6 +220,10 @@ fn removed(node: NodeId) -> Status {
     ))
 }
 
+fn unknown(me: NodeId, node: NodeId) -> Status {
+    Status::unavailable(format!("{me} does not know a node {node} yet; try again later"))
+}
+
 /// Text of a stranger, as it may be repeated.
 fn shown(text: &str) -> String {
     let short: String = text.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
@@ -238,6 +240,8 @@ pub(super) struct Serving {
 struct Exchange {
     service: PeerService,
     drain: Drain,
+    /// Asked again when something about it changes.
+    pass: StreamPass,
     frames: Streaming<pb::PeerFrame>,
     changes: AddressChanges,
     from: NodeId,
@@ -259,7 +263,11 @@ impl Exchange {
                 return Err(removed(self.from));
             }
             let frame = tokio::select! {
-                frame = self.frames.message() => frame?,
+                biased;
+                () = self.pass.news() => {
+                    self.pass.has(Needed::Node).map_err(Refusal::from)?;
+                    continue;
+                }
                 () = sleep_until(self.due), if self.told < self.taken => {
                     self.told = self.taken;
                     self.due = Instant::now() + NOTICE_INTERVAL;
@@ -267,6 +275,7 @@ impl Exchange {
                 }
                 () = self.changes.next() => continue,
                 () = self.drain.clone().begun() => return Err(stopping()),
+                frame = self.frames.message() => frame?,
             };
             let Some(frame) = frame else { return Ok(None) };
             self.service.take(self.from, self.me, frame)?;
@@ -295,6 +304,9 @@ impl Peer for Serving {
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let peer = request.extensions().get::<Client>().map(|client| client.peer);
         let extensions = request.extensions().clone();
+        let pass = Asker::of(&extensions).pass(false);
+        // Behind the subscription to changes: none goes unseen.
+        pass.has(Needed::Node).map_err(Refusal::from)?;
         let mut frames = request.into_inner();
         let first = tokio::select! {
             first = tokio::time::timeout(INTRODUCTION_MAX, frames.message()) => first,
@@ -320,7 +332,7 @@ impl Peer for Serving {
         let changes = service.parts.addresses.changes();
         let due = Instant::now();
         let exchange =
-            Exchange { service, drain, frames, changes, from, me, taken: 0, told: 0, due };
+            Exchange { service, drain, pass, frames, changes, from, me, taken: 0, told: 0, due };
         Ok(Response::new(exchange.into_stream()))
     }
 
@@ -363,6 +375,12 @@ impl Peer for Serving {
             );
             let rejection = Rejection { kind: RejectionKind::Foreign, message };
             return Err(Refusal::from(ControlError::from(rejection)).into());
+        }
+        // Whoever asks for it is a member, or has nothing to change.
+        match self.service.parts.addresses.standing(from) {
+            Standing::Member { .. } => {}
+            Standing::Removed => return Err(removed(from)),
+            Standing::Unknown => return Err(unknown(me.node, from)),
         }
         if command.len() > COMMAND_BYTES_MAX {
             return Err(Status::invalid_argument(format!(

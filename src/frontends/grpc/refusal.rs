@@ -63,6 +63,15 @@ impl Refusal {
         Self::new(Code::Unavailable, "STOPPED", "the partition has stopped; try again later")
     }
 
+    /// More partitions are refused for now on one stream than are kept track of.
+    pub fn too_many_paused(max: usize) -> Self {
+        let message = format!(
+            "requests to {max} partitions of this stream are refused for now, and more are not kept \
+             apart; use several streams, or try again later"
+        );
+        Self::new(Code::ResourceExhausted, "OVERLOADED", message)
+    }
+
     /// The caller's time ran out before a read was answered.
     pub fn read_deadline() -> Self {
         Self::new(Code::DeadlineExceeded, "DEADLINE", "the deadline passed; nothing was changed")

@@ -84,6 +84,10 @@ pub async fn handle<T: TopicsApi>(State(app): State<Arc<App<T>>>, request: Reque
         Ok(body) => body,
         Err(error) => return text(error.status, &error.message),
     };
+    // Again: how long the body takes is up to whoever sends it.
+    if let Err(denied) = asker.check(action, FIRST_TOPIC) {
+        return refused(denied);
+    }
     let answered = if head.method == Method::POST {
         let call = head.extensions.get().copied().unwrap_or_default();
         produce(&app, call, &asker, body).await

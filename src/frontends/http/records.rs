@@ -118,6 +118,8 @@ pub async fn append<T: TopicsApi>(
     app.route.topics.partition(&topic, partition)?;
     let limits = &app.limits;
     let body = body::read(body, limits).await?;
+    // Again: how long the body takes is up to whoever sends it.
+    asker.check(Action::Produce, &topic)?;
     let request: Append =
         serde_json::from_slice(&body).map_err(|error| HttpError::malformed(&error))?;
     // Not held while the records wait for their acknowledgement.
@@ -180,8 +182,9 @@ pub async fn read<T: TopicsApi>(
     if let Some(wait_ms) = query.wait_ms {
         let time = Duration::from_millis(wait_ms).min(limits.request_deadline);
         wait_at_end(&app, partition, from, time).await;
-        asker.check(Action::Consume, &topic)?;
     }
+    // Again: it may have waited for long.
+    asker.check(Action::Consume, &topic)?;
     let room = app.unsent.promise_some(&taker, bytes);
     let found = partition.read_records(from, records, room.bytes).await?;
     let next = found.last().map_or(from, |(offset, _)| offset.next());

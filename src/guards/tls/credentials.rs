@@ -3,6 +3,7 @@
 use super::describe::describe;
 use super::files::TlsError;
 use super::identity::Identity;
+use super::live::Generation;
 use super::reason::in_words;
 use crate::model::Timestamp;
 use arc_swap::ArcSwap;
@@ -18,9 +19,12 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::fmt;
+use std::future::Future;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// A file and what it holds.
 type Named<'a> = (&'a Path, &'a [u8]);
@@ -198,12 +202,15 @@ impl Credentials {
     }
 
     /// What gRPC connections are made with.
-    pub(super) fn client(&self) -> Result<Arc<ClientConfig>, String> {
+    pub(super) fn client(
+        &self,
+        verifier: &Arc<WebPkiServerVerifier>,
+    ) -> Result<Arc<ClientConfig>, String> {
         let own = Arc::new(SingleCertAndKey::from(Arc::clone(&self.own)));
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
-            .with_webpki_verifier(self.server_verifier()?)
+            .with_webpki_verifier(Arc::clone(verifier))
             .with_client_cert_resolver(own);
         config.alpn_protocols = vec![b"h2".to_vec()];
         config.resumption = Resumption::disabled();
@@ -235,6 +242,8 @@ pub enum ExpectedServer {
 pub struct ClientTls {
     config: Arc<ArcSwap<ClientConfig>>,
     expected: ExpectedServer,
+    /// A node's, as its files change.
+    renewed: Option<watch::Receiver<Arc<Generation>>>,
 }
 
 impl ClientTls {
@@ -243,22 +252,60 @@ impl ClientTls {
     /// # Errors
     /// What rustls says.
     pub fn new(credentials: &Credentials) -> Result<Self, String> {
-        Ok(Self::shared(Arc::new(ArcSwap::new(credentials.client()?))))
+        let config = credentials.client(&credentials.server_verifier()?)?;
+        let config = Arc::new(ArcSwap::new(config));
+        Ok(Self { config, expected: ExpectedServer::Any, renewed: None })
     }
 
-    pub(super) fn shared(config: Arc<ArcSwap<ClientConfig>>) -> Self {
-        Self { config, expected: ExpectedServer::Any }
+    pub(super) fn renewed(
+        config: Arc<ArcSwap<ClientConfig>>,
+        renewed: watch::Receiver<Arc<Generation>>,
+    ) -> Self {
+        Self { config, expected: ExpectedServer::Any, renewed: Some(renewed) }
     }
 
     /// The same, for connections that are to find this at the other end.
     #[must_use]
     pub fn expecting(&self, expected: ExpectedServer) -> Self {
-        Self { config: Arc::clone(&self.config), expected }
+        Self { expected, ..self.clone() }
     }
 
     /// What the next connection is made with.
     pub fn config(&self) -> Arc<ClientConfig> {
         self.config.load_full()
+    }
+
+    /// Resolves, with the reason, when a server that was let in would not be any more: its certificate
+    /// expires, or the files of this node have changed and it is revoked or of a CA that is not trusted.
+    /// Never, where the files are not read again. Holds its own copy of what was `shown`.
+    pub fn no_more(
+        &self,
+        name: ServerName<'static>,
+        shown: &[CertificateDer<'_>],
+    ) -> impl Future<Output = String> + Send + use<> {
+        let chain: Vec<_> = shown.iter().map(|one| one.clone().into_owned()).collect();
+        let renewed = self.renewed.clone();
+        async move {
+            let (Some(mut renewed), Some(own)) = (renewed, chain.first()) else {
+                return std::future::pending().await;
+            };
+            let expires = describe(own).map_or(0, |own| own.not_after.0);
+            let now = UnixTime::now().as_secs();
+            let left = u64::try_from(expires / 1000).unwrap_or(0).saturating_sub(now);
+            let mut expired = pin!(tokio::time::sleep(Duration::from_secs(left)));
+            loop {
+                let judged = renewed.borrow_and_update().trusts(&chain, &name, UnixTime::now());
+                if let Err(why) = judged {
+                    return why;
+                }
+                tokio::select! {
+                    changed = renewed.changed() => if changed.is_err() {
+                        return std::future::pending().await;
+                    },
+                    () = &mut expired => return "its certificate has expired".into(),
+                }
+            }
+        }
     }
 
     /// Whether the other end is who was looked for, by the certificate that it has shown, which is

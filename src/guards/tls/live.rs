@@ -6,7 +6,9 @@ use super::files::{Stamp, TlsError, TlsFiles};
 use super::reason::in_words;
 use crate::model::Timestamp;
 use arc_swap::ArcSwap;
-use rustls::pki_types::CertificateDer;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, ServerConfig};
 use std::fmt;
@@ -18,6 +20,7 @@ pub struct Generation {
     served: Credentials,
     dialed: Option<Credentials>,
     verifier: Arc<dyn ClientCertVerifier>,
+    server_verifier: Arc<WebPkiServerVerifier>,
     grpc: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
@@ -33,8 +36,10 @@ impl Generation {
         let verifier = served.client_verifier().map_err(unusable)?;
         let grpc = served.server(&verifier, b"h2").map_err(unusable)?;
         let http = served.server(&verifier, b"http/1.1").map_err(unusable)?;
-        let client = dialed.as_ref().unwrap_or(&served).client().map_err(unusable)?;
-        Ok(Self { served, dialed, verifier, grpc, http, client })
+        let dials = dialed.as_ref().unwrap_or(&served);
+        let server_verifier = dials.server_verifier().map_err(unusable)?;
+        let client = dials.client(&server_verifier).map_err(unusable)?;
+        Ok(Self { served, dialed, verifier, server_verifier, grpc, http, client })
     }
 
     /// What the gRPC port is served with.
@@ -66,6 +71,23 @@ impl Generation {
             return Err("it has shown no certificate".into());
         };
         let verified = self.verifier.verify_client_cert(own, others, unix_time(now));
+        verified.map(|_| ()).map_err(|error| in_words(&error))
+    }
+
+    /// Whether a server that has shown this chain is still one to talk to.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(super) fn trusts(
+        &self,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), String> {
+        let Some((own, others)) = chain.split_first() else {
+            return Err("it has shown no certificate".into());
+        };
+        let verified = self.server_verifier.verify_server_cert(own, others, name, &[], now);
         verified.map(|_| ()).map_err(|error| in_words(&error))
     }
 
@@ -142,7 +164,7 @@ impl Tls {
 
     /// What this node makes connections with.
     pub fn client(&self) -> ClientTls {
-        ClientTls::shared(Arc::clone(&self.client))
+        ClientTls::renewed(Arc::clone(&self.client), self.watch())
     }
 
     /// Reads the files again if they have changed, or anyway. Blocks shortly.

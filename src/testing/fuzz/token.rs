@@ -53,7 +53,7 @@ pub(super) fn run(bytes: &[u8]) {
 fn verified(token: &str) -> Result<Proven, TokenError> {
     let verified = keys().verify(token, NOW);
     assert_eq!(verified, keys().verify(token, NOW), "two looks at the same token");
-    if let Ok(Proven { subject, until }) = &verified {
+    if let Ok(Proven { subject, until, .. }) = &verified {
         assert!(is_subject(subject), "a name that nobody can have");
         assert!(NOW < *until, "its time is over");
         assert_eq!(keys().verify(token, *until), Err(TokenError::Expired), "until then");
@@ -76,7 +76,7 @@ fn signed(bytes: &[u8]) {
     let content = format!("{}.{}", encode(header.as_bytes()), encode(bytes));
     let key = hmac::Key::new(hmac::HMAC_SHA256, &SECRET);
     let token = format!("{content}.{}", encode(hmac::sign(&key, content.as_bytes()).as_ref()));
-    let Ok(Proven { subject, until }) = verified(&token) else { return };
+    let Ok(Proven { subject, until, .. }) = verified(&token) else { return };
     let claims: Value = serde_json::from_slice(bytes).expect("what was taken are claims");
     let terms = TokenTerms::default();
     assert_eq!(claims["sub"].as_str(), Some(&*subject), "the name that it has");

@@ -3,6 +3,7 @@
 mod audit;
 mod certificates;
 mod cluster;
+mod held;
 mod node;
 mod ports;
 pub mod raw;

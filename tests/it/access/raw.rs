@@ -6,6 +6,7 @@ use duramen::wire::dial;
 use duramen::wire::pb::DESCRIPTORS;
 use duramen::wire::pb::duramen::v1 as pb;
 use prost::Message;
+use tokio_stream::Stream;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
@@ -110,9 +111,19 @@ pub async fn open(
     metadata: &[(&'static str, String)],
     message: Bytes,
 ) -> Result<Streaming<Bytes>, Status> {
+    stream(channel, path, metadata, tokio_stream::once(message)).await
+}
+
+/// The same with messages that come when they come.
+pub async fn stream(
+    channel: Channel,
+    path: &str,
+    metadata: &[(&'static str, String)],
+    messages: impl Stream<Item = Bytes> + Send + 'static,
+) -> Result<Streaming<Bytes>, Status> {
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let mut request = Request::new(tokio_stream::once(message));
+    let mut request = Request::new(messages);
     for (name, value) in metadata {
         request.metadata_mut().insert(*name, value.parse().unwrap());
     }

@@ -389,6 +389,7 @@ fn a_node_asks_to_join_and_to_change_and_learns_what_kind_of_no_it_gets() {
         let receiver = Receiver::start(identity(N2), &controller);
         let address = receiver.server.address.to_string();
         let mut client = PeerClient::connect(&address, LONG, None).await.unwrap();
+        let mut stranger = PeerClient::connect(&address, LONG, None).await.unwrap();
         let asked = pb::JoinRequest {
             name: "n3".into(),
             labels: [("rack".to_owned(), "a".to_owned())].into(),
@@ -403,6 +404,11 @@ fn a_node_asks_to_join_and_to_change_and_learns_what_kind_of_no_it_gets() {
         };
         assert_eq!(change("do", "birch").await.unwrap().outcome, Bytes::from_static(b"do"));
         assert_eq!(change(">", "birch").await.unwrap().ask_addr, "there:1");
+        let command = Bytes::from_static(b"do");
+        let of_nobody = pb::ChangeRequest { cluster_id: "birch".into(), from: 9, command };
+        let refused = stranger.change(of_nobody).await;
+        let Err(ClientError::Refused(refusal)) = refused else { panic!("{refused:?}") };
+        assert!(refusal.message.contains("does not know a node n9"), "{refusal}");
         for (command, cluster, denial, definite) in [
             ("no", "birch", Denial::NotNow, true),
             ("?", "birch", Denial::Unknown, false),

@@ -2,8 +2,9 @@
 // while, and whoever is revoked goes at once.
 
 use super::{PATIENCE, Pki, Port, Told, issued, knock, options, replace, until_closed};
+use duramen::guards::tls::{Reloaded, Tls, TlsFiles};
 use duramen::testing::block_on;
-use duramen::wire::client::{Client, ClientError, FetchOptions, Position, Target};
+use duramen::wire::client::{Client, ClientError, ClientOptions, FetchOptions, Position, Target};
 use std::time::Duration;
 
 #[test]
@@ -45,6 +46,41 @@ fn whoever_is_revoked_is_put_out_at_once_and_comes_back_by_no_door() {
         other.describe("log").await.expect("nobody else is touched");
     });
     assert_eq!(told.count("a connection made with earlier certificates is closed"), 0);
+}
+
+#[test]
+fn a_server_that_is_revoked_is_left_by_whoever_reads_its_files_again() {
+    let pki = Pki::new();
+    let dir = pki.node("n1");
+    let (ada, bob) = (pki.client("ada"), pki.client("bob"));
+    let told = Told::start(&dir, |_| {});
+    let address = told.node.rpc_addr().to_string();
+    let tls = Tls::open(TlsFiles::in_dir(&ada, "client"), None).unwrap();
+    let renewed = ClientOptions { tls: Some(tls.client()), ..ClientOptions::default() };
+    block_on(async {
+        let mut client = Client::connect(&address, renewed).await.unwrap();
+        let mut once = Client::connect(&address, options(&ada)).await.unwrap();
+        let follow = FetchOptions {
+            position: Position::End,
+            chunk_bytes_max: 0,
+            records_max: None,
+            follow: true,
+            consistency: Default::default(),
+        };
+        let mut chunks = client.fetch(&Target::topic("log"), follow).await.unwrap();
+        pki.revoke(&bob, &ada);
+        assert_eq!(tls.reload(false).unwrap(), Reloaded::Changed);
+        let waited = tokio::time::timeout(Duration::from_millis(300), chunks.next()).await;
+        assert!(waited.is_err(), "a list without it changes nothing: {waited:?}");
+
+        pki.revoke_file(&dir.join("node.pem"), &ada);
+        assert_eq!(tls.reload(false).unwrap(), Reloaded::Changed);
+        let lost = tokio::time::timeout(PATIENCE, chunks.next()).await.expect("it is left");
+        assert!(matches!(lost, Err(ClientError::Lost { .. })), "{lost:?}");
+        let again = client.describe("log").await.unwrap_err();
+        assert!(duramen::model::with_causes(&again).contains("revoked"), "{again:?}");
+        once.describe("log").await.expect("who reads them once goes on");
+    });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 // `duramen tls` and a node from the command line: nothing is written over, keys are their owner's, and
 // certificates made by others work.
 
-use crate::harness::binary::{Binary, run};
+use crate::harness::binary::{Binary, run, signal_to};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -93,6 +93,42 @@ fn from_nothing_to_a_node_that_asks_everybody_who_they_are() {
         let secret = key.lines().nth(2).unwrap();
         assert!(!logged.contains(secret), "a key is in the log");
     }
+}
+
+#[test]
+fn a_hangup_reads_the_files_again_also_where_none_has_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (dir, log) = (directory.path().join("tls"), directory.path().join("log"));
+    let at = dir.to_str().unwrap();
+    duramen(&["tls", "init", "--dir", at, "--node-name", "n1"], b"");
+    let node = Binary::start_logging_to(
+        &directory.path().join("data"),
+        &["--tls-dir", at, "--node-name", "n1"],
+        std::fs::File::create(&log).unwrap(),
+    );
+    let told = |text: &str, times: usize| {
+        let deadline = std::time::Instant::now() + super::PATIENCE;
+        loop {
+            let log = std::fs::read_to_string(&log).unwrap();
+            match log.matches(text).count() {
+                found if found == times => break,
+                found => assert!(found < times, "told {found} times: {text}"),
+            }
+            assert!(std::time::Instant::now() < deadline, "not told {times} times: {text}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
+    told("certificates are in force", 1);
+    signal_to(node.pid(), "HUP");
+    told("certificates are in force", 2);
+
+    // What cannot be read is told by each that asks for it, and changes nothing.
+    super::replace(&dir.join("node.pem"), "half a fi");
+    told("those before stay in force", 1);
+    signal_to(node.pid(), "HUP");
+    told("those before stay in force", 2);
+    duramen(&["produce", "log", "--rpc-addr", &node.rpc, "--tls-dir", at], b"hello\n");
+    told("certificates are in force", 2);
 }
 
 #[test]

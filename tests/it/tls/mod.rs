@@ -120,11 +120,16 @@ impl Pki {
 
     /// Takes back the certificate of a client, in the directory of a node.
     pub fn revoke(&self, client: &Path, node: &Path) {
-        let (file, list) = (client.join("client.pem"), node.join("crl.pem"));
-        let bytes = std::fs::read(&file).unwrap();
+        self.revoke_file(&client.join("client.pem"), node);
+    }
+
+    /// Takes back a certificate, in a directory.
+    pub fn revoke_file(&self, file: &Path, dir: &Path) {
+        let list = dir.join("crl.pem");
+        let bytes = std::fs::read(file).unwrap();
         let before = std::fs::read(&list).ok();
         let before = before.as_ref().map(|bytes| (list.as_path(), bytes.as_slice()));
-        let (pem, _) = self.authority.revoke(before, &[(&file, &bytes)], now()).unwrap();
+        let (pem, _) = self.authority.revoke(before, &[(file, &bytes)], now()).unwrap();
         replace(&list, &pem);
     }
 

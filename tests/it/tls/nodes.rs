@@ -2,8 +2,10 @@
 
 use super::{Pki, Told, options};
 use bytes::Bytes;
+use duramen::actors::partition::PartitionApi;
 use duramen::log::batch::BatchBuilder;
 use duramen::model::{Record, Timestamp};
+use duramen::observe::Outcome;
 use duramen::testing::{Cluster, block_on};
 use duramen::wire::client::{
     Client, ClientOptions, ClusterClient, ClusterOptions, Place, ProducerOptions, Target,
@@ -69,6 +71,49 @@ fn three_nodes_agree_and_pass_on_within_tls_and_survive_a_leader() {
     });
     cluster.crash(leader);
     assert_eq!(append(&addresses(&cluster), &ada, b"three"), 2);
+}
+
+#[test]
+fn a_node_that_is_revoked_gets_nothing_more() {
+    let pki = Rc::new(Pki::new());
+    let cluster = cluster(&pki, 3);
+    let ada = options(&pki.client("ada"));
+    block_on(async {
+        let mut admin =
+            Client::connect(&addresses(&cluster)[0], ada.clone()).await.unwrap().admin();
+        let asked = pb::CreateTopicRequest {
+            name: "orders".into(),
+            partitions: 1,
+            replication_factor: 3,
+            settings: None,
+        };
+        admin.create_topic(asked).await.unwrap();
+    });
+    cluster.until_healthy();
+    let leader = cluster.leader_of("orders", 0);
+    let revoked = (1..=3).find(|number| *number != leader).unwrap();
+    let end = |number: usize| cluster.node(number).partition("orders", 0).high_watermark().0;
+    append(&addresses(&cluster), &ada, b"before");
+    cluster.until("it has what the others have", |_| end(revoked) == 1);
+
+    let dir_of = |number: usize| cluster.node(number).settings().tls.dir.clone().unwrap();
+    let certificate = dir_of(revoked).join("node.pem");
+    let others: Vec<usize> = (1..=3).filter(|number| *number != revoked).collect();
+    for number in &others {
+        pki.revoke_file(&certificate, &dir_of(*number));
+    }
+    for number in &others {
+        let path = format!("replicators/n{revoked}");
+        cluster.node(*number).await_message(&path, "ConnectionLost", Outcome::Done);
+    }
+    // Of the others alone a majority is left, and what they store the revoked one must not learn.
+    let with_others: Vec<_> =
+        others.iter().map(|number| cluster.node(*number).rpc_addr().to_string()).collect();
+    for value in [&b"secret"[..], b"later"] {
+        append(&with_others, &ada, value);
+    }
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!((end(leader), end(revoked)), (3, 1));
 }
 
 #[test]
