@@ -1,11 +1,11 @@
 // What was permitted once and is not any more: requests that are not whole when the right goes, streams of
 // tokens whose key goes, peers that lose the right to be one.
 
-use super::{Issuer, batch, code, raw};
+use super::{FOLLOW, Issuer, batch, code, raw};
 use bytes::Bytes;
 use duramen::access::{KeyKind, Secret};
 use duramen::testing::{TestNode, block_on, until};
-use duramen::wire::client::{Answer, Consistency, FetchOptions, Position, Target};
+use duramen::wire::client::{Answer, Target};
 use duramen::wire::pb::duramen::v1 as pb;
 use duramen::wire::pb::duramen::v1::change_access_request::Change;
 use prost::Message;
@@ -18,14 +18,6 @@ use tonic::Code;
 
 /// How long what should come at once is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-const FOLLOW: FetchOptions = FetchOptions {
-    position: Position::Start,
-    chunk_bytes_max: 0,
-    records_max: None,
-    follow: true,
-    consistency: Consistency::Committed,
-};
 
 fn bearer(token: &str) -> Vec<(&'static str, String)> {
     vec![("authorization", format!("Bearer {token}"))]

@@ -13,7 +13,9 @@ use duramen::access::{KeyKind, Secret, TokenTerms, new_token};
 use duramen::model::{Clock, SystemClock};
 use duramen::ops::settings::Settings;
 use duramen::testing::{block_on, until};
-use duramen::wire::client::{Admin, Bearer, Client, ClientError, ClientOptions};
+use duramen::wire::client::{
+    Admin, Bearer, Client, ClientError, ClientOptions, Consistency, FetchOptions, Position,
+};
 use duramen::wire::pb::duramen::v1 as pb;
 use pb::change_access_request::Change;
 use std::net::SocketAddr;
@@ -21,6 +23,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
 use tonic::Code;
+
+/// Reads from the start, and waits for more.
+const FOLLOW: FetchOptions = FetchOptions {
+    position: Position::Start,
+    chunk_bytes_max: 0,
+    records_max: None,
+    follow: true,
+    consistency: Consistency::Committed,
+};
 
 /// Somebody who issues tokens, and what nodes know of them.
 pub struct Issuer {

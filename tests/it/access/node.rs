@@ -1,26 +1,18 @@
 // A node alone: open streams, files, restarts, what is noted.
 
-use super::{Issuer, batch, code};
+use super::{FOLLOW, Issuer, batch, code};
 use crate::harness::binary;
 use change::Change;
 use duramen::access::AuditEntry;
 use duramen::ops::audit;
 use duramen::testing::{TestNode, block_on, until};
-use duramen::wire::client::{Consistency, FetchOptions, Position, Target};
+use duramen::wire::client::Target;
 use duramen::wire::pb::duramen::v1::{TestAccessRequest, change_access_request as change};
 use duramen::wire::pb::log::v1 as book;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tonic::Code;
-
-const FOLLOW: FetchOptions = FetchOptions {
-    position: Position::Start,
-    chunk_bytes_max: 0,
-    records_max: None,
-    follow: true,
-    consistency: Consistency::Committed,
-};
 
 fn log() -> Target {
     Target::topic("log")

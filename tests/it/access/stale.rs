@@ -2,25 +2,17 @@
 // while they let nobody pass.
 
 use super::cluster::{addresses, canary_gets_nothing_at, log, start_with};
-use super::{Issuer, batch, code, raw};
+use super::{FOLLOW, Issuer, batch, code, raw};
 use duramen::access::Action;
 use duramen::cluster::Catalogue;
 use duramen::model::{FIRST_TOPIC, GroupId, TopicName};
 use duramen::testing::{Cluster, block_on, until};
-use duramen::wire::client::{Admin, ClientError, Consistency, FetchOptions, Position};
+use duramen::wire::client::{Admin, ClientError};
 use duramen::wire::pb::duramen::v1 as pb;
 use duramen::wire::pb::duramen::v1::change_access_request::Change;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::Code;
-
-const FOLLOW: FetchOptions = FetchOptions {
-    position: Position::Start,
-    chunk_bytes_max: 0,
-    records_max: None,
-    follow: true,
-    consistency: Consistency::Committed,
-};
 
 fn create(admin: &mut Admin, name: &str) -> Result<pb::TopicDescription, ClientError> {
     block_on(admin.create_topic(pb::CreateTopicRequest {

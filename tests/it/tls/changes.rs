@@ -4,8 +4,19 @@
 use super::{PATIENCE, Pki, Port, Told, issued, knock, options, replace, until_closed};
 use duramen::guards::tls::{Reloaded, Tls, TlsFiles};
 use duramen::testing::block_on;
-use duramen::wire::client::{Client, ClientError, ClientOptions, FetchOptions, Position, Target};
+use duramen::wire::client::{
+    Client, ClientError, ClientOptions, Consistency, FetchOptions, Position, Target,
+};
 use std::time::Duration;
+
+/// Waits for records.
+const FOLLOW: FetchOptions = FetchOptions {
+    position: Position::End,
+    chunk_bytes_max: 0,
+    records_max: None,
+    follow: true,
+    consistency: Consistency::Committed,
+};
 
 #[test]
 fn whoever_is_revoked_is_put_out_at_once_and_comes_back_by_no_door() {
@@ -24,14 +35,7 @@ fn whoever_is_revoked_is_put_out_at_once_and_comes_back_by_no_door() {
         }
         // An open stream of each, which waits for records.
         let mut follower = Client::connect(&address, options(&ada)).await.unwrap();
-        let follow = FetchOptions {
-            position: Position::End,
-            chunk_bytes_max: 0,
-            records_max: None,
-            follow: true,
-            consistency: Default::default(),
-        };
-        let mut chunks = follower.fetch(&Target::topic("log"), follow).await.unwrap();
+        let mut chunks = follower.fetch(&Target::topic("log"), FOLLOW).await.unwrap();
         let mut other = Client::connect(&address, options(&bob)).await.unwrap();
         other.describe("log").await.unwrap();
 
@@ -60,14 +64,7 @@ fn a_server_that_is_revoked_is_left_by_whoever_reads_its_files_again() {
     block_on(async {
         let mut client = Client::connect(&address, renewed).await.unwrap();
         let mut once = Client::connect(&address, options(&ada)).await.unwrap();
-        let follow = FetchOptions {
-            position: Position::End,
-            chunk_bytes_max: 0,
-            records_max: None,
-            follow: true,
-            consistency: Default::default(),
-        };
-        let mut chunks = client.fetch(&Target::topic("log"), follow).await.unwrap();
+        let mut chunks = client.fetch(&Target::topic("log"), FOLLOW).await.unwrap();
         pki.revoke(&bob, &ada);
         assert_eq!(tls.reload(false).unwrap(), Reloaded::Changed);
         let waited = tokio::time::timeout(Duration::from_millis(300), chunks.next()).await;

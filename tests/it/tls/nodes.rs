@@ -27,6 +27,22 @@ fn batch(value: &'static [u8]) -> Bytes {
     builder.finish().unwrap().into_bytes()
 }
 
+/// The topic `orders`, of one partition that all three have.
+fn create_orders(cluster: &Cluster, client: &ClientOptions) {
+    block_on(async {
+        let mut admin =
+            Client::connect(&addresses(cluster)[0], client.clone()).await.unwrap().admin();
+        let asked = pb::CreateTopicRequest {
+            name: "orders".into(),
+            partitions: 1,
+            replication_factor: 3,
+            settings: None,
+        };
+        admin.create_topic(asked).await.unwrap();
+    });
+    cluster.until_healthy();
+}
+
 /// Appends through whatever leads, found from these addresses.
 fn append(addresses: &[String], client: &ClientOptions, value: &'static [u8]) -> u64 {
     let options = ClusterOptions { client: client.clone(), ..ClusterOptions::default() };
@@ -47,18 +63,7 @@ fn three_nodes_agree_and_pass_on_within_tls_and_survive_a_leader() {
     let pki = Rc::new(Pki::new());
     let mut cluster = cluster(&pki, 3);
     let ada = options(&pki.client("ada"));
-    block_on(async {
-        let mut admin =
-            Client::connect(&addresses(&cluster)[0], ada.clone()).await.unwrap().admin();
-        let asked = pb::CreateTopicRequest {
-            name: "orders".into(),
-            partitions: 1,
-            replication_factor: 3,
-            settings: None,
-        };
-        admin.create_topic(asked).await.unwrap();
-    });
-    cluster.until_healthy();
+    create_orders(&cluster, &ada);
     let leader = cluster.leader_of("orders", 0);
     assert_eq!(append(&addresses(&cluster), &ada, b"one"), 0);
     // A follower passes on to the leader: as a node, and for a client.
@@ -78,18 +83,7 @@ fn a_node_that_is_revoked_gets_nothing_more() {
     let pki = Rc::new(Pki::new());
     let cluster = cluster(&pki, 3);
     let ada = options(&pki.client("ada"));
-    block_on(async {
-        let mut admin =
-            Client::connect(&addresses(&cluster)[0], ada.clone()).await.unwrap().admin();
-        let asked = pb::CreateTopicRequest {
-            name: "orders".into(),
-            partitions: 1,
-            replication_factor: 3,
-            settings: None,
-        };
-        admin.create_topic(asked).await.unwrap();
-    });
-    cluster.until_healthy();
+    create_orders(&cluster, &ada);
     let leader = cluster.leader_of("orders", 0);
     let revoked = (1..=3).find(|number| *number != leader).unwrap();
     let end = |number: usize| cluster.node(number).partition("orders", 0).high_watermark().0;
