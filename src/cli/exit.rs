@@ -256,9 +256,10 @@ impl From<ClientError> for Failure {
                     Code::Unauthenticated => failure.advice(
                         "say who asks, with --token-file FILE; `duramen token new` makes a token",
                     ),
-                    Code::PermissionDenied if refusal.message.contains(" not permitted to ") => failure.advice(
-                        "`duramen acl explain` tells why not; `duramen acl add` gives the right",
-                    ),
+                    Code::PermissionDenied if is_for_want_of_a_rule(&refusal.message) => failure
+                        .advice(
+                            "`duramen acl explain` tells why not; `duramen acl add` gives the right",
+                        ),
                     // What else is denied says itself what is missing.
                     Code::PermissionDenied => failure,
                     Code::NotFound if refusal.message.starts_with("there is no topic") => failure
@@ -291,6 +292,12 @@ impl From<BenchError> for Failure {
         };
         Self { cause: causes(&error), ..Self::new(class, error.to_string()) }
     }
+}
+
+/// Whether a rule would have permitted it: where something else is why not, the refusal tells that behind
+/// what was asked.
+fn is_for_want_of_a_rule(refusal: &str) -> bool {
+    refusal.split_once(" not permitted to ").is_some_and(|(_, asked)| !asked.contains(": "))
 }
 
 /// A code as the gRPC documents write it.
@@ -346,6 +353,25 @@ mod tests {
         assert_eq!(refused(Code::OutOfRange).class.code(), 64);
         let cause = refused(Code::OutOfRange).cause;
         assert_eq!(cause.as_deref(), Some("no (OUT_OF_RANGE)"));
+    }
+
+    #[test]
+    fn whom_a_rule_would_help_is_told_of_rules_and_nobody_else() {
+        use crate::access::{Action, Denied};
+        let advice = |reason: Option<&str>| {
+            let denied = Denied::Forbidden {
+                subject: "ada".into(),
+                action: Action::Produce,
+                object: "log".into(),
+                reason: reason.map(Into::into),
+            };
+            let (code, message) = (Code::PermissionDenied, denied.to_string());
+            let (retry_after, definite, leader) = (None, true, None);
+            let refused = Refusal { code, message, retry_after, definite, leader };
+            Failure::from(ClientError::Refused(refused)).advice
+        };
+        assert!(advice(None).unwrap().contains("duramen acl add"));
+        assert_eq!(advice(Some("what was noted is written by nodes only")), None);
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Access {
             return Err(Rejection::new(
                 RejectionKind::NotNow,
                 "nobody could change the policy any more: give somebody admin first, as in \
-                 `duramen acl add NAME '*' admin`",
+                 `duramen acl add NAME '*' admin`; who is denied it has none",
             ));
         }
         if next != *self {
