@@ -212,9 +212,9 @@ fn dry_run(loaded: &Loaded) -> Result<(), Failure> {
     drop(handle);
     let denied = denied?;
     if !denied.is_empty() {
-        let error =
-            "a node would start, but refuse requests: files of access control cannot be used";
-        let advice = "mend the files, or leave the settings of section [access] out that name them";
+        let error = "a node would start, but refuse everybody, or requests";
+        let advice = "certificates: duramen tls verify DIR tells more; files of access control: mend \
+                      them, or leave the settings of section [access] out that name them";
         return Err(Failure::new(Class::Config, error).cause(denied.join("\n")).advice(advice));
     }
     let directory = settings.data_dir.display();

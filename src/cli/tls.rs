@@ -93,7 +93,7 @@ struct NodeArgs {
 #[derive(Debug, Args)]
 struct ShowArgs {
     /// A PEM file, or a directory with such files.
-    #[arg(value_name = "FILE|DIR", default_value = DIR_DEFAULT)]
+    #[arg(value_name = "FILE|DIR", env = "DURAMEN_TLS_DIR", default_value = DIR_DEFAULT)]
     path: PathBuf,
     #[command(flatten)]
     shape: Shape,
@@ -102,7 +102,7 @@ struct ShowArgs {
 #[derive(Debug, Args)]
 struct VerifyArgs {
     /// The directory of a node or a client.
-    #[arg(default_value = DIR_DEFAULT)]
+    #[arg(env = "DURAMEN_TLS_DIR", default_value = DIR_DEFAULT)]
     dir: PathBuf,
 }
 

@@ -2,7 +2,7 @@
 //! changed or somebody asks for it.
 
 use super::NodeError;
-use crate::guards::tls::{Described, Generation, Reloaded, Tls, TlsFiles, describe};
+use crate::guards::tls::{Described, Faults, Generation, Reloaded, Tls, TlsFiles, describe};
 use crate::model::Clock;
 use crate::observe::metrics::Counter;
 use crate::ops::settings::{Settings, TlsSettings};
@@ -43,7 +43,8 @@ impl Certificates {
         Ok(own.inspect(Self::tell).map(Arc::new))
     }
 
-    /// Reads them as [`Certificates::open`] does, and tells only what is amiss. Blocks shortly.
+    /// Reads them as [`Certificates::open`] does, and tells only what is amiss. Returns why nobody
+    /// would connect to a node that shows them. Blocks shortly.
     ///
     /// # Errors
     /// As [`Certificates::open`].
@@ -51,11 +52,9 @@ impl Certificates {
         settings: &Settings,
         clock: &Arc<dyn Clock>,
         logger: Logger,
-    ) -> Result<(), NodeError> {
-        if let Some(own) = Self::read(settings, clock, logger)? {
-            own.warn();
-        }
-        Ok(())
+    ) -> Result<Vec<String>, NodeError> {
+        let Some(own) = Self::read(settings, clock, logger)? else { return Ok(Vec::new()) };
+        Ok(own.warn().served)
     }
 
     fn read(
@@ -83,11 +82,25 @@ impl Certificates {
         self.warn();
     }
 
-    fn warn(&self) {
-        let (now, logger) = (self.tls.now(), &self.logger);
-        let Some(Described { not_after, .. }) = shown(&now) else { return };
-        if not_after.0 - self.clock.wall().0 < SOON {
-            warn!(logger, "this node's certificate expires soon, or has: nobody will connect then";
+    fn warn(&self) -> Faults {
+        let (now, wall, logger) = (self.tls.now(), self.clock.wall(), &self.logger);
+        let faults = self.tls.faults(wall);
+        for fault in &faults.served {
+            warn!(logger, "nobody will connect to this node: its certificate is not one that others \
+                take"; "error" => fault, "advice" => "replace it: duramen tls node NAME");
+        }
+        // Told once where it is the same.
+        for fault in faults.dialed.iter().filter(|fault| !faults.served.contains(fault)) {
+            warn!(logger, "other nodes will not let this one in: what it shows them is not a \
+                certificate that they take"; "error" => fault,
+                "advice" => "replace it: duramen tls node NAME");
+        }
+        for key in &faults.keys {
+            warn!(logger, "a key can be read by others on this machine"; "error" => key);
+        }
+        let Some(Described { not_after, .. }) = shown(&now) else { return faults };
+        if (0..SOON).contains(&(not_after.0 - wall.0)) {
+            warn!(logger, "this node's certificate expires soon: nobody will connect then";
                 "expires" => not_after.rfc3339(), "advice" => "replace it: duramen tls node NAME");
         }
         let name = self.settings.node.shown_name();
@@ -97,6 +110,7 @@ impl Certificates {
                 that it is this node"; "node_name" => &name, "certificate_says" => said.as_deref(),
                 "advice" => format!("duramen tls node {name}, or --node-name"));
         }
+        faults
     }
 
     /// Reads the files again, if they have changed or anyway; what is wrong with them is told, and

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 impl Node {
     /// Finds what would keep a node from starting with these settings, short of opening its ports, and
-    /// warns of what a start warns of. Returns what a node would deny for want of files that it
-    /// starts without, with the reasons. Blocks.
+    /// warns of what a start warns of. Returns whom a node that starts would turn away all the same,
+    /// for certificates that nobody takes or want of files of access control, with the reasons.
+    /// Blocks.
     ///
     /// # Errors
     /// Those of [`Node::start`].
@@ -23,8 +24,12 @@ impl Node {
         let cluster = inspect(&settings.data_dir)?;
         has_controller(&RealDisk, &settings.data_dir, cluster.as_ref())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        Certificates::rehearse(settings, &clock, logger.new(o!("actor" => "node")))?;
-        Ok(access::rehearse(settings, &logger.new(o!("actor" => "node/access"))))
+        let certificates =
+            Certificates::rehearse(settings, &clock, logger.new(o!("actor" => "node")))?;
+        let refused =
+            certificates.into_iter().map(|fault| format!("nobody would connect: {fault}"));
+        let denied = access::rehearse(settings, &logger.new(o!("actor" => "node/access")));
+        Ok(refused.chain(denied).collect())
     }
 }
 

@@ -3,10 +3,11 @@
 use super::{Class, Failure, ShowArgs, VerifyArgs};
 use crate::cli::observe::table::align;
 use crate::cli::stdout;
-use crate::guards::tls::{Described, RevokedList, TlsFiles, certificates_in, describe, lists_in};
+use crate::guards::tls::{
+    Described, RevokedList, Side, TlsFiles, certificates_in, describe, lists_in,
+};
 use crate::model::{Clock, SystemClock, Timestamp};
 use serde::Serialize;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Serialize)]
@@ -145,18 +146,18 @@ fn pem_files(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
 
 pub fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     let dir = &args.dir;
-    let sides: Vec<&str> = ["node", "client"]
-        .into_iter()
-        .filter(|who| dir.join(format!("{who}.pem")).exists())
-        .collect();
-    if sides.is_empty() {
+    // A node is connected to by clients and nodes, and connects to nodes itself.
+    let mut holders =
+        vec![("node", &[Side::Server, Side::Client][..]), ("client", &[Side::Client])];
+    holders.retain(|(who, _)| dir.join(format!("{who}.pem")).exists());
+    if holders.is_empty() {
         let error = format!("{} holds neither node.pem nor client.pem", dir.display());
         return Err(Failure::new(Class::Config, error).advice("make some: duramen tls init"));
     }
     let now = SystemClock::new().wall();
     let mut faults = Vec::new();
     let mut text = String::new();
-    for who in sides {
+    for (who, sides) in holders {
         let files = TlsFiles::in_dir(dir, who);
         let loaded = match files.load() {
             Ok(loaded) => loaded,
@@ -165,15 +166,11 @@ pub fn verify(args: &VerifyArgs) -> Result<(), Failure> {
                 continue;
             }
         };
-        let found = loaded.faults(now);
-        let open = mode(&files.key).filter(|mode| mode & 0o077 != 0);
-        let open = open.map(|mode| {
-            format!("{}: others may read it (mode {mode:o}); chmod 600", files.key.display())
-        });
-        let found: Vec<String> = found
+        let found: Vec<String> = loaded
+            .faults(now, sides)
             .into_iter()
             .map(|fault| format!("{}: {fault}", files.cert.display()))
-            .chain(open)
+            .chain(files.open_key())
             .collect();
         if found.is_empty() {
             let read = loaded.chain().first().map(describe);
@@ -193,8 +190,4 @@ pub fn verify(args: &VerifyArgs) -> Result<(), Failure> {
                 "duramen tls show tells what each says; make new ones: duramen tls node, client",
             )),
     }
-}
-
-fn mode(file: &Path) -> Option<u32> {
-    std::fs::metadata(file).ok().map(|meta| meta.permissions().mode() & 0o777)
 }

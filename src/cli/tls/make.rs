@@ -19,6 +19,10 @@ impl From<IssueError> for Failure {
     fn from(error: IssueError) -> Self {
         match error {
             IssueError::Given(error) => error.into(),
+            IssueError::OfACa(_) => Self::new(Class::BadInput, error.to_string())
+                .advice("a CA is no longer trusted where it is taken out of ca.pem, at all nodes"),
+            IssueError::NotOurs { .. } => Self::new(Class::BadInput, error.to_string())
+                .advice("name the directory of the CA that signed it with --dir"),
             IssueError::Name(_) => Self::new(Class::BadInput, error.to_string()),
             IssueError::Made(_) => Self::new(Class::Runtime, error.to_string()),
         }
@@ -111,34 +115,38 @@ fn issue_into(made: &super::Made, to: &Path, who: &str, wanted: &Wanted) -> Resu
 pub fn revoke(args: &RevokeArgs) -> Result<(), Failure> {
     let RevokeArgs { files, dir } = args;
     let (_, authority) = authority(dir)?;
-    let list = dir.join("crl.pem");
-    let before = match read(&list) {
-        Ok(bytes) => Some(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(failed("cannot read", &list, &error)),
-    };
+    let nodes = std::fs::read_dir(dir.join("nodes")).into_iter().flatten().flatten();
+    let mut lists: Vec<PathBuf> = nodes.map(|node| node.path().join("crl.pem")).collect();
+    lists.sort();
+    lists.insert(0, dir.join("crl.pem"));
+    let mut before = Vec::new();
+    // Those of nodes too: the CA's own may be an older copy, and a list must not shrink.
+    for list in &lists {
+        match read(list) {
+            Ok(bytes) => before.push((list, bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("cannot read", list, &error)),
+        }
+    }
     let mut given = Vec::new();
     for file in files {
         given.push((file, read(file).map_err(|error| failed("cannot read", file, &error))?));
     }
-    let given: Vec<(&Path, &[u8])> =
-        given.iter().map(|(file, bytes)| (file.as_path(), bytes.as_slice())).collect();
-    let before = before.as_deref().map(|bytes| (list.as_path(), bytes));
-    let (pem, revoked) = authority.revoke(before, &given, now())?;
-    replace(&list, pem.as_bytes())?;
+    let (pem, revoked) = authority.revoke(&named(&before), &named(&given), now())?;
     let mut text = String::new();
     for one in revoked {
         text += &format!("taken back: {}, serial {}\n", one.role(), one.serial);
     }
-    text += &format!("written: {}\n", list.display());
-    let nodes = std::fs::read_dir(dir.join("nodes"));
-    for node in nodes.into_iter().flatten().flatten() {
-        let list = node.path().join("crl.pem");
-        replace(&list, pem.as_bytes())?;
+    for list in &lists {
+        replace(list, pem.as_bytes())?;
         text += &format!("written: {}\n", list.display());
     }
     text += "bring it to the --tls-dir of every node, which takes it over within a second or two\n";
     stdout::write_text(&text)
+}
+
+fn named<'a>(files: &'a [(&PathBuf, Vec<u8>)]) -> Vec<(&'a Path, &'a [u8])> {
+    files.iter().map(|(file, bytes)| (file.as_path(), bytes.as_slice())).collect()
 }
 
 /// The CA of a directory, and its certificate.

@@ -1,6 +1,6 @@
 //! What one end of a connection shows and trusts, read and found to belong together.
 
-use super::describe::describe;
+use super::describe::{describe, revoked_in};
 use super::files::TlsError;
 use super::identity::Identity;
 use super::live::Generation;
@@ -18,6 +18,8 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
@@ -60,6 +62,57 @@ pub(super) fn parts<T: PemObject>((file, pem): Named<'_>, what: &str) -> Result<
     Ok(parts)
 }
 
+/// The lists of a file, of each CA the newest first: that one counts.
+fn lists(file: Named<'_>) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let mut lists = parts(file, "a list of revoked certificates")?;
+    // Where one cannot be read, making a verifier of them tells it.
+    lists.sort_by_cached_key(|list: &CertificateRevocationListDer<'_>| {
+        Reverse(revoked_in(list).map_or(0, |list| list.number))
+    });
+    Ok(lists)
+}
+
+/// Lists of revoked certificates are found by their CA's name: of two CAs called alike, the
+/// certificates of one would all be refused.
+fn told_apart(file: &Path, authorities: &[CertificateDer<'_>]) -> Result<(), TlsError> {
+    let mut keys = BTreeMap::new();
+    for authority in authorities {
+        let (_, read) = x509_parser::parse_x509_certificate(authority)
+            .map_err(|error| TlsError::content(file, error))?;
+        let (name, key) = (read.subject().as_raw().to_vec(), read.public_key().raw.to_vec());
+        if *keys.entry(name).or_insert_with(|| key.clone()) != key {
+            let what = format!(
+                "it holds two CAs of the name {}, and a list of revoked certificates cannot tell \
+                 which it is of; take one of them out, or the list (crl.pem)",
+                read.subject()
+            );
+            return Err(TlsError::content(file, what));
+        }
+    }
+    Ok(())
+}
+
+/// A side of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Who connects.
+    Client,
+    /// Who is connected to.
+    Server,
+}
+
+/// What is wrong with the own certificate, on one side of a connection.
+fn of_own(error: &rustls::Error, side: &str) -> String {
+    use rustls::{CertificateError as C, Error::InvalidCertificate};
+    match error {
+        InvalidCertificate(C::InvalidPurpose | C::InvalidPurposeContext { .. }) => {
+            format!("its extended key usage lacks {side}Auth")
+        }
+        InvalidCertificate(C::UnknownIssuer) => "it is of a CA that is not in the CA's file".into(),
+        other => in_words(other),
+    }
+}
+
 impl Credentials {
     /// Reads PEM text, each with the file that it is from.
     ///
@@ -98,7 +151,10 @@ impl Credentials {
             TlsError::content(key.0, what)
         })?;
         let crls = match crl {
-            Some(crl) => parts(crl, "a list of revoked certificates")?,
+            Some(crl) => {
+                told_apart(ca.0, &authorities)?;
+                lists(crl)?
+            }
             None => Vec::new(),
         };
         let read = Self { roots: Arc::new(roots), authorities, own: Arc::new(own), crls, identity };
@@ -124,9 +180,44 @@ impl Credentials {
         !self.crls.is_empty()
     }
 
-    /// Why the own certificate would not be taken by others of the same CA at this time; empty: it
-    /// would.
-    pub fn faults(&self, now: Timestamp) -> Vec<String> {
+    /// Whether lists that were honoured `before` still are, or newer ones of the same CAs; those of a
+    /// CA that is no longer trusted may go.
+    ///
+    /// # Errors
+    /// Which is gone or older, in words.
+    pub(super) fn still_honours(&self, before: &Self) -> Result<(), String> {
+        let numbers = |of: &Self| {
+            let lists = of.crls.iter().rev().filter_map(|list| revoked_in(list).ok());
+            // The newest stands first, and counts.
+            lists.map(|list| (list.issuer, list.number)).collect::<BTreeMap<_, _>>()
+        };
+        let trusted: BTreeSet<String> =
+            self.authorities.iter().filter_map(|ca| Some(describe(ca).ok()?.subject)).collect();
+        let now = numbers(self);
+        for (issuer, number) in numbers(before) {
+            match now.get(&issuer) {
+                Some(newer) if *newer >= number => {}
+                Some(older) => {
+                    return Err(format!(
+                        "its list of {issuer} is older (number {older}) than the one in force \
+                         ({number}): whoever was revoked since would be let in again"
+                    ));
+                }
+                None if self.has_crl() && !trusted.contains(&issuer) => {}
+                None => {
+                    return Err(format!(
+                        "the list of {issuer} was honoured and is gone: whoever is on it would be \
+                         let in again"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the own certificate would not be taken by others of the same CA at this time, on these
+    /// sides of a connection; empty: it would.
+    pub fn faults(&self, now: Timestamp, sides: &[Side]) -> Vec<String> {
         let now = unix_time(now);
         let (own, others) = (&self.chain()[0], &self.chain()[1..]);
         let read = match describe(own) {
@@ -134,24 +225,24 @@ impl Credentials {
             Err(fault) => return vec![fault],
         };
         let mut faults = Vec::new();
-        if read.usages.is_empty() || read.usages.contains(&"client") {
+        if sides.contains(&Side::Client) {
             let as_client = self.client_verifier().and_then(|verifier| {
                 let verified = verifier.verify_client_cert(own, others, now);
-                verified.map(|_| ()).map_err(|error| in_words(&error))
+                verified.map(|_| ()).map_err(|error| of_own(&error, "client"))
             });
             faults.extend(as_client.err());
         }
-        if read.usages.contains(&"server") {
+        if sides.contains(&Side::Server) {
             let names = read.names.iter().filter_map(|name| ServerName::try_from(&**name).ok());
             let names: Vec<ServerName<'_>> = names.collect();
             if names.is_empty() {
-                faults.push("it is for servers and names no host".into());
+                faults.push("it names no host, as a server's does".into());
             }
             let verifier = self.server_verifier();
             for name in &names {
                 let verified = verifier.as_ref().map_err(Clone::clone).and_then(|verifier| {
                     let verified = verifier.verify_server_cert(own, others, name, &[], now);
-                    verified.map(|_| ()).map_err(|error| in_words(&error))
+                    verified.map(|_| ()).map_err(|error| of_own(&error, "server"))
                 });
                 faults.extend(verified.err());
             }

@@ -3,7 +3,7 @@
 use super::credentials::Credentials;
 use std::fmt;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Certificates and keys take a few KiB; lists of revoked ones may be longer.
@@ -93,6 +93,15 @@ impl TlsFiles {
         };
         let crl = crl.as_ref().map(|(file, bytes)| (*file, bytes.as_slice()));
         Credentials::read((&self.ca, &ca), (&self.cert, &cert), (&self.key, &key), crl)
+    }
+
+    /// What to do about a key that others than its owner may read; `None`: they may not. Blocks
+    /// shortly.
+    pub fn open_key(&self) -> Option<String> {
+        let mode = std::fs::metadata(&self.key).ok()?.permissions().mode() & 0o777;
+        let key = self.key.display();
+        (mode & 0o077 != 0)
+            .then(|| format!("{key}: others may read it (mode {mode:o}); chmod 600 {key}"))
     }
 
     /// What tells that one of them was changed. Blocks shortly.

@@ -1,7 +1,7 @@
 //! A node's certificates while it runs: read at the start, and again when they change. What cannot
 //! be read changes nothing.
 
-use super::credentials::{ClientTls, Credentials, unix_time};
+use super::credentials::{ClientTls, Credentials, Side, unix_time};
 use super::files::{Stamp, TlsError, TlsFiles};
 use super::reason::in_words;
 use crate::model::Timestamp;
@@ -127,6 +127,17 @@ pub enum Reloaded {
     Changed,
 }
 
+/// What is amiss with certificates that can be used, each with the file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Faults {
+    /// Why nobody would connect to the node.
+    pub served: Vec<String>,
+    /// Why other nodes would not let it in.
+    pub dialed: Vec<String>,
+    /// Keys that others than their owner may read.
+    pub keys: Vec<String>,
+}
+
 /// See the module. Shared; callable from any thread.
 pub struct Tls {
     files: Files,
@@ -167,6 +178,23 @@ impl Tls {
         ClientTls::renewed(Arc::clone(&self.client), self.watch())
     }
 
+    /// What is amiss at this time with what is in force, though it can be used. Blocks shortly.
+    pub fn faults(&self, now: Timestamp) -> Faults {
+        let (generation, Files { served, dialed }) = (self.now(), &self.files);
+        let dialed = dialed.as_ref().unwrap_or(served);
+        let named = |files: &TlsFiles, faults: Vec<String>| -> Vec<String> {
+            faults.iter().map(|fault| format!("{}: {fault}", files.cert.display())).collect()
+        };
+        let mut keys: Vec<String> =
+            [served, dialed].iter().filter_map(|files| files.open_key()).collect();
+        keys.dedup();
+        Faults {
+            served: named(served, generation.served().faults(now, &[Side::Server])),
+            dialed: named(dialed, generation.dialed().faults(now, &[Side::Client])),
+            keys,
+        }
+    }
+
     /// Reads the files again if they have changed, or anyway. Blocks shortly.
     ///
     /// # Errors
@@ -185,12 +213,11 @@ impl Tls {
             (self.files.dialed.as_ref(), generation.dialed.as_ref(), before.dialed.as_ref()),
         ] {
             let (Some(files), Some(now), Some(before)) = (files, now, before) else { continue };
-            if before.has_crl() && !now.has_crl() {
+            now.still_honours(before).map_err(|what| {
                 let crl = files.crl.as_deref().unwrap_or(&files.ca);
-                let what = "it was honoured and is gone: whoever is on it would be let in again; \
-                            bring it back, or restart the node without it";
-                return Err(TlsError::content(crl, what));
-            }
+                let advice = "bring it back, or restart the node without it";
+                TlsError::content(crl, format!("{what}; {advice}"))
+            })?;
         }
         self.client.store(Arc::clone(&generation.client));
         self.now.send_replace(Arc::new(generation));

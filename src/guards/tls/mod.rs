@@ -18,9 +18,9 @@ mod reason;
 mod tests;
 
 pub use authority::{Authority, Host, IssueError, Issued, Wanted, is_name};
-pub use credentials::{ClientTls, Credentials, ExpectedServer};
+pub use credentials::{ClientTls, Credentials, ExpectedServer, Side};
 pub use describe::{Described, RevokedList, certificates_in, describe, lists_in, revoked_in};
 pub use files::{TlsError, TlsFiles};
 pub use identity::{Identity, IdentityError};
-pub use live::{Generation, Reloaded, Tls};
+pub use live::{Faults, Generation, Reloaded, Tls};
 pub use reason::{failed_handshake, in_words};

@@ -7,6 +7,7 @@ use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -178,8 +179,7 @@ fn whoever_is_revoked_is_not_let_in_and_a_list_that_is_gone_lets_nobody_in_again
         authority.issue(&client("bob"), NOW, 30).unwrap(),
     );
     let first = tls.now();
-    let (list, added) =
-        authority.revoke(None, &[(&path, ada.certificate.as_bytes())], NOW).unwrap();
+    let (list, added) = authority.revoke(&[], &[(&path, ada.certificate.as_bytes())], NOW).unwrap();
     assert_eq!(added[0].role(), "client ada");
     write(dir.path(), "crl.pem", &list);
     assert_eq!(tls.reload(false).unwrap(), Reloaded::Changed);
@@ -190,7 +190,7 @@ fn whoever_is_revoked_is_not_let_in_and_a_list_that_is_gone_lets_nobody_in_again
 
     let crl = dir.path().join("crl.pem");
     let (both, _) = authority
-        .revoke(Some((&crl, list.as_bytes())), &[(&path, bob.certificate.as_bytes())], NOW)
+        .revoke(&[(&crl, list.as_bytes())], &[(&path, bob.certificate.as_bytes())], NOW)
         .unwrap();
     write(dir.path(), "crl.pem", &both);
     assert_eq!(tls.reload(false).unwrap(), Reloaded::Changed);
@@ -202,6 +202,142 @@ fn whoever_is_revoked_is_not_let_in_and_a_list_that_is_gone_lets_nobody_in_again
     std::fs::remove_file(&crl).unwrap();
     assert!(tls.reload(false).unwrap_err().to_string().contains("is gone"));
     assert!(tls.now().lets_in(&chain(&ada), NOW).is_err());
+
+    // Neither does an older one.
+    write(dir.path(), "crl.pem", &list);
+    let older = tls.reload(false).unwrap_err().to_string();
+    assert!(older.contains("is older (number 1) than the one in force (2)"), "{older}");
+    assert!(tls.now().lets_in(&chain(&bob), NOW).is_err());
+    // Of two of a CA the newer counts, whichever stands first.
+    write(dir.path(), "crl.pem", &format!("{list}{both}"));
+    assert_eq!(tls.reload(false).unwrap(), Reloaded::Changed);
+    assert!(tls.now().lets_in(&chain(&bob), NOW).is_err());
+}
+
+/// What a list says, by whose it is: how many are on it.
+fn listed(list: &str) -> Vec<(String, u64, usize)> {
+    use rustls::pki_types::CertificateRevocationListDer;
+    CertificateRevocationListDer::pem_slice_iter(list.as_bytes())
+        .map(|list| revoked_in(&list.unwrap()).unwrap())
+        .map(|list| (list.issuer, list.number, list.serials.len()))
+        .collect()
+}
+
+#[test]
+fn each_ca_has_a_list_of_its_own_and_only_its_own_certificates_are_on_it() {
+    let (dir, first) = directory();
+    let (second, second_ca) = Authority::new("test CA", NOW, 30).unwrap();
+    #[allow(clippy::disallowed_methods, reason = "a test puts two CAs into one file")]
+    let first_ca = std::fs::read_to_string(dir.path().join("ca.pem")).unwrap();
+    write(dir.path(), "ca.pem", &format!("{first_ca}{}", second_ca.certificate));
+    let path = dir.path().join("one.pem");
+    let ada = first.issue(&client("ada"), NOW, 30).unwrap();
+    let bob = second.issue(&client("bob"), NOW, 30).unwrap();
+    let kept = second.issue(&client("kept"), NOW, 30).unwrap();
+    let one = |issued: &Issued| issued.certificate.clone().into_bytes();
+
+    let revoke = |ca: &Authority, before: &[&str], pem: &[u8]| {
+        let before: Vec<_> = before.iter().map(|list| (&*path, list.as_bytes())).collect();
+        ca.revoke(&before, &[(&path, pem)], NOW).map(|(list, _)| list)
+    };
+    let list = revoke(&first, &[], &one(&ada)).unwrap();
+    let both = revoke(&second, &[&list], &one(&bob)).unwrap();
+    let numbers = |list| listed(list).into_iter().map(|(_, n, len)| (n, len)).collect::<Vec<_>>();
+    assert_eq!(numbers(&both), [(1, 1), (1, 1)]);
+    assert!(both.ends_with(&list), "the other CA's is as it was: {both}");
+    // Of several copies the newest of each counts, and what any of them says.
+    let again = revoke(&first, &[&both, &list], &one(&first.issue(&client("c"), NOW, 1).unwrap()));
+    assert_eq!(numbers(&again.unwrap()), [(2, 2), (1, 1)]);
+
+    write(dir.path(), "crl.pem", &both);
+    let tls = Tls::open(TlsFiles::in_dir(dir.path(), "node"), None).unwrap();
+    tls.now().lets_in(&chain(&kept), NOW).unwrap();
+    for gone in [&ada, &bob] {
+        let refused = tls.now().lets_in(&chain(gone), NOW).unwrap_err();
+        assert!(refused.contains("is revoked"), "{refused}");
+    }
+    // One CA's list is gone: those on it would not be refused for it any more.
+    write(dir.path(), "crl.pem", &list);
+    assert!(tls.reload(false).unwrap_err().to_string().contains("is gone"));
+    // With its CA it may go.
+    write(dir.path(), "ca.pem", &first_ca);
+    assert_eq!(tls.reload(true).unwrap(), Reloaded::Changed);
+
+    for (pem, expected) in [
+        (one(&bob), "was not signed by this CA (CN=test CA "),
+        (first_ca.clone().into_bytes(), "is the certificate of a CA"),
+        (second_ca.certificate.into_bytes(), "is the certificate of a CA"),
+    ] {
+        let refused = revoke(&first, &[&both], &pem).unwrap_err();
+        assert!(refused.to_string().contains(expected), "{refused}");
+    }
+}
+
+#[test]
+fn cas_of_one_name_are_told_of_before_a_list_mixes_them_up() {
+    let (dir, authority) = directory();
+    let (_, long) = Authority::new(&"x".repeat(100), NOW, 30).unwrap();
+    let named = describe(&chain(&long)[0]).unwrap().subject;
+    assert_eq!(named.len(), "CN=".len() + 64, "{named}");
+
+    let twin = || {
+        let (mut params, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
+        params.distinguished_name.push(DnType::CommonName, "twin");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap().pem();
+        Issued { certificate, key: key.serialize_pem() }
+    };
+    let (one, other) = (twin(), twin());
+    let read = |ca: &Issued| {
+        let (cert, key) = (ca.certificate.as_bytes(), ca.key.as_bytes());
+        Authority::read((Path::new("ca.pem"), cert), (Path::new("ca-key.pem"), key)).unwrap()
+    };
+    let ada = read(&one).issue(&client("ada"), NOW, 30).unwrap();
+    let path = dir.path().join("ada.pem");
+    let ada = [(&*path, ada.certificate.as_bytes())];
+    let (list, _) = read(&one).revoke(&[], &ada, NOW).unwrap();
+    let refused = read(&other).revoke(&[(&path, list.as_bytes())], &[], NOW).unwrap_err();
+    assert!(refused.to_string().contains("another CA of the same name (CN=twin"), "{refused}");
+    let refused = read(&other).revoke(&[], &ada, NOW).unwrap_err();
+    assert!(refused.to_string().contains("was not signed by this CA"), "{refused}");
+
+    put(dir.path(), "node", &authority.issue(&node("n1"), NOW, 30).unwrap());
+    write(dir.path(), "ca.pem", &format!("{}{}", one.certificate, other.certificate));
+    let files = TlsFiles::in_dir(dir.path(), "node");
+    files.load().unwrap();
+    write(dir.path(), "crl.pem", &list);
+    let refused = files.load().unwrap_err().to_string();
+    assert!(refused.contains("ca.pem") && refused.contains("two CAs of the name"), "{refused}");
+    // Of one and the same key it may hold several.
+    write(dir.path(), "ca.pem", &format!("{}{}", one.certificate, one.certificate));
+    files.load().unwrap();
+}
+
+#[test]
+fn what_is_amiss_with_certificates_that_can_be_read_is_found() {
+    let (dir, authority) = directory();
+    let files = TlsFiles::in_dir(dir.path(), "node");
+    let faults = || Tls::open(files.clone(), None).unwrap().faults(NOW);
+    let key = dir.path().join("node-key.pem");
+    #[allow(clippy::disallowed_methods, reason = "a test opens a key to others, and closes it")]
+    let mode = |mode| std::fs::set_permissions(&key, PermissionsExt::from_mode(mode)).unwrap();
+    mode(0o600);
+    assert_eq!(faults(), Faults::default());
+    mode(0o640);
+    assert_eq!(faults().keys.len(), 1);
+    assert!(faults().keys[0].ends_with(&format!("(mode 640); chmod 600 {}", key.display())));
+
+    put(dir.path(), "node", &authority.issue(&client("ada"), NOW, 30).unwrap());
+    assert!(faults().served[0].contains("names no host"), "{:?}", faults());
+    assert_eq!(faults().dialed, Vec::<String>::new());
+
+    put(dir.path(), "node", &authority.issue(&node("n1"), Timestamp(NOW.0 - 9 * DAY), 3).unwrap());
+    for found in [faults().served, faults().dialed] {
+        assert!(found.len() == 1 && found[0].ends_with("has expired"), "{found:?}");
+    }
+    let (other, _) = Authority::new("another CA", NOW, 30).unwrap();
+    put(dir.path(), "node", &other.issue(&node("n1"), NOW, 30).unwrap());
+    assert!(faults().served[0].contains("a CA that is not in"), "{:?}", faults());
 }
 
 #[test]

@@ -171,6 +171,73 @@ fn files_that_do_not_fit_are_named_before_a_port_is_opened() {
     assert!(started.contains("not the key of"), "{started}");
 }
 
+#[test]
+fn certificates_that_nobody_would_take_are_told_of_by_a_check_and_by_a_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let (dir, data) = (directory.path().join("tls"), directory.path().join("data"));
+    let at = dir.to_str().unwrap();
+    duramen(&["tls", "init", "--dir", at, "--node-name", "n1"], b"");
+    let other = directory.path().join("other");
+    duramen(&["tls", "init", "--dir", other.to_str().unwrap(), "--node-name", "n1"], b"");
+    let check = [
+        &["serve", "--dry-run", "--data-dir", data.to_str().unwrap(), "--node-name", "n1"][..],
+        &["--tls-dir", at],
+    ];
+    let check = check.concat();
+    duramen(&check, b"");
+    // The certificate of a client, one of another CA: both can be read, and are what nobody takes.
+    for (from, who, expected) in
+        [(&dir, "client", "names no host"), (&other, "node", "a CA that is not in the CA's file")]
+    {
+        for (file, of) in [("node.pem", ".pem"), ("node-key.pem", "-key.pem")] {
+            std::fs::copy(from.join(format!("{who}{of}")), dir.join(file)).unwrap();
+        }
+        for told in [refused(&["tls", "verify", at], 78), refused(&check, 78)] {
+            assert!(told.contains("node.pem") && told.contains(expected), "{told}");
+        }
+    }
+    let open = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(dir.join("node-key.pem"), open).unwrap();
+    let log = directory.path().join("log");
+    let flags = ["--tls-dir", at, "--node-name", "n1"];
+    drop(Binary::start_logging_to(&data, &flags, std::fs::File::create(&log).unwrap()));
+    let logged = std::fs::read_to_string(&log).unwrap();
+    assert!(logged.contains("nobody will connect to this node"), "{logged}");
+    assert!(logged.contains("mode 644"), "{logged}");
+    assert!(!logged.contains("other nodes will not let this one in"), "told once: {logged}");
+}
+
+#[test]
+fn a_ca_takes_back_its_own_certificates_and_leaves_lists_of_others_as_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (one, other) = (path("one"), path("other"));
+    let at = |dir: &Path| dir.to_str().unwrap().to_owned();
+    for dir in [&one, &other] {
+        duramen(&["tls", "init", "--dir", &at(dir), "--node-name", "n1"], b"");
+    }
+    duramen(&["tls", "node", "n2", "--dir", &at(&one)], b"");
+    let foreign = at(&other.join("client.pem"));
+    for given in [&foreign, &at(&one.join("ca.pem"))] {
+        let told = refused(&["tls", "revoke", given, "--dir", &at(&one)], 64);
+        assert!(told.contains("nothing was changed") && told.contains("try:"), "{told}");
+    }
+    assert!(!one.join("crl.pem").exists());
+    duramen(&["tls", "revoke", &foreign, "--dir", &at(&other)], b"");
+    let list = std::fs::read_to_string(other.join("crl.pem")).unwrap();
+    // As an owner of two CAs puts them together.
+    std::fs::write(one.join("nodes/n2/crl.pem"), &list).unwrap();
+    duramen(&["tls", "revoke", &at(&one.join("client.pem")), "--dir", &at(&one)], b"");
+    for written in [one.join("crl.pem"), one.join("nodes/n2/crl.pem")] {
+        let both = std::fs::read_to_string(&written).unwrap();
+        assert!(both.ends_with(&list) && both.len() > list.len(), "{both}");
+        let shown = duramen(&["tls", "show", &at(&written), "--json"], b"");
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(shown.as_array().unwrap().len(), 2);
+        assert_ne!(shown[0]["issuer"], shown[1]["issuer"]);
+    }
+}
+
 fn openssl(dir: &Path, arguments: &str) {
     let output = Command::new("openssl").args(arguments.split(' ')).current_dir(dir).output();
     let output = output.expect("openssl is on this machine");
@@ -248,6 +315,7 @@ fn the_books_certificates_work_and_its_file_and_its_flags_name_them() {
     assert!(servers.contains("servers:"), "{servers}");
     let shown = duramen(&["tls", "show", &cert, "--json"], b"");
     assert!(shown.contains("\"client root\"") && shown.contains("RSA 2048"), "{shown}");
+    duramen(&["tls", "revoke", &file("nobody-client.pem"), "--dir", dir.to_str().unwrap()], b"");
     // A server's certificate is no client's.
     let (cert, key) = (file("server.pem"), file("server-key.pem"));
     let tls = ["--ca", &ca, "--cert", &cert, "--key", &key];

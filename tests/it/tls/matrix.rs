@@ -2,7 +2,7 @@
 // who comes after.
 
 use super::{Odd, PATIENCE, Pki, Port, Told, issued, knock, now, options, until_closed};
-use duramen::guards::tls::{Authority, Issued, Wanted};
+use duramen::guards::tls::{Issued, Wanted};
 use duramen::testing::block_on;
 use duramen::wire::client::{Client, ClientError, ClientOptions};
 use duramen::wire::peer::PeerClient;
@@ -55,9 +55,7 @@ fn whoever_is_not_to_be_let_in_is_refused_on_every_port_and_told_in_the_log() {
     let gone = pki.client("gone");
     pki.revoke(&gone, &dir);
     let told = Told::start(&dir, |_| {});
-    let (impostor, ca) = Authority::new(&pki.name, now(), 30).unwrap();
-    drop(ca);
-    let impostor = impostor.issue(&Wanted::Client { name: "ada".into() }, now(), 30).unwrap();
+    let impostor = pki.impostor().issue(&Wanted::Client { name: "ada".into() }, now(), 30).unwrap();
     let (good, gone) = (issued(&pki.client("ada"), "client"), issued(&gone, "client"));
     let stranger = issued(&other.client("ada"), "client");
     let odd = |odd: Odd| pki.odd(&odd);

@@ -8,7 +8,7 @@ mod matrix;
 mod nodes;
 
 use crate::harness::Lines;
-use duramen::guards::tls::{Authority, ClientTls, Issued, TlsFiles, Wanted};
+use duramen::guards::tls::{Authority, ClientTls, Issued, TlsFiles, Wanted, describe};
 use duramen::model::{Clock, SystemClock, Timestamp};
 use duramen::ops::logger::{LoggerHandle, start_on};
 use duramen::ops::settings::{LogFormat, Settings};
@@ -22,7 +22,6 @@ use rustls::{ClientConfig, RootCertStore};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -38,7 +37,6 @@ pub fn now() -> Timestamp {
 /// A CA with a directory where it puts what it makes.
 pub struct Pki {
     pub dir: tempfile::TempDir,
-    pub name: String,
     pub authority: Authority,
     pub ca: Issued,
 }
@@ -57,11 +55,20 @@ pub struct Odd {
 impl Pki {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        // Each with a name of its own: of two CAs with one name nobody could say which is meant.
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("the test's CA {}", MADE.fetch_add(1, Ordering::Relaxed));
-        let (authority, ca) = Authority::new(&name, now(), 30).unwrap();
-        Self { dir, name, authority, ca }
+        let (authority, ca) = Authority::new("the test's CA", now(), 30).unwrap();
+        Self { dir, authority, ca }
+    }
+
+    /// A CA that calls itself as this one does.
+    pub fn impostor(&self) -> Authority {
+        let own = CertificateDer::from_pem_slice(self.ca.certificate.as_bytes()).unwrap();
+        let name = describe(&own).unwrap().subject;
+        let (mut params, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
+        params.distinguished_name.push(DnType::CommonName, name.strip_prefix("CN=").unwrap());
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let (cert, key) = (params.self_signed(&key).unwrap().pem(), key.serialize_pem());
+        let file = Path::new("impostor.pem");
+        Authority::read((file, cert.as_bytes()), (file, key.as_bytes())).unwrap()
     }
 
     pub fn node(&self, name: &str) -> PathBuf {
@@ -129,7 +136,8 @@ impl Pki {
         let bytes = std::fs::read(file).unwrap();
         let before = std::fs::read(&list).ok();
         let before = before.as_ref().map(|bytes| (list.as_path(), bytes.as_slice()));
-        let (pem, _) = self.authority.revoke(before, &[(file, &bytes)], now()).unwrap();
+        let revoked = self.authority.revoke(before.as_slice(), &[(file, &bytes)], now());
+        let (pem, _) = revoked.unwrap();
         replace(&list, &pem);
     }
 
