@@ -6,7 +6,7 @@ mod copies;
 use super::shape::json_line;
 use super::{Class, ClusterAddress, Failure, NodeDirectory, block_on, stdout};
 use crate::access::{AuditEntry, Chain};
-use crate::model::escape;
+use crate::model::{Timestamp, escape};
 use crate::ops::audit;
 use clap::{Args, Subcommand};
 use copies::{Copies, mark};
@@ -161,8 +161,7 @@ struct Copied<'a> {
 
 fn line(entry: &AuditEntry) -> String {
     let AuditEntry { number, at_ms, kind, subject, peer, call, what, outcome, times, .. } = entry;
-    let at = jiff::Timestamp::from_millisecond(*at_ms)
-        .map_or_else(|_| at_ms.to_string(), |at| at.to_string());
+    let at = Timestamp(*at_ms).rfc3339();
     let who = subject.as_deref().unwrap_or("nobody");
     let often = if *times > 1 { format!(" ({times} times)") } else { String::new() };
     let text = format!("{number} {at} {kind}{often} {who} from {peer} {call}: {what}: {outcome}");
