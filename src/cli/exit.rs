@@ -8,7 +8,7 @@ use crate::node::NodeError;
 use crate::ops::data_dir::DataDirError;
 use crate::ops::settings::{Fault, SettingsError};
 use crate::ops::signals::StopSignal;
-use crate::wire::client::ClientError;
+use crate::wire::client::{ClientError, TurnedAway};
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -222,12 +222,26 @@ impl From<ClientError> for Failure {
             ClientError::Address { .. } => {
                 failure(Class::BadInput).advice("give the node's address as --rpc-addr HOST:PORT")
             }
+            _ if let Some(turned_away) = error.turned_away() => failure(Class::Unavailable)
+                .cause(turned_away.to_string())
+                .advice(match turned_away {
+                    TurnedAway::NeedsTls => {
+                        "--tls-dir DIR with the certificate of a client: `duramen tls client NAME` \
+                         makes one"
+                    }
+                    TurnedAway::NoTls => {
+                        "leave --tls-dir and DURAMEN_TLS_DIR out, or look whether it is the right \
+                         address"
+                    }
+                    TurnedAway::Shown(_) => {
+                        "`duramen tls verify DIR` tells whether this client's certificate is good; \
+                         the node's log tells whom it does not let in"
+                    }
+                }),
             ClientError::Unavailable { .. } => failure(Class::Unavailable)
                 .advice("start a node with `duramen`, or name another with --rpc-addr HOST:PORT"),
-            ClientError::Lost { .. } => failure(Class::Unavailable).advice(
-                "look whether the node still runs, and whether it takes this client's certificate: \
-                 its log tells whom it does not let in",
-            ),
+            ClientError::Lost { .. } => failure(Class::Unavailable)
+                .advice("look whether the node still runs; its log tells whom it does not let in"),
             ClientError::Deadline { definite: true, .. } => failure(Class::Temporary)
                 .advice("`duramen cluster health` tells what is not well; then the same again"),
             ClientError::Deadline { .. } => failure(Class::Unavailable)

@@ -31,6 +31,7 @@ use super::pb::duramen::v1::log_client::LogClient;
 use super::pb::duramen::v1::{
     DescribeRequest, DescribeResponse, MetadataRequest, MetadataResponse, ProduceRequest,
 };
+pub use super::turned_away::TurnedAway;
 use crate::guards::tls::ClientTls;
 use bearer::Bearing;
 use bytes::Bytes;

@@ -2,6 +2,7 @@
 
 use super::leave::Leave;
 use super::read_ahead::ReadAhead;
+use super::turned_away::TurnedAway;
 use crate::guards::tls::{ClientTls, failed_handshake};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -44,11 +45,15 @@ async fn secured(address: &str, tls: &ClientTls) -> io::Result<Leave<TlsStream<R
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let connecting = TlsConnector::from(tls.config()).connect(name.clone(), ReadAhead::new(stream));
-    let stream = connecting.await.map_err(|error| {
-        io::Error::new(error.kind(), format!("TLS: {}", failed_handshake(&error)))
+    let stream = connecting.await.map_err(|error| match TurnedAway::found_in(&error) {
+        Some(turned_away) => io::Error::new(error.kind(), turned_away),
+        None => {
+            io::Error::new(error.kind(), format!("TLS handshake: {}", failed_handshake(&error)))
+        }
     })?;
     let shown = stream.get_ref().1.peer_certificates();
-    tls.check(shown).map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, why))?;
+    tls.check(shown)
+        .map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, TurnedAway::Shown(why)))?;
     let no_more = tls.no_more(name, shown.unwrap_or_default());
     Ok(Leave::new(stream, no_more))
 }

@@ -1,6 +1,7 @@
 //! A connection that is left when the other end is not to be talked to any more, as one whose
-//! certificate was revoked meanwhile.
+//! certificate was revoked meanwhile; and that says so where the other end does not let it in.
 
+use super::turned_away::TurnedAway;
 use std::future::Future;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
@@ -27,7 +28,10 @@ impl<S> Leave<S> {
             self.why = Some(why);
         }
         match &self.why {
-            Some(why) => Err(Error::new(ErrorKind::PermissionDenied, format!("TLS: {why}"))),
+            Some(why) => {
+                let why = TurnedAway::Shown(why.clone());
+                Err(Error::new(ErrorKind::PermissionDenied, why))
+            }
             None => Ok(()),
         }
     }
@@ -40,7 +44,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Leave<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
         self.may_go_on(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        Pin::new(&mut self.stream).poll_read(cx, buffer).map_err(TurnedAway::told)
     }
 }
 

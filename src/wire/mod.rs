@@ -9,6 +9,7 @@ pub mod dial;
 mod leave;
 pub mod peer;
 pub mod read_ahead;
+mod turned_away;
 
 /// Generated from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

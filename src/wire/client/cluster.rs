@@ -16,7 +16,7 @@ pub use fetch::ClusterChunks;
 pub use key::partition_of_key;
 pub use producer::{ClusterProducer, Delivered, Place, ProducerOptions, Receipt};
 
-use super::{Admin, Client, ClientError, ClientOptions, LeaderHint, Target};
+use super::{Admin, Client, ClientError, ClientOptions, LeaderHint, Target, TurnedAway};
 use crate::guards::{Breaker, BreakerOptions, BreakerState, RetryPolicy};
 use crate::model::{Clock, SystemClock};
 use crate::wire::pb::duramen::v1::DescribeResponse;
@@ -103,6 +103,8 @@ struct Shared {
 struct Node {
     breaker: Breaker,
     client: Option<Client>,
+    /// Why it and this client did not let each other in, the last time that they met.
+    turned_away: Option<TurnedAway>,
 }
 
 /// A node to send appends to.
@@ -118,7 +120,7 @@ impl ClusterClient {
     /// others. `traceparent` is sent with each request (W3C Trace Context).
     ///
     /// # Errors
-    /// None answers: what the last one failed with.
+    /// None answers, or none lets this client in: what the last one failed with.
     pub async fn connect(
         addresses: &[String],
         options: ClusterOptions,
@@ -135,7 +137,10 @@ impl ClusterClient {
         }));
         cluster.any().await?;
         cluster.refresh().await;
-        Ok(cluster)
+        match cluster.turned_away(false) {
+            Some(error) => Err(error),
+            None => Ok(cluster),
+        }
     }
 
     /// A client for appends to a topic.
@@ -175,15 +180,17 @@ impl ClusterClient {
 
     /// As [`ClusterClient::any`]; `turn` decides among those that are connected already.
     async fn any_from(&self, turn: usize) -> Result<Client, ClientError> {
-        let mut addresses = self.routes().addresses();
-        addresses.retain(|address| !self.0.seeds.contains(address));
-        let mut addresses = [self.0.seeds.clone(), addresses].concat();
+        let mut addresses = self.addresses();
         {
-            // Who is connected answers at once; who is away may take a while to be missed.
+            // Who is connected answers at once; who is away may take a while to be missed; who lets
+            // nobody in is connected to all the same, and does not answer.
             let nodes = self.nodes();
             let is_connected =
                 |address: &String| nodes.get(address).is_some_and(|node| node.client.is_some());
-            addresses.sort_by_key(|address| !is_connected(address));
+            addresses.sort_by_key(|address| {
+                let turns_away = nodes.get(address).is_some_and(|node| node.turned_away.is_some());
+                (turns_away, !is_connected(address))
+            });
             let connected = addresses.iter().filter(|address| is_connected(address)).count();
             addresses[..connected].rotate_left(turn % connected.max(1));
         }
@@ -257,10 +264,55 @@ impl ClusterClient {
         let Ok(mut client) = self.any_from(turn).await else { return };
         let address = client.address().to_owned();
         match tokio::time::timeout(METADATA_MAX, client.metadata(Vec::new())).await {
-            Ok(Ok(metadata)) => self.routes().learn(metadata),
+            Ok(Ok(metadata)) => {
+                self.let_in(&address);
+                self.routes().learn(metadata);
+            }
             Ok(Err(ClientError::Refused(_))) => {}
-            Ok(Err(_)) | Err(_) => self.lost(&address),
+            Ok(Err(error)) => {
+                self.met(&error);
+                self.lost(&address);
+            }
+            Err(_) => self.lost(&address),
         }
+    }
+
+    /// Where nodes are, as far as known: what was given first.
+    fn addresses(&self) -> Vec<String> {
+        let mut learned = self.routes().addresses();
+        learned.retain(|address| !self.0.seeds.contains(address));
+        [self.0.seeds.clone(), learned].concat()
+    }
+
+    /// Notes whether the node that an error tells of and this client do not let each other in.
+    fn met(&self, error: &ClientError) {
+        if let ClientError::Unavailable { address, .. } | ClientError::Lost { address, .. } = error
+            && let Some(turned_away) = error.turned_away()
+            && let Some(node) = self.nodes().get_mut(address)
+        {
+            node.turned_away = Some(turned_away);
+        }
+    }
+
+    /// Notes that a node has let this client in.
+    fn let_in(&self, address: &str) {
+        if let Some(node) = self.nodes().get_mut(address) {
+            node.turned_away = None;
+        }
+    }
+
+    /// What to end with where no known node and this client let each other in: no further try would
+    /// change that. `is_unknown`: something was sent, and not answered.
+    fn turned_away(&self, is_unknown: bool) -> Option<ClientError> {
+        let addresses = self.addresses();
+        let nodes = self.nodes();
+        let turned_away = |address: &String| nodes.get(address)?.turned_away.clone();
+        let reasons: Option<Vec<TurnedAway>> = addresses.iter().map(turned_away).collect();
+        let (address, source) = (addresses.first()?.clone(), Box::new(reasons?.swap_remove(0)));
+        Some(match is_unknown {
+            true => ClientError::Lost { address, source },
+            false => ClientError::Unavailable { address, source },
+        })
     }
 
     /// Where appends go: the leader, as far as known; else anybody, who knows more or passes it on.
@@ -307,9 +359,11 @@ impl ClusterClient {
             if nodes.len() >= CONNECTIONS_MAX {
                 nodes.retain(|known, _| known == address);
             }
-            let node = nodes
-                .entry(address.into())
-                .or_insert_with(|| Node { breaker: self.breaker(address), client: None });
+            let node = nodes.entry(address.into()).or_insert_with(|| Node {
+                breaker: self.breaker(address),
+                client: None,
+                turned_away: None,
+            });
             (node.breaker.clone(), node.client.clone())
         };
         if let Some(client) = client {
@@ -333,6 +387,7 @@ impl ClusterClient {
             }
             Err(error) => {
                 permit.failed();
+                self.met(&error);
                 Err(error)
             }
         }

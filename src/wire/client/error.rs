@@ -4,6 +4,7 @@ use crate::guards::{Classify, ErrorClass};
 use crate::model::Disposition;
 use crate::wire::convert::leader_keys;
 use crate::wire::pb::duramen::v1 as pb;
+use crate::wire::turned_away::TurnedAway;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -104,6 +105,9 @@ impl ClientError {
     /// the node sent.
     pub(in crate::wire) fn of(status: Status, address: &str) -> Self {
         if let Some(source) = status.source() {
+            if let Some(turned_away) = TurnedAway::found_in(source) {
+                return Self::Lost { address: address.into(), source: Box::new(turned_away) };
+            }
             // The layers between say the same in longer words.
             let mut innermost = source;
             while let Some(below) = innermost.source() {
@@ -131,6 +135,16 @@ impl ClientError {
         );
         let message = status.message().to_owned();
         Self::Refused(Refusal { code: status.code(), message, retry_after, definite, leader })
+    }
+
+    /// Why the client and the node do not let each other in; `None`: that is not what it failed for.
+    pub fn turned_away(&self) -> Option<TurnedAway> {
+        match self {
+            Self::Unavailable { source, .. } | Self::Lost { source, .. } => {
+                TurnedAway::found_in(source.as_ref())
+            }
+            _ => None,
+        }
     }
 
     /// With what the node said no, where it did.
@@ -173,6 +187,7 @@ impl ClientError {
 impl Classify for ClientError {
     fn class(&self) -> ErrorClass {
         match self {
+            _ if self.turned_away().is_some() => ErrorClass::Permanent,
             Self::Unavailable { .. } | Self::Lost { .. } => ErrorClass::Retryable,
             Self::Refused(refusal) => refusal.class(),
             Self::Address { .. } | Self::Deadline { .. } | Self::Protocol { .. } => {

@@ -6,6 +6,7 @@ mod command;
 mod handshakes;
 mod matrix;
 mod nodes;
+mod turned_away;
 
 use crate::harness::Lines;
 use duramen::guards::tls::{Authority, ClientTls, Issued, TlsFiles, Wanted, describe};

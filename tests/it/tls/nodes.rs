@@ -21,7 +21,7 @@ fn cluster(pki: &Rc<Pki>, nodes: usize) -> Cluster {
     })
 }
 
-fn batch(value: &'static [u8]) -> Bytes {
+pub fn batch(value: &'static [u8]) -> Bytes {
     let mut builder = BatchBuilder::new();
     builder.push(&Record::of_value(value.to_vec(), Timestamp(0))).unwrap();
     builder.finish().unwrap().into_bytes()

@@ -128,6 +128,9 @@ impl ClusterChunks {
         self.next = Some(chunk.next);
         self.read += chunk.next.0 - chunk.base.0;
         self.fruitless = 0;
+        if let Some((address, _)) = &self.chunks {
+            self.cluster.let_in(address);
+        }
         Ok(Some(chunk))
     }
 
@@ -194,6 +197,10 @@ impl ClusterChunks {
             error => error.class() == ErrorClass::Retryable,
         };
         let waited = self.cluster.now().saturating_sub(self.since);
+        self.cluster.met(&error);
+        if let Some(error) = self.cluster.turned_away(false) {
+            return Err(error);
+        }
         if !may_pass || waited >= self.patience {
             return Err(error);
         }

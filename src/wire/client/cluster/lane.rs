@@ -99,7 +99,14 @@ impl Lane {
                 false => self.in_time(self.cluster.clone().only_way()).await,
             };
             let (asked, end) = match way {
-                Some(Ok(way)) => (way.client.address().to_owned(), self.stream(way).await),
+                Some(Ok(way)) => {
+                    let asked = way.client.address().to_owned();
+                    let end = self.stream(way).await;
+                    if self.fruitless == 0 {
+                        self.cluster.let_in(&asked);
+                    }
+                    (asked, end)
+                }
                 Some(Err(error)) => (String::new(), End::Broken(error)),
                 None => (String::new(), End::Expired),
             };
@@ -234,6 +241,11 @@ impl Lane {
                 ClientError::Lost { address: asked.into(), source }
             }
         };
+        self.cluster.met(&error);
+        if let Some(error) = self.cluster.turned_away(self.window.is_unknown()) {
+            self.give_up(error);
+            return Duration::ZERO;
+        }
         if !self.may_go_again(&error) {
             self.give_up(error);
             return Duration::ZERO;
@@ -277,6 +289,8 @@ impl Lane {
                     && self.cluster.routes().replicas(&self.target).len() > 1
             }
             ClientError::Refused(refusal) if !refusal.definite => true,
+            // Others may let it in.
+            error if error.turned_away().is_some() => self.options.follow_leader,
             error => error.class() == ErrorClass::Retryable,
         };
         is_safe && may_pass
