@@ -42,6 +42,11 @@ impl Action {
         Self::Peer,
     ];
 
+    /// Whether it is done to a topic; else to the node or the cluster, and rules name `*` for it.
+    pub fn is_of_topics(self) -> bool {
+        !matches!(self, Self::Observe | Self::Admin | Self::Peer)
+    }
+
     /// As it is written.
     pub fn name(self) -> &'static str {
         match self {

@@ -238,6 +238,57 @@ impl Gate {
         self.0.state.load().laws.has_admin(subject)
     }
 
+    /// What decides here, for people. `on`: whether the cluster has its policy of this generation in
+    /// force.
+    pub fn basis(&self, on: bool, generation: u64) -> String {
+        let state = self.0.state.load();
+        let laws = &state.laws;
+        if state.is_open {
+            return "everybody may do everything".into();
+        }
+        let decides = match (state.unknown(), state.broken()) {
+            (Some(reason), _) => format!("everything is denied: {reason}"),
+            (None, Some(reason)) => format!("everything is denied: {reason}"),
+            (None, None) => match (&laws.cluster, &laws.files) {
+                (Law::Off, _) => "the policy in its own files decides".into(),
+                // Where the newest is not taken over yet, that is why.
+                (_, Law::Off) if !on && laws.generation == generation => {
+                    "the policy decides all the same (access.enabled)".into()
+                }
+                (_, Law::Off) => "the policy decides".into(),
+                _ => "the policy and that in its own files must both permit".to_owned(),
+            },
+        };
+        let is_any = laws.admins.iter().any(|subject| is_subject(subject));
+        if is_any { format!("{decides}; to access.admins all is permitted") } else { decides }
+    }
+
+    /// Why this node judges so, where that is not by the rules of the cluster's policy alone.
+    pub fn ground(&self, subject: &str, action: Action, object: &str) -> Option<String> {
+        let state = self.0.state.load();
+        let laws = &state.laws;
+        if state.is_open {
+            return Some("access control is off".into());
+        }
+        let judged = judged_as(action, object)?;
+        if laws.has_admin(subject) {
+            return Some(format!("access.admins has {subject}"));
+        }
+        let permits = |judge: &Judge| judge.permits(subject, judged.0, judged.1);
+        match (&laws.cluster, &laws.files) {
+            (Law::Off, Law::Judge(files)) if permits(files) => {
+                Some("the policy is not in force, and this node's own files permit it".into())
+            }
+            (Law::Off | Law::Judge(_), Law::Judge(files)) if !permits(files) => {
+                Some("this node's own files do not permit it".into())
+            }
+            _ if judged != (action, object) => {
+                Some(format!("of {object} that is judged as {} of {}", judged.0, judged.1))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether requests are judged by the cluster's policy.
     pub fn goes_by_policy(&self) -> bool {
         matches!(self.0.state.load().laws.cluster, Law::Judge(_))
@@ -290,6 +341,14 @@ impl State {
         })
     }
 
+    fn broken(&self) -> Option<String> {
+        let laws = [&self.laws.cluster, &self.laws.files];
+        laws.iter().find_map(|law| match law {
+            Law::Broken(reason) => Some(format!("its policy cannot be used ({reason})")),
+            _ => None,
+        })
+    }
+
     /// Where it is not known yet whether anything is asked of anybody, that is what nobody hears: it may
     /// pass a moment later.
     fn denied_to_nobody(&self) -> Denied {
@@ -305,10 +364,7 @@ impl State {
         if let Some(reason) = self.unknown() {
             return Denied::NotKnownYet { subject, reason };
         }
-        let reason = laws.iter().find_map(|law| match law {
-            Law::Broken(reason) => Some(format!("its policy cannot be used ({reason})")),
-            _ => None,
-        });
+        let reason = self.broken();
         let object = laws.iter().fold(object, |object, law| match law {
             Law::Judge(judge) => judge.object_of(object),
             _ => object,

@@ -137,6 +137,23 @@ impl Rule {
         }
         Ok(())
     }
+
+    /// Whether anything is ever asked that the rule speaks of. One that is stored already does no harm:
+    /// whoever writes a new one is told.
+    ///
+    /// # Errors
+    /// [`PolicyError`], for whoever wrote it.
+    pub fn check_applies(&self) -> Result<(), PolicyError> {
+        let action = match self.action {
+            Actions::One(action) if !action.is_of_topics() && self.object != ANYONE => action,
+            _ => return Ok(()),
+        };
+        Err(PolicyError(format!(
+            "\"{self}\" would never count: {action} is about the node and the cluster, and no \
+             topic's; write '*' in place of {}",
+            self.object
+        )))
+    }
 }
 
 impl Membership {
@@ -145,6 +162,13 @@ impl Membership {
     /// # Errors
     /// [`PolicyError`], for whoever wrote it.
     pub fn check(&self) -> Result<(), PolicyError> {
+        if self.subject.starts_with(ROLE_PREFIX) || self.subject == ANYONE {
+            return Err(PolicyError(format!(
+                "{:?} cannot be given a role: roles are played by names, not by other roles nor by \
+                 everybody; give it the rules instead",
+                shown(&self.subject)
+            )));
+        }
         if !is_subject(&self.subject) {
             return Err(odd_subject(&self.subject));
         }
@@ -191,6 +215,14 @@ impl Policy {
         }
         self.rules.iter().try_for_each(Rule::check)?;
         self.members.iter().try_for_each(Membership::check)
+    }
+
+    /// Whether each rule speaks of something that can be asked.
+    ///
+    /// # Errors
+    /// [`PolicyError`]: the first that does not.
+    pub fn check_applies(&self) -> Result<(), PolicyError> {
+        self.rules.iter().try_for_each(Rule::check_applies)
     }
 
     /// Whether a rule speaks of this subject, by its name, a role that it plays, or `*`.

@@ -332,6 +332,54 @@ fn both_policies_must_permit_and_an_admin_by_settings_may_always() {
     assert!(may(&gate, "ops", Action::Admin, "*"));
 }
 
+#[test]
+fn what_decides_is_told_and_why_where_the_policy_alone_does_not() {
+    let judge = |text: &str| Law::Judge(Judge::of(&text.parse().unwrap()).unwrap());
+    let files = |text: &str| Law::Judge(Judge::of_files(BOOK_MODEL, text).unwrap());
+    let gate = Gate::default();
+    let ground = |who: &str, object: &str| gate.ground(who, Action::Consume, object);
+    assert_eq!(gate.basis(false, 0), "everybody may do everything");
+    assert_eq!(ground("ada", "log").as_deref(), Some("access control is off"));
+
+    let admins = || ["ops".to_owned()].into();
+    let cluster = || judge("p, ada, *, consume");
+    gate.set(Laws { cluster: cluster(), admins: admins(), generation: 3, ..Laws::default() });
+    assert_eq!(gate.basis(true, 3), "the policy decides; to access.admins all is permitted");
+    assert!(gate.basis(false, 3).contains("all the same (access.enabled)"));
+    assert!(!gate.basis(false, 4).contains("access.enabled"), "it is about to be taken over");
+    assert_eq!(ground("ops", "log").as_deref(), Some("access.admins has ops"));
+    assert_eq!((ground("ada", "log"), ground("bob", "log")), (None, None), "rules tell");
+    assert!(ground("ada", AUDIT_TOPIC).unwrap().ends_with("judged as observe of *"));
+
+    gate.set(Laws { files: files("p, bob, *, consume"), ..Laws::default() });
+    assert_eq!(gate.basis(false, 0), "the policy in its own files decides");
+    assert!(ground("bob", "log").unwrap().ends_with("own files permit it"));
+    assert!(ground("ada", "log").unwrap().ends_with("own files do not permit it"));
+
+    gate.set(Laws { cluster: cluster(), files: files("p, bob, *, consume"), ..Laws::default() });
+    assert!(gate.basis(true, 0).ends_with("must both permit"));
+    assert!(ground("ada", "log").unwrap().ends_with("own files do not permit it"));
+    gate.set(Laws { files: Law::Broken("it is cut off".into()), ..Laws::default() });
+    assert!(gate.basis(false, 0).starts_with("everything is denied: "));
+    assert_eq!(ground("ada", "log"), None, "the refusal tells");
+}
+
+#[test]
+fn a_rule_about_the_node_and_a_topic_can_stand_and_is_told() {
+    for (rule, counts) in [
+        ("p, ada, orders, admin", false),
+        ("p, ada, orders-*, observe, deny", false),
+        ("p, n1, orders, peer", false),
+        ("p, ada, *, admin", true),
+        ("p, ada, orders, *", true),
+        ("p, ada, orders-*, create", true),
+    ] {
+        let policy: Policy = rule.parse().unwrap();
+        assert!(policy.check().is_ok(), "{rule}: one that is stored is read");
+        assert_eq!(policy.check_applies().is_ok(), counts, "{rule}");
+    }
+}
+
 fn names() -> impl Strategy<Value = String> {
     prop_oneof![Just("a".to_owned()), Just("b".to_owned()), Just("c".to_owned())]
 }

@@ -88,7 +88,10 @@ impl Failure {
     /// Reading or writing failed.
     pub fn io(what: impl Into<String>, error: &io::Error) -> Self {
         let class = match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::IsADirectory => Class::BadInput,
+            // Another file was meant: none is there, or it is not text.
+            io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::InvalidData => {
+                Class::BadInput
+            }
             io::ErrorKind::PermissionDenied => Class::Permission,
             _ => Class::Io,
         };

@@ -5,6 +5,9 @@ use crate::access::{Denied, Policy, PolicyError};
 use crate::model::Caller;
 use serde::{Deserialize, Serialize};
 
+/// How a refusal to remove what is not there begins.
+pub const NOT_HELD: &str = "the policy does not hold that";
+
 /// Access control of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Access {
@@ -83,8 +86,7 @@ impl Access {
                 if !is_known {
                     return Err(Rejection::new(
                         RejectionKind::NotFound,
-                        "the policy does not hold that: `duramen acl list` shows what it holds; \
-                         nothing was removed",
+                        format!("{NOT_HELD}; nothing was removed"),
                     ));
                 }
                 next.policy.rules.retain(|rule| !less.rules.contains(rule));

@@ -10,7 +10,7 @@ mod placement;
 mod record;
 mod replay;
 
-pub use access::{Access, AccessChange, OnBehalf};
+pub use access::{Access, AccessChange, NOT_HELD, OnBehalf};
 pub use catalogue::{
     Catalogue, GroupMembers, Hosted, Node, NodeState, Placement, Replica, ReplicaState, Topic,
     TopicSettings,

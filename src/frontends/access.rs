@@ -348,6 +348,17 @@ impl Asker {
         gate.map_or(Ok(()), |gate| gate.check(&caller, action, object))
     }
 
+    /// As [`Gate::ground`]; empty where there is none.
+    pub fn ground(&self, subject: &str, action: Action, object: &str) -> String {
+        let gate = self.door.as_ref().map(|door| &door.gate);
+        gate.and_then(|gate| gate.ground(subject, action, object)).unwrap_or_default()
+    }
+
+    /// As [`Gate::basis`]; empty where there is no gate.
+    pub fn basis(&self, on: bool, generation: u64) -> String {
+        self.door.as_ref().map_or_else(String::new, |door| door.gate.basis(on, generation))
+    }
+
     /// Waits until this generation of the cluster's policy is in force here, at most so long.
     pub async fn until_in_force(&self, generation: u64, time: Duration) {
         if let Some(door) = &self.door {

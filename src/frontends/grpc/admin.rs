@@ -4,7 +4,7 @@
 use super::deadline;
 use super::observe::from_this_machine;
 use super::refusal::Refusal;
-use crate::access::{ANYONE, Action, Effect, Policy};
+use crate::access::{ANYONE, Action, Effect, Policy, PolicyError};
 use crate::actors::control::ControlError;
 use crate::actors::controller::GroupActs;
 use crate::cluster::{
@@ -90,7 +90,33 @@ fn parts<T>(request: Request<T>) -> (By, T) {
 }
 
 fn policy(text: &str) -> Result<Policy, Refusal> {
-    text.parse().map_err(|error: crate::access::PolicyError| Refusal::invalid(error.to_string()))
+    text.parse().map_err(|error: PolicyError| Refusal::invalid(error.to_string()))
+}
+
+/// One that somebody writes: what would never count is told while it can be written otherwise.
+fn new_policy(text: &str) -> Result<Policy, Refusal> {
+    let policy = policy(text)?;
+    policy.check_applies().map_err(|error| Refusal::invalid(error.to_string()))?;
+    Ok(policy)
+}
+
+/// Whoever puts this policy in force would be the first whom it shuts out, where it does not know him.
+/// Where nobody has admin the catalogue refuses, for all.
+fn check_stays_in(asker: &Asker, policy: &Policy) -> Result<(), Refusal> {
+    let Some(by) = asker.on_behalf().filter(|_| policy.has_admin()) else { return Ok(()) };
+    match by.subject.as_deref() {
+        Some(subject) if policy.permits(subject, Action::Admin, ANYONE) => Ok(()),
+        Some(_) => Err(Refusal::not_now(format!(
+            "{} would be shut out: the policy does not give that name admin; give it first, as in \
+             `duramen acl add NAME '*' admin`, or ask as somebody who has it; who is denied it has none",
+            asker.caller()
+        ))),
+        None => Err(Refusal::not_now(
+            "whoever asks would be shut out: this connection proves no name, nor does a token that the \
+             node does not take; ask by the certificate (--tls-dir) or the token (--token-file) of \
+             somebody who has admin",
+        )),
+    }
 }
 
 impl AdminService {
@@ -120,11 +146,12 @@ impl AdminService {
     }
 
     /// What is known of who may do what.
-    fn access(&self) -> pb::AccessState {
+    fn access(&self, asker: &Asker) -> pb::AccessState {
         let catalogue = self.view.control.catalogue();
         let access = &catalogue.access;
         let (on, generation) = (access.is_on, access.generation);
-        pb::AccessState { on, generation, policy: access.policy.to_string() }
+        let here = asker.basis(on, generation);
+        pb::AccessState { on, generation, policy: access.policy.to_string(), here }
     }
 
     fn describe(&self, name: &TopicName) -> Result<pb::TopicDescription, Refusal> {
@@ -423,9 +450,9 @@ impl pb::admin_server::Admin for AdminService {
 
     async fn get_access(
         &self,
-        _: Request<pb::GetAccessRequest>,
+        request: Request<pb::GetAccessRequest>,
     ) -> Result<Response<pb::AccessState>, Status> {
-        Ok(Response::new(self.access()))
+        Ok(Response::new(self.access(&Asker::of(request.extensions()))))
     }
 
     async fn change_access(
@@ -436,17 +463,22 @@ impl pb::admin_server::Admin for AdminService {
         self.may_act(request.extensions())?;
         let (by, asked) = parts(request);
         let change = match asked.change {
-            Some(Change::Add(text)) => AccessChange::Add(policy(&text)?),
+            Some(Change::Add(text)) => AccessChange::Add(new_policy(&text)?),
             Some(Change::Remove(text)) => AccessChange::Remove(policy(&text)?),
-            Some(Change::Load(text)) => AccessChange::Load(policy(&text)?),
-            Some(Change::Switch(on)) => AccessChange::Switch { on },
+            Some(Change::Load(text)) => AccessChange::Load(new_policy(&text)?),
+            Some(Change::Switch(on)) => {
+                if on {
+                    check_stays_in(&by.asker, &self.view.control.catalogue().access.policy)?;
+                }
+                AccessChange::Switch { on }
+            }
             None => return Err(Refusal::invalid("say what is to be changed").into()),
         };
         self.change(&by, Command::Access(change)).await?;
-        let state = self.access();
         // Whoever is answered finds it in force, at this node at least.
-        by.asker.until_in_force(state.generation, IN_FORCE_MAX).await;
-        Ok(Response::new(state))
+        let generation = self.view.control.catalogue().access.generation;
+        by.asker.until_in_force(generation, IN_FORCE_MAX).await;
+        Ok(Response::new(self.access(&by.asker)))
     }
 
     async fn test_access(
@@ -469,6 +501,7 @@ impl pb::admin_server::Admin for AdminService {
             passes: judged.is_ok(),
             refusal: judged.err().map_or_else(String::new, |denied| denied.to_string()),
             rules: speaking.into_iter().map(ToString::to_string).collect(),
+            why: by.asker.ground(&subject, action, &object),
         }))
     }
 }

@@ -267,7 +267,7 @@ pub static FIELDS: [Field; 79] = [
         "access.admins",
         access.admins,
         "Subjects that may do everything on this node, as to write a first policy or to mend a broken \
-         one."
+         one: names that are proved, neither * nor roles."
     ),
     field!(
         "access.model_file",

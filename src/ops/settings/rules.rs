@@ -3,6 +3,7 @@
 
 use super::fields::FIELDS;
 use super::{ByteSize, Settings};
+use crate::access::is_subject;
 use std::net::SocketAddr;
 
 /// What a batch carries besides one largest record.
@@ -131,6 +132,14 @@ fn access_fits(settings: &Settings, broken: &mut Vec<(&'static str, String)>) {
             None => ("access.policy_file", "access.model_file"),
         };
         broken.push((key, format!("goes together with {other}: set both, or neither")));
+    }
+    // Whoever wrote one believes that it lets somebody in.
+    if let Some(nobody) = access.admins.iter().find(|subject| !is_subject(subject)) {
+        let needed = format!(
+            "{nobody:?} is no name that anybody proves: name each subject by itself, without * and \
+             role:NAME"
+        );
+        broken.push(("access.admins", needed));
     }
 }
 

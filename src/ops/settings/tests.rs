@@ -312,6 +312,16 @@ fn the_books_access_files_are_read_under_both_of_its_spellings() {
 }
 
 #[test]
+fn an_administrator_that_nobody_can_be_is_refused() {
+    for nobody in ["*", "role:ops", "a#b"] {
+        let text = faults(&file(&format!("[access]\nadmins = [\"root\", \"{nobody}\"]\n")));
+        assert!(text.contains("access.admins") && text.contains("is no name"), "{text}");
+    }
+    let loaded = file("[access]\nadmins = [\"root\", \"rööt\"]\n").layer().unwrap();
+    assert_eq!(loaded.settings.access.admins, ["root", "rööt"]);
+}
+
+#[test]
 fn the_files_of_three_nodes_on_one_machine_fit_together() {
     let texts = [
         include_str!("../../../config/cluster-3/n1.toml"),

@@ -8,6 +8,7 @@ mod node;
 mod ports;
 pub mod raw;
 mod stale;
+mod switch;
 
 use duramen::access::{KeyKind, Secret, TokenTerms, new_token};
 use duramen::model::{Clock, SystemClock};

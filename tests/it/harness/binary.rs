@@ -27,9 +27,19 @@ impl Binary {
 
     /// The same with a reader for what it logs.
     pub fn start_logging_to(data_dir: &Path, flags: &[&str], log: impl Into<Stdio>) -> Self {
+        Self::start_as(data_dir, serve(data_dir, flags).stderr(log))
+    }
+
+    /// The same with more in its environment.
+    pub fn start_in(data_dir: &Path, flags: &[&str], variable: (&str, &str)) -> Self {
+        let (name, value) = variable;
+        Self::start_as(data_dir, serve(data_dir, flags).stderr(Stdio::null()).env(name, value))
+    }
+
+    fn start_as(data_dir: &Path, command: &mut Command) -> Self {
         // A ports file of an earlier life says nothing about this one.
         let _ = std::fs::remove_file(data_dir.join("ports.json"));
-        let mut child = serve(data_dir, flags).stderr(log).spawn().unwrap();
+        let mut child = command.spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some((rpc, http)) = ports(data_dir) {
