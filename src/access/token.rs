@@ -13,6 +13,7 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ const KEYS_MAX: usize = 64;
 /// A secret of HS256 has at least as many bytes as its hash.
 const SECRET_BYTES: usize = 32;
 const KEYS_BYTES_MAX: usize = 64 << 10;
+const KID_CHARS_MAX: usize = 64;
 
 /// Whom tokens are taken from, and for whom they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +152,8 @@ struct Key {
 pub struct TokenKeys {
     keys: Vec<Key>,
     terms: TokenTerms,
+    /// Whether private halves were read beside.
+    with_private: bool,
 }
 
 /// Secrets are nobody's to see.
@@ -201,8 +205,11 @@ impl TokenKeys {
     pub fn read(text: &str, terms: TokenTerms) -> Result<Self, TokenKeysError> {
         provider::install();
         let mut keys: Vec<Key> = Vec::new();
+        let mut with_private = false;
         for jwk in read_set(text)? {
-            let kid = jwk.kid.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
+            with_private |= jwk.d.is_some();
+            let kid =
+                jwk.kid.chars().filter(|c| !c.is_control()).take(KID_CHARS_MAX).collect::<String>();
             let (algorithm, bytes, key) =
                 match (jwk.kty.as_str(), jwk.alg.as_str(), jwk.crv.as_deref()) {
                     ("OKP", "EdDSA", Some("Ed25519")) => {
@@ -231,7 +238,17 @@ impl TokenKeys {
             let mark = KeyMark::of(&jwk.kid, algorithm, &bytes);
             keys.push(Key { kid: jwk.kid, algorithm, key, mark });
         }
-        Ok(Self { keys, terms })
+        Ok(Self { keys, terms, with_private })
+    }
+
+    /// Whether they were read together with private halves, which only who makes tokens needs.
+    pub fn come_with_private_halves(&self) -> bool {
+        self.with_private
+    }
+
+    /// Whether one of them makes tokens as well as it checks them.
+    pub fn hold_a_secret(&self) -> bool {
+        self.keys.iter().any(|key| key.algorithm == Algorithm::HS256)
     }
 
     /// Whether this key is one of them.
@@ -294,8 +311,12 @@ impl Secret {
     /// A new key, under this name.
     ///
     /// # Errors
-    /// The machine gives no random numbers.
+    /// The name cannot be one; the machine gives no random numbers.
     pub fn generate(kind: KeyKind, kid: &str) -> Result<Self, TokenKeysError> {
+        if !(1..=KID_CHARS_MAX).contains(&kid.chars().count()) || kid.chars().any(char::is_control)
+        {
+            return Err(odd(format!("a key's name (kid) has 1 to {KID_CHARS_MAX} characters")));
+        }
         let mut seed = [0; 32];
         let filled = SystemRandom::new().fill(&mut seed);
         filled.map_err(|_| odd("the machine gives no random numbers"))?;
@@ -335,6 +356,22 @@ impl Secret {
     /// [`TokenKeysError`].
     pub fn read(text: &str) -> Result<Self, TokenKeysError> {
         read_set(text).map(Self)
+    }
+
+    /// Several as one set, those of the last behind.
+    ///
+    /// # Errors
+    /// Two keys have one name; or there are too many.
+    pub fn together(sets: Vec<Self>) -> Result<Self, TokenKeysError> {
+        let all: Vec<Jwk> = sets.into_iter().flat_map(|set| set.0).collect();
+        if all.len() > KEYS_MAX {
+            return Err(odd(format!("a set has 1 to {KEYS_MAX} keys")));
+        }
+        let mut names = BTreeSet::new();
+        match all.iter().find(|jwk| !names.insert(&jwk.kid)) {
+            Some(jwk) => Err(odd(format!("two keys have the name (kid) {:?}", jwk.kid))),
+            None => Ok(Self(all)),
+        }
     }
 
     /// All of it, for the issuer's eyes only.

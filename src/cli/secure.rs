@@ -4,6 +4,7 @@ use super::{Class, Failure};
 use crate::guards::tls::{ClientTls, TlsFiles};
 use crate::wire::client::{Bearer, ClientOptions};
 use clap::Args;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// How a client command connects.
@@ -26,11 +27,18 @@ impl ClientArgs {
     }
 }
 
+/// What the environment says; an empty variable says nothing. Asked for here, and not by the reader of
+/// arguments, to whom a variable would be as good as a flag, and two of them a contradiction.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// The certificates of a client command.
 #[derive(Debug, Clone, Default, Args)]
 struct TlsArgs {
-    /// Connect within TLS: where ca.pem, client.pem and client-key.pem are (duramen tls client).
-    #[arg(long, value_name = "DIR", env = "DURAMEN_TLS_DIR")]
+    /// Connect within TLS: where ca.pem, client.pem and client-key.pem are (duramen tls client)
+    /// [env: DURAMEN_TLS_DIR].
+    #[arg(long, value_name = "DIR")]
     tls_dir: Option<PathBuf>,
     /// The CA that nodes' certificates are of [default: ca.pem of --tls-dir].
     #[arg(long, value_name = "FILE")]
@@ -50,10 +58,12 @@ impl TlsArgs {
     /// A file is missing, or not as it should be.
     pub fn tls(&self) -> Result<Option<ClientTls>, Failure> {
         let Self { tls_dir, ca, cert, key } = self;
+        let named = variable("DURAMEN_TLS_DIR").map(PathBuf::from);
+        let tls_dir = tls_dir.as_ref().or(named.as_ref());
         if tls_dir.is_none() && ca.is_none() && cert.is_none() {
             return Ok(None);
         }
-        let mut files = TlsFiles::in_dir(tls_dir.as_deref().unwrap_or(".".as_ref()), "client");
+        let mut files = TlsFiles::in_dir(tls_dir.map_or(".".as_ref(), PathBuf::as_path), "client");
         if tls_dir.is_none() {
             files.crl = None;
             if ca.is_none() || cert.is_none() {
@@ -75,17 +85,12 @@ impl TlsArgs {
 /// How a client shows who it is, beside its certificate or without one.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct TokenArgs {
-    /// A file with the token that tells who asks; DURAMEN_TOKEN holds the token itself.
-    #[arg(long, value_name = "FILE", env = "DURAMEN_TOKEN_FILE")]
+    /// A file with the token that tells who asks. Without this and --token: DURAMEN_TOKEN, the token
+    /// itself; without that DURAMEN_TOKEN_FILE.
+    #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The token itself: others on this machine can see it; prefer --token-file.
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "DURAMEN_TOKEN",
-        hide_env_values = true,
-        conflicts_with = "token_file"
-    )]
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
     token: Option<String>,
 }
 
@@ -96,9 +101,14 @@ impl TokenArgs {
     /// The file cannot be read, or holds no token.
     #[allow(clippy::disallowed_methods, reason = "the edge where the file of the token is read")]
     pub fn bearer(&self) -> Result<Bearer, Failure> {
-        let text = match (&self.token, &self.token_file) {
-            (Some(token), _) => token.clone(),
-            (None, Some(file)) => std::fs::read_to_string(file).map_err(|error| {
+        let (mut token, mut file) = (self.token.clone(), self.token_file.clone());
+        if token.is_none() && file.is_none() {
+            token = variable("DURAMEN_TOKEN").map(|token| token.to_string_lossy().into_owned());
+            file = variable("DURAMEN_TOKEN_FILE").map(PathBuf::from);
+        }
+        let text = match (token, file) {
+            (Some(token), _) => token,
+            (None, Some(file)) => std::fs::read_to_string(&file).map_err(|error| {
                 Failure::io(format!("cannot read the token from {}", file.display()), &error)
             })?,
             (None, None) => return Ok(Bearer::default()),

@@ -6,7 +6,7 @@ use crate::model::{Clock, SystemClock};
 use crate::ops::settings::parse_duration;
 use clap::{Args, Subcommand, ValueEnum};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -56,9 +56,9 @@ struct Keys {
     /// What the new key is.
     #[arg(long, value_enum, default_value_t = Kind::Eddsa)]
     kind: Kind,
-    /// Print what nodes are to have of the keys in this file (their --token-keys-file).
-    #[arg(long, value_name = "FILE")]
-    public: Option<PathBuf>,
+    /// Print what nodes are to have of the keys in these files (their --token-keys-file).
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    public: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -78,8 +78,10 @@ pub fn run(commands: TokenCommands) -> Result<(), Failure> {
     match commands.act {
         Act::New(new) => token(&new),
         Act::Keys(Keys { new: Some(file), kid, kind, .. }) => make(&file, kid, kind),
-        Act::Keys(Keys { public: Some(file), .. }) => {
-            stdout::write(format!("{}\n", read(&file)?.for_nodes()).as_bytes())
+        Act::Keys(Keys { public, .. }) if !public.is_empty() => {
+            let sets = public.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
+            let all = Secret::together(sets).map_err(|error| odd(error.to_string()))?;
+            stdout::write(format!("{}\n", all.for_nodes()).as_bytes())
         }
         Act::Keys(_) => Err(odd("say what is wanted of the keys")
             .advice("`duramen token keys --new FILE`, then `duramen token keys --public FILE`")),
@@ -104,7 +106,7 @@ fn token(new: &New) -> Result<(), Failure> {
 fn read(file: &Path) -> Result<Secret, Failure> {
     let what = || format!("cannot read the keys from {}", file.display());
     let text = fs::read_to_string(file).map_err(|error| Failure::io(what(), &error))?;
-    Secret::read(&text).map_err(|error| odd(error.to_string()))
+    Secret::read(&text).map_err(|error| odd(format!("{}: {error}", file.display())))
 }
 
 #[allow(clippy::disallowed_methods, reason = "the edge where keys of tokens are written")]
@@ -119,8 +121,14 @@ fn make(file: &Path, kid: Option<String>, kind: Kind) -> Result<(), Failure> {
         File::options().write(true).create_new(true).mode(0o600).open(file).and_then(|mut file| {
             file.write_all(secret.text().as_bytes()).and_then(|()| file.sync_all())
         });
-    let what = || format!("cannot write the key to {}", file.display());
-    written.map_err(|error| Failure::io(what(), &error))?;
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            Failure::new(Class::CannotCreate, format!("{} is there already", file.display()))
+                .cause("keys are never written over; nothing was changed")
+                .advice("move it away, or name another file")
+        }
+        _ => Failure::io(format!("cannot write the key to {}", file.display()), &error),
+    })?;
     eprintln!(
         "key {kid} is in {}; keep it where only the issuer of tokens can read it",
         file.display()
@@ -142,8 +150,14 @@ mod tests {
         make(&file, Some("k1".into()), Kind::Eddsa).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         let before = fs::read(&file).unwrap();
-        assert!(make(&file, None, Kind::Hs256).is_err());
+        assert_eq!(make(&file, None, Kind::Hs256).unwrap_err().class, Class::CannotCreate);
         assert_eq!(fs::read(&file).unwrap(), before);
+        let other = directory.path().join("other.json");
+        assert_eq!(
+            make(&other, Some(String::new()), Kind::Eddsa).unwrap_err().class,
+            Class::BadInput
+        );
+        assert!(!other.exists());
         assert!(!read(&file).unwrap().for_nodes().contains("\"d\""));
     }
 }

@@ -21,6 +21,7 @@ use crate::supervision::Supervisor;
 use slog::{Logger, error, info, warn};
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -201,6 +202,9 @@ impl Access {
             self.door.denials().unusable_files.one();
             error!(self.logger, "no token is taken"; "reason" => reason);
         });
+        if let Ok(keys) = &keys {
+            warn_of_keys(&self.settings, keys, &self.logger);
+        }
         self.tokens.store(keys.ok().map(Arc::new));
     }
 
@@ -239,7 +243,11 @@ impl Access {
 pub(super) fn rehearse(settings: &Settings, logger: &Logger) -> Vec<String> {
     warn_of_strangers(settings, logger);
     let judge = judge_of_files(&settings.access).and_then(Result::err);
-    let keys = keys_of_tokens(&settings.access).and_then(Result::err);
+    let keys = keys_of_tokens(&settings.access);
+    if let Some(Ok(keys)) = &keys {
+        warn_of_keys(&settings.access, keys, logger);
+    }
+    let keys = keys.and_then(Result::err);
     let judge = judge.map(|reason| format!("everything is denied: {reason}"));
     judge.into_iter().chain(keys.map(|reason| format!("no token is taken: {reason}"))).collect()
 }
@@ -249,6 +257,22 @@ fn warn_of_strangers(settings: &Settings, logger: &Logger) {
         warn!(logger, "nodes cannot show each other that they are nodes: what other nodes of this \
             cluster may do, whoever reaches the port may do as well, and nothing is passed on for \
             clients"; "advice" => "make certificates (duramen tls init), or set gossip.key, the same on all nodes");
+    }
+}
+
+/// Warns where more can make tokens than has to.
+fn warn_of_keys(settings: &AccessSettings, keys: &TokenKeys, logger: &Logger) {
+    let Some(file) = &settings.token_keys_file else { return };
+    let shown = file.display().to_string();
+    if keys.come_with_private_halves() {
+        warn!(logger, "who reads this node's keys of tokens can make tokens: they are those of the \
+            issuer, with the private halves"; "file" => &shown,
+            "advice" => "give nodes what `duramen token keys --public FILE` prints");
+    }
+    let mode = fs::metadata(file).map_or(0, |found| found.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 && (keys.hold_a_secret() || keys.come_with_private_halves()) {
+        warn!(logger, "others on this machine can read what makes tokens"; "file" => &shown,
+            "mode" => format!("{mode:o}"), "advice" => format!("chmod 600 {shown}"));
     }
 }
 

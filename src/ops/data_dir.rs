@@ -27,6 +27,7 @@ use serde::Serialize;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
@@ -73,7 +74,7 @@ impl DataDir {
     /// # Errors
     /// [`DataDirError`]; a directory that existed is unchanged then.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
-        create_with_parents(path)?;
+        create_with_parents(path, OWN_MODE)?;
         let known = check(path)?;
         let lock = take_lock(path)?;
         // Another node may have made the directory its own between the check and the lock.
@@ -200,15 +201,21 @@ fn check(path: &Path) -> Result<bool, DataDirError> {
     }
 }
 
-/// Makes the directory and what is missing above it, so that the names survive a power cut.
-fn create_with_parents(path: &Path) -> Result<(), DataDirError> {
+/// What is in a data directory is for its node alone: records, and what it was told of secrets.
+const OWN_MODE: u32 = 0o700;
+/// What directories above it are made with, as far as the process lets others in.
+const PARENT_MODE: u32 = 0o777;
+
+/// Makes the directory and what is missing above it, so that the names survive a power cut. One that is
+/// there is left as it is.
+fn create_with_parents(path: &Path, mode: u32) -> Result<(), DataDirError> {
     if path.as_os_str().is_empty() || path.exists() {
         return Ok(());
     }
     let failed = |source| DataDirError::at(path.to_owned(), source);
     let parent = path.parent().unwrap_or(Path::new(""));
-    create_with_parents(parent)?;
-    match fs::create_dir(path) {
+    create_with_parents(parent, PARENT_MODE)?;
+    match fs::DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(source) => Err(failed(source)),
         Ok(()) => {

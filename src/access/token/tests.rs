@@ -29,6 +29,41 @@ fn a_token_proves_its_subject_until_it_expires() {
 }
 
 #[test]
+fn keys_of_several_files_are_one_set_and_each_has_a_name_of_its_own() {
+    let terms = TokenTerms::default();
+    let secret = |kid: &str| Secret::generate(KeyKind::EdDsa, kid).unwrap();
+    let (old, new) = (secret("old"), secret("new"));
+    let tokens = [&old, &new].map(|secret| token_of(secret, &terms));
+    let text = old.text();
+    let both = Secret::together(vec![old, new]).unwrap();
+    let keys = TokenKeys::read(&both.for_nodes(), terms.clone()).unwrap();
+    for token in &tokens {
+        keys.verify(token, NOW).unwrap();
+    }
+    assert!(keys.verify(&token_of(&both, &terms), NOW).is_ok(), "the last one signs");
+    let twice = vec![Secret::read(&text).unwrap(), secret("old")];
+    assert!(Secret::together(twice).is_err_and(|error| error.to_string().contains("\"old\"")));
+    let many = (0..=KEYS_MAX).map(|number| secret(&number.to_string())).collect();
+    assert!(Secret::together(many).is_err());
+    for kid in ["", "a\nb", &"x".repeat(65)] {
+        assert!(Secret::generate(KeyKind::EdDsa, kid).is_err(), "{kid:?}");
+    }
+}
+
+#[test]
+fn a_set_says_whether_who_reads_it_can_make_tokens() {
+    let read = |text: &str| TokenKeys::read(text, TokenTerms::default()).unwrap();
+    let (pair, shared) = (
+        Secret::generate(KeyKind::EdDsa, "k1").unwrap(),
+        Secret::generate(KeyKind::Hs256, "k2").unwrap(),
+    );
+    let can = |keys: TokenKeys| (keys.come_with_private_halves(), keys.hold_a_secret());
+    assert_eq!(can(read(&pair.for_nodes())), (false, false));
+    assert_eq!(can(read(&pair.text())), (true, false));
+    assert_eq!(can(read(&shared.for_nodes())), (false, true));
+}
+
+#[test]
 fn the_public_half_cannot_make_tokens() {
     let secret = Secret::generate(KeyKind::EdDsa, "k1").unwrap();
     let public = Secret::read(&secret.for_nodes()).unwrap();

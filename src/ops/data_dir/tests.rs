@@ -33,6 +33,19 @@ fn a_missing_directory_is_made_with_what_is_missing_above_it() {
 }
 
 #[test]
+fn a_directory_that_is_made_is_its_owners_and_one_that_is_there_stays_as_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let base = temporary();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let made = base.path().join("above/data");
+    drop(DataDir::open(&made).unwrap());
+    assert_eq!(mode(&made), 0o700);
+    fs::set_permissions(&made, fs::Permissions::from_mode(0o750)).unwrap();
+    drop(DataDir::open(&made).unwrap());
+    assert_eq!(mode(&made), 0o750);
+}
+
+#[test]
 fn the_node_id_stays() {
     let base = temporary();
     let first = DataDir::open(base.path()).unwrap().node_id().to_owned();

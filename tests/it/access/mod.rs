@@ -9,6 +9,7 @@ mod ports;
 pub mod raw;
 mod stale;
 mod switch;
+mod tokens;
 
 use duramen::access::{KeyKind, Secret, TokenTerms, new_token};
 use duramen::model::{Clock, SystemClock};
