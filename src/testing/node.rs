@@ -403,6 +403,15 @@ impl TestNode {
     /// When offsets are not dense.
     pub fn values(&self) -> Result<Vec<Vec<u8>>, ReadError> {
         let log = self.log();
+        // A partition that has begun to serve hears a moment later how much of it is committed.
+        self.until_some("it is known how much is committed", |_| {
+            let read = block_on(log.read_records(log.start_offset(), 1, 1));
+            let serves = log.describe().state == PartitionState::Serving;
+            match read {
+                Err(ReadError::Unavailable { .. }) if serves => None,
+                Ok(_) | Err(_) => Some(()),
+            }
+        });
         let (mut from, end) = (log.start_offset(), log.high_watermark());
         let mut values = Vec::new();
         while from < end {

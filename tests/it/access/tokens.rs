@@ -107,27 +107,21 @@ fn keys_are_changed_with_commands_alone_and_flags_go_before_the_environment() {
 fn a_node_warns_of_keys_that_make_tokens_where_it_needs_none() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path();
-    let owner = Owner { dir, rpc: String::new() };
+    let owner = Owner { dir, rpc: "127.0.0.1:0".into() };
     owner.text("token keys --new pair.json");
     owner.text("token keys --new shared.json --kind hs256");
     owner.keys("pair.json");
-    let public = "keys.json";
     std::fs::set_permissions(dir.join("shared.json"), PermissionsExt::from_mode(0o644)).unwrap();
     for (file, expected) in [
-        ("pair.json", &["those of the issuer"][..]),
-        ("shared.json", &["others on this machine can read what makes tokens"]),
-        (public, &[]),
+        ("pair.json", "the issuer, with the private halves"),
+        ("shared.json", "others on this machine can read what makes tokens"),
+        ("keys.json", ""),
     ] {
-        let log = dir.join("log");
-        let path = dir.join(file);
-        let flags = ["--token-keys-file", path.to_str().unwrap()];
-        let log_file = std::fs::File::create(&log).unwrap();
-        drop(Binary::start_logging_to(&dir.join("data"), &flags, log_file));
-        let log = std::fs::read_to_string(&log).unwrap();
-        let warned = log
-            .lines()
-            .filter(|line| line.contains("make tokens") || line.contains("makes tokens"));
-        assert_eq!(warned.count(), expected.len(), "{file}: {log}");
-        assert!(expected.iter().all(|text| log.contains(text)), "{file}: {log}");
+        let checked = owner.run(&format!("serve --dry-run --token-keys-file {file}"), &[]);
+        let told = String::from_utf8(checked.stderr).unwrap();
+        assert!(checked.status.success(), "{told}");
+        let warned = told.lines().filter(|line| line.contains("\"warning\"")).count();
+        assert_eq!(warned, usize::from(!expected.is_empty()), "{file}: {told}");
+        assert!(told.contains(expected), "{file}: {told}");
     }
 }
