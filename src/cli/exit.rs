@@ -236,9 +236,13 @@ impl From<ClientError> for Failure {
                         "leave --tls-dir and DURAMEN_TLS_DIR out, or look whether it is the right \
                          address"
                     }
-                    TurnedAway::Shown(_) => {
+                    TurnedAway::Shown(_) if turned_away.is_the_nodes_word() => {
                         "`duramen tls verify DIR` tells whether this client's certificate is good; \
                          the node's log tells whom it does not let in"
+                    }
+                    TurnedAway::Shown(_) => {
+                        "`duramen tls show DIR` where the node runs tells of its certificate: it is \
+                         to be valid, for this address, and of a CA of this client (--tls-dir, --ca)"
                     }
                 }),
             ClientError::Unavailable { .. } => failure(Class::Unavailable)
@@ -270,6 +274,10 @@ impl From<ClientError> for Failure {
                     return failure.advice(format!("the same with --addr {address}, which leads"));
                 }
                 match refusal.code {
+                    Code::Unauthenticated if is_of_a_token(&refusal.message) => failure.advice(
+                        "`duramen token new` makes another, with a key that the nodes have and for \
+                         their issuer and audience",
+                    ),
                     Code::Unauthenticated => failure.advice(
                         "say who asks, with --token-file FILE; `duramen token new` makes a token",
                     ),
@@ -315,6 +323,11 @@ impl From<BenchError> for Failure {
 /// what was asked.
 fn is_for_want_of_a_rule(refusal: &str) -> bool {
     refusal.split_once(" not permitted to ").is_some_and(|(_, asked)| !asked.contains(": "))
+}
+
+/// Whether a token was shown, and is what was refused: whoever has shown one needs not be told to.
+fn is_of_a_token(refusal: &str) -> bool {
+    refusal.starts_with("the token")
 }
 
 /// A code as the gRPC documents write it.
@@ -389,6 +402,35 @@ mod tests {
         };
         assert!(advice(None).unwrap().contains("duramen acl add"));
         assert_eq!(advice(Some("what was noted is written by nodes only")), None);
+    }
+
+    #[test]
+    fn whoever_has_shown_a_token_is_not_told_to_show_one() {
+        use crate::access::TokenError;
+        let advice = |message: String| {
+            let (code, retry_after, definite, leader) = (Code::Unauthenticated, None, true, None);
+            let refused = Refusal { code, message, retry_after, definite, leader };
+            Failure::from(ClientError::Refused(refused)).advice.unwrap()
+        };
+        for error in [TokenError::Unreadable, TokenError::UnknownKey, TokenError::Expired] {
+            let advice = advice(error.to_string());
+            assert!(advice.contains("token new` makes another"), "{error}: {advice}");
+        }
+        assert!(advice("no transport security being used".into()).contains("--token-file"));
+    }
+
+    #[test]
+    fn whoever_does_not_trust_a_node_is_told_of_its_certificate_and_not_of_the_clients() {
+        let advice = |why: &str| {
+            let source = Box::new(TurnedAway::Shown(why.into()));
+            Failure::from(ClientError::Unavailable { address: "n:1".into(), source })
+                .advice
+                .unwrap()
+        };
+        let stranger = advice("its certificate is of a CA that is not trusted here");
+        assert!(stranger.contains("where the node runs"), "{stranger}");
+        let revoked = advice("it refuses the connection: the certificate shown to it is revoked");
+        assert!(revoked.contains("this client's certificate"), "{revoked}");
     }
 
     #[test]

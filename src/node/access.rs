@@ -80,7 +80,7 @@ impl Access {
         let door = Door::new(gate.clone(), Arc::clone(&tokens), proof, Arc::clone(clock), audit);
         let (settings, clock) = (settings.access.clone(), Arc::clone(clock));
         let access = Self { door, gate, tokens, settings, mark, clock, starts_unknown, logger };
-        access.read_tokens();
+        let _read_again_soon = access.read_tokens();
         let standing = if starts_unknown { Standing::Unknown } else { Standing::Off };
         access.gate.set(access.laws(standing, &Policy::default(), 0));
         access
@@ -139,7 +139,10 @@ impl Access {
             if known != Some((standing, generation, looks)) {
                 // The first time too: they may have changed since they were read at the start.
                 if known.is_none_or(|(_, _, before)| before != looks) {
-                    self.read_tokens();
+                    // Here and not at the start as well: they are warned of once.
+                    if let Some(keys) = self.read_tokens() {
+                        warn_of_keys(&self.settings, &keys, &self.logger);
+                    }
                 }
                 // Before anybody passes, or no more: whoever starts next must know.
                 if is_current && let Err(error) = self.set_mark(is_on) {
@@ -196,16 +199,16 @@ impl Access {
         )
     }
 
-    fn read_tokens(&self) {
-        let Some(keys) = keys_of_tokens(&self.settings) else { return };
+    /// Takes over the keys of the file, where the settings name one that can be used.
+    fn read_tokens(&self) -> Option<Arc<TokenKeys>> {
+        let keys = keys_of_tokens(&self.settings)?;
         let keys = keys.inspect_err(|reason| {
             self.door.denials().unusable_files.one();
             error!(self.logger, "no token is taken"; "reason" => reason);
         });
-        if let Ok(keys) = &keys {
-            warn_of_keys(&self.settings, keys, &self.logger);
-        }
-        self.tokens.store(keys.ok().map(Arc::new));
+        let keys = keys.ok().map(Arc::new);
+        self.tokens.store(keys.clone());
+        keys
     }
 
     fn names_files(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Whether a client and a node do not let each other in: found in what TLS and HTTP/2 leave behind.
 //! Unlike a connection that was lost, it does not pass by itself.
 
-use crate::guards::tls::{in_words, is_final};
+use crate::guards::tls::{in_words, is_final, is_told_by_other};
 use h2::Reason;
 use std::error::Error;
 use std::io;
@@ -30,6 +30,11 @@ impl TurnedAway {
             rustls::Error::InvalidMessage(_) => Some(Self::NoTls),
             error => is_final(error).then(|| Self::Shown(in_words(error))),
         }
+    }
+
+    /// Whether the other end has said so, and not this one.
+    pub fn is_the_nodes_word(&self) -> bool {
+        matches!(self, Self::Shown(why) if is_told_by_other(why))
     }
 
     /// An error of reading that says it by its text too: HTTP/2 keeps no more of it.
@@ -115,5 +120,17 @@ mod tests {
         let eof = io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof");
         assert_eq!(TurnedAway::found_in(&eof), None);
         assert_eq!(TurnedAway::found_in(&h2::Error::from(Reason::REFUSED_STREAM)), None);
+    }
+
+    #[test]
+    fn what_the_other_end_says_is_told_from_what_this_one_does() {
+        use rustls::{CertificateError as C, Error as E};
+        for alert in [Alert::UnknownCA, Alert::AccessDenied, Alert::CertificateRevoked] {
+            assert!(TurnedAway::by(&E::AlertReceived(alert)).unwrap().is_the_nodes_word());
+        }
+        for why in [C::UnknownIssuer, C::NotValidForName, C::Expired, C::Revoked] {
+            assert!(!TurnedAway::by(&E::InvalidCertificate(why)).unwrap().is_the_nodes_word());
+        }
+        assert!(!TurnedAway::NeedsTls.is_the_nodes_word());
     }
 }

@@ -23,4 +23,4 @@ pub use describe::{Described, RevokedList, certificates_in, describe, lists_in, 
 pub use files::{TlsError, TlsFiles};
 pub use identity::{Identity, IdentityError};
 pub use live::{Faults, Generation, Reloaded, Tls};
-pub use reason::{failed_handshake, in_words, is_final};
+pub use reason::{failed_handshake, in_words, is_final, is_told_by_other};

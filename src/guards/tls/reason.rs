@@ -83,6 +83,15 @@ fn certificate(reason: &CertificateError) -> String {
     }
 }
 
+/// Begin what the other end says of this one, and nothing that this end says of it.
+const REFUSES: &str = "it refuses the connection";
+const ENDED: &str = "it ended the handshake";
+
+/// Whether words of [`in_words`] are what the other end has said. By the words, as HTTP/2 keeps no more.
+pub fn is_told_by_other(words: &str) -> bool {
+    words.starts_with(REFUSES) || words.starts_with(ENDED)
+}
+
 /// What the other end says of this one.
 fn alert_received(alert: AlertDescription) -> String {
     use AlertDescription as A;
@@ -95,7 +104,7 @@ fn alert_received(alert: AlertDescription) -> String {
             "the certificate shown to it is not one that it takes"
         }
         A::ProtocolVersion => "it speaks neither TLS 1.3 nor 1.2",
-        other => return format!("it ended the handshake ({other:?})"),
+        other => return format!("{ENDED} ({other:?})"),
     };
-    format!("it refuses the connection: {why}")
+    format!("{REFUSES}: {why}")
 }

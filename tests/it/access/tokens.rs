@@ -125,3 +125,27 @@ fn a_node_warns_of_keys_that_make_tokens_where_it_needs_none() {
         assert!(told.contains(expected), "{file}: {told}");
     }
 }
+
+#[test]
+fn a_node_that_starts_warns_of_its_keys_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
+    let owner = Owner { dir, rpc: "127.0.0.1:0".into() };
+    owner.text("token keys --new pair.json");
+    let (config, keys, log) = (dir.join("node.toml"), dir.join("pair.json"), dir.join("log"));
+    std::fs::write(&config, SETTINGS).unwrap();
+    let [config, keys] = [&config, &keys].map(|file| file.to_str().unwrap());
+    let flags = ["--config", config, "--token-keys-file", keys];
+    let node =
+        Binary::start_logging_to(&dir.join("data"), &flags, std::fs::File::create(&log).unwrap());
+    let told = || std::fs::read_to_string(&log).unwrap();
+    // What was read at the start has been read again by then.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !told().contains("who may do what is taken over") {
+        assert!(std::time::Instant::now() < deadline, "{}", told());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    drop(node);
+    let warned = told().lines().filter(|line| line.contains("can make tokens")).count();
+    assert_eq!(warned, 1, "{}", told());
+}

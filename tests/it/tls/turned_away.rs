@@ -32,7 +32,7 @@ fn whoever_is_let_in_nowhere_ends_with_the_reason_and_what_to_do() {
     for (at, shown, why, advice) in [
         (&node, &[][..], "speaks TLS only", "duramen tls client NAME"),
         (&node, &gone, "the certificate shown to it is revoked", "duramen tls verify"),
-        (&node, &stranger, "of a CA that is not trusted here", "duramen tls verify"),
+        (&node, &stranger, "of a CA that is not trusted here", "where the node runs"),
         (&plain, &gone, "does not speak TLS", "leave --tls-dir"),
     ] {
         for command in [&["produce", "log"][..], &["consume", "log", "--follow"], &["ps"]] {
