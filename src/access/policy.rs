@@ -2,6 +2,7 @@
 //! it lives on every node for ever, and is written into a text whose commas and lines have meaning.
 
 use super::action::{Action, Actions};
+use super::audit::AUDIT_TOPIC;
 use crate::model::Disposition;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -144,6 +145,12 @@ impl Rule {
     /// # Errors
     /// [`PolicyError`], for whoever wrote it.
     pub fn check_applies(&self) -> Result<(), PolicyError> {
+        if self.object == AUDIT_TOPIC {
+            return Err(PolicyError(format!(
+                "\"{self}\" would never count: {AUDIT_TOPIC} is read by whoever may observe '*' and \
+                 written by nodes only"
+            )));
+        }
         let action = match self.action {
             Actions::One(action) if !action.is_of_topics() && self.object != ANYONE => action,
             _ => return Ok(()),

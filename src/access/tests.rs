@@ -365,11 +365,14 @@ fn what_decides_is_told_and_why_where_the_policy_alone_does_not() {
 }
 
 #[test]
-fn a_rule_about_the_node_and_a_topic_can_stand_and_is_told() {
+fn a_rule_that_would_never_count_can_stand_and_is_told() {
     for (rule, counts) in [
         ("p, ada, orders, admin", false),
         ("p, ada, orders-*, observe, deny", false),
         ("p, n1, orders, peer", false),
+        ("p, ada, _audit, consume", false),
+        ("p, ada, _audit, *, deny", false),
+        ("p, ada, _audit-of-mine, consume", true),
         ("p, ada, *, admin", true),
         ("p, ada, orders, *", true),
         ("p, ada, orders-*, create", true),

@@ -70,10 +70,8 @@ fn certificate(reason: &CertificateError) -> String {
         }
         C::NotValidForName => "its certificate is for another host".into(),
         C::NotValidForNameContext { expected, presented } => {
-            let for_whom = match presented.as_slice() {
-                [] => "no host".to_owned(),
-                hosts => hosts.join(", "),
-            };
+            let hosts: Vec<&str> = presented.iter().filter_map(|name| host(name)).collect();
+            let for_whom = if hosts.is_empty() { "no host".to_owned() } else { hosts.join(", ") };
             format!("its certificate is not for {} but for {for_whom}", expected.to_str())
         }
         C::InvalidPurpose | C::InvalidPurposeContext { .. } => {
@@ -81,6 +79,13 @@ fn certificate(reason: &CertificateError) -> String {
         }
         other => format!("its certificate is not valid: {other}"),
     }
+}
+
+/// The host of one of a certificate's names, which rustls gives with their kind: `DnsName("localhost")`.
+fn host(presented: &str) -> Option<&str> {
+    let dns = presented.strip_prefix("DnsName(\"").and_then(|rest| rest.strip_suffix("\")"));
+    let ip = presented.strip_prefix("IpAddress(").and_then(|rest| rest.strip_suffix(')'));
+    dns.or(ip)
 }
 
 /// Begin what the other end says of this one, and nothing that this end says of it.

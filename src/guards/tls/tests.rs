@@ -1,6 +1,7 @@
 // What a certificate is taken for, what files are refused and how it is said, and what changes when
 // they change.
 
+use super::credentials::unix_time;
 use super::*;
 use crate::model::{Proof, Timestamp};
 use rcgen::string::Ia5String;
@@ -370,6 +371,20 @@ fn a_certificate_is_good_between_two_moments_and_for_one_side_of_a_connection() 
     tls.reload(false).unwrap();
     let refused = tls.now().lets_in(&server_only, NOW).unwrap_err();
     assert!(refused.contains("not for this side"), "{refused}");
+}
+
+#[test]
+fn whoever_looks_for_another_host_hears_of_which_ones_the_certificate_is() {
+    let (dir, authority) = directory();
+    let tls = Tls::open(TlsFiles::in_dir(dir.path(), "node"), None).unwrap();
+    let n2 = chain(&authority.issue(&node("n2"), NOW, 30).unwrap());
+    let trusts =
+        |host: &str| tls.now().trusts(&n2, &host.to_owned().try_into().unwrap(), unix_time(NOW));
+    trusts("localhost").unwrap();
+    assert_eq!(
+        trusts("node2").unwrap_err(),
+        "its certificate is not for node2 but for localhost, 127.0.0.1"
+    );
 }
 
 #[test]
