@@ -59,18 +59,20 @@ impl TlsArgs {
     pub fn tls(&self) -> Result<Option<ClientTls>, Failure> {
         let Self { tls_dir, ca, cert, key } = self;
         let named = variable("DURAMEN_TLS_DIR").map(PathBuf::from);
+        // The list of a directory that only the environment names is of its CA, not of another.
+        let is_other_ca = tls_dir.is_none() && ca.is_some();
         let tls_dir = tls_dir.as_ref().or(named.as_ref());
         if tls_dir.is_none() && ca.is_none() && cert.is_none() {
             return Ok(None);
         }
         let mut files = TlsFiles::in_dir(tls_dir.map_or(".".as_ref(), PathBuf::as_path), "client");
-        if tls_dir.is_none() {
+        if is_other_ca {
             files.crl = None;
-            if ca.is_none() || cert.is_none() {
-                let error = "a client needs --ca, --cert and --key, or --tls-dir with all of them";
-                return Err(Failure::new(Class::BadInput, error)
-                    .advice("make a certificate with: duramen tls client NAME"));
-            }
+        }
+        if tls_dir.is_none() && (ca.is_none() || cert.is_none()) {
+            let error = "a client needs --ca, --cert and --key, or --tls-dir with all of them";
+            return Err(Failure::new(Class::BadInput, error)
+                .advice("make a certificate with: duramen tls client NAME"));
         }
         for (file, given) in [(&mut files.ca, ca), (&mut files.cert, cert), (&mut files.key, key)] {
             if let Some(given) = given {

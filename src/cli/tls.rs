@@ -5,11 +5,20 @@ mod make;
 
 use super::shape::Shape;
 use super::{Class, Failure};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 /// Where certificates are unless told otherwise.
 const DIR_DEFAULT: &str = "./duramen-tls";
+
+/// A directory; an empty name, as of a variable that says nothing, is none.
+fn directory() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(|name| match name.is_empty() {
+        true => DIR_DEFAULT.into(),
+        false => name.into(),
+    })
+}
 
 /// Arguments of `duramen tls`.
 #[derive(Debug, Args)]
@@ -44,7 +53,7 @@ enum TlsCommand {
 #[derive(Debug, Args)]
 struct Made {
     /// Where the CA is, and what it makes is put.
-    #[arg(long, value_name = "DIR", env = "DURAMEN_TLS_DIR", default_value = DIR_DEFAULT)]
+    #[arg(long, value_name = "DIR", env = "DURAMEN_TLS_DIR", default_value = DIR_DEFAULT, value_parser = directory())]
     dir: PathBuf,
     /// For how many days what is made is valid.
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
@@ -93,7 +102,7 @@ struct NodeArgs {
 #[derive(Debug, Args)]
 struct ShowArgs {
     /// A PEM file, or a directory with such files.
-    #[arg(value_name = "FILE|DIR", env = "DURAMEN_TLS_DIR", default_value = DIR_DEFAULT)]
+    #[arg(value_name = "FILE|DIR", env = "DURAMEN_TLS_DIR", default_value = DIR_DEFAULT, value_parser = directory())]
     path: PathBuf,
     #[command(flatten)]
     shape: Shape,
@@ -102,7 +111,7 @@ struct ShowArgs {
 #[derive(Debug, Args)]
 struct VerifyArgs {
     /// The directory of a node or a client.
-    #[arg(env = "DURAMEN_TLS_DIR", default_value = DIR_DEFAULT)]
+    #[arg(env = "DURAMEN_TLS_DIR", default_value = DIR_DEFAULT, value_parser = directory())]
     dir: PathBuf,
 }
 
@@ -112,7 +121,7 @@ struct RevokeArgs {
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Where the CA is; its crl.pem there, and those of nodes below it, are written anew.
-    #[arg(long, value_name = "DIR", env = "DURAMEN_TLS_DIR", default_value = DIR_DEFAULT)]
+    #[arg(long, value_name = "DIR", env = "DURAMEN_TLS_DIR", default_value = DIR_DEFAULT, value_parser = directory())]
     dir: PathBuf,
 }
 

@@ -44,7 +44,8 @@ impl Certificates {
     }
 
     /// Reads them as [`Certificates::open`] does, and tells only what is amiss. Returns why nobody
-    /// would connect to a node that shows them. Blocks shortly.
+    /// would connect to a node that shows them, and why no node would let it in with what it has for
+    /// nodes alone. Blocks shortly.
     ///
     /// # Errors
     /// As [`Certificates::open`].
@@ -54,7 +55,12 @@ impl Certificates {
         logger: Logger,
     ) -> Result<Vec<String>, NodeError> {
         let Some(own) = Self::read(settings, clock, logger)? else { return Ok(Vec::new()) };
-        Ok(own.warn().served)
+        let Faults { served, dialed, .. } = own.warn();
+        let served = served.into_iter().map(|fault| format!("nobody would connect: {fault}"));
+        // What is shown to clients too may be a server's certificate and no more: one node needs no other.
+        let dialed = dialed.into_iter().filter(|_| settings.tls.peer_cert_file.is_some());
+        let dialed = dialed.map(|fault| format!("no other node would let it in: {fault}"));
+        Ok(served.chain(dialed).collect())
     }
 
     fn read(
@@ -86,8 +92,9 @@ impl Certificates {
         let (now, wall, logger) = (self.tls.now(), self.clock.wall(), &self.logger);
         let faults = self.tls.faults(wall);
         for fault in &faults.served {
-            warn!(logger, "nobody will connect to this node: its certificate is not one that others \
-                take"; "error" => fault, "advice" => "replace it: duramen tls node NAME");
+            warn!(logger, "nobody who believes in the same CAs will connect to this node: its certificate \
+                is not one that they take"; "error" => fault,
+                "advice" => "replace it: duramen tls node NAME");
         }
         // Told once where it is the same.
         for fault in faults.dialed.iter().filter(|fault| !faults.served.contains(fault)) {

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 impl Node {
     /// Finds what would keep a node from starting with these settings, short of opening its ports, and
-    /// warns of what a start warns of. Returns whom a node that starts would turn away all the same,
-    /// for certificates that nobody takes or want of files of access control, with the reasons.
+    /// warns of what a start warns of. Returns who would turn away a node that starts all the same, or be
+    /// turned away by it, for certificates that nobody takes or want of files of access control, with
+    /// the reasons.
     /// Blocks.
     ///
     /// # Errors
@@ -24,12 +25,9 @@ impl Node {
         let cluster = inspect(&settings.data_dir)?;
         has_controller(&RealDisk, &settings.data_dir, cluster.as_ref())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let certificates =
-            Certificates::rehearse(settings, &clock, logger.new(o!("actor" => "node")))?;
-        let refused =
-            certificates.into_iter().map(|fault| format!("nobody would connect: {fault}"));
+        let refused = Certificates::rehearse(settings, &clock, logger.new(o!("actor" => "node")))?;
         let denied = access::rehearse(settings, &logger.new(o!("actor" => "node/access")));
-        Ok(refused.chain(denied).collect())
+        Ok(refused.into_iter().chain(denied).collect())
     }
 }
 

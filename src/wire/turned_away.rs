@@ -37,11 +37,12 @@ impl TurnedAway {
         matches!(self, Self::Shown(why) if is_told_by_other(why))
     }
 
-    /// An error of reading that says it by its text too: HTTP/2 keeps no more of it.
+    /// An error of reading that says it by its text too: HTTP/2 keeps no more of it. What is no TLS in the
+    /// midst of a connection was spoilt on its way: both ends do speak it.
     pub fn told(error: io::Error) -> io::Error {
         match Self::found_in(&error) {
-            Some(found) => io::Error::new(error.kind(), found),
-            None => error,
+            Some(found @ Self::Shown(_)) => io::Error::new(error.kind(), found),
+            _ => error,
         }
     }
 
@@ -108,13 +109,23 @@ mod tests {
         let asked = h2::Error::from(Reason::INADEQUATE_SECURITY);
         assert_eq!(TurnedAway::found_in(&asked), Some(TurnedAway::NeedsTls));
 
-        for alert in [Alert::CloseNotify, Alert::UserCanceled, Alert::InternalError] {
+        let passing = [
+            Alert::CloseNotify,
+            Alert::UserCanceled,
+            Alert::InternalError,
+            Alert::BadRecordMac,
+            Alert::DecodeError,
+        ];
+        for alert in passing {
             let error = rustls::Error::AlertReceived(alert);
             assert_eq!(TurnedAway::found_in(&within_io(error)), None, "{alert:?}");
         }
         let text = TurnedAway::told(within_io(rustls::Error::AlertReceived(Alert::UnknownCA)));
         let found = TurnedAway::found_in(&within_io(text.to_string())).unwrap();
         assert!(found.to_string().contains("a CA that it does not trust"), "{found}");
+        let spoilt = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+        let spoilt = TurnedAway::told(within_io(spoilt)).to_string();
+        assert_eq!(TurnedAway::found_in(&within_io(spoilt)), None, "in the midst of a connection");
         let reset = io::Error::from(io::ErrorKind::ConnectionReset);
         assert_eq!(TurnedAway::found_in(&reset), None);
         let eof = io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof");

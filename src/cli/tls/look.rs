@@ -84,7 +84,7 @@ struct ShownList {
     file: String,
     role: &'static str,
     issuer: String,
-    number: u64,
+    number: u128,
     revoked: usize,
     next_update: Option<String>,
 }

@@ -116,7 +116,9 @@ pub fn revoke(args: &RevokeArgs) -> Result<(), Failure> {
     let RevokeArgs { files, dir } = args;
     let (_, authority) = authority(dir)?;
     let nodes = std::fs::read_dir(dir.join("nodes")).into_iter().flatten().flatten();
-    let mut lists: Vec<PathBuf> = nodes.map(|node| node.path().join("crl.pem")).collect();
+    // Also an archive of one may lie there.
+    let nodes = nodes.map(|node| node.path()).filter(|node| node.is_dir());
+    let mut lists: Vec<PathBuf> = nodes.map(|node| node.join("crl.pem")).collect();
     lists.sort();
     lists.insert(0, dir.join("crl.pem"));
     let mut before = Vec::new();

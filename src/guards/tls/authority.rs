@@ -266,7 +266,7 @@ impl Authority {
         let params = CertificateRevocationListParams {
             this_update: moment(now.0.div_euclid(1000) - BACKDATED),
             next_update: moment(now.0.div_euclid(1000) + CRL_DAYS * DAY),
-            crl_number: SerialNumber::from(number + 1),
+            crl_number: SerialNumber::from_slice(&serial(number.saturating_add(1))),
             issuing_distribution_point: None,
             revoked_certs: revoked
                 .into_iter()
@@ -293,9 +293,9 @@ struct Lists {
     /// Those of the own CA: serial numbers, and since when.
     revoked: BTreeMap<Vec<u8>, Timestamp>,
     /// The highest number of a list of the own CA.
-    number: u64,
+    number: u128,
     /// Of each other CA, by its name, the newest list and its number.
-    others: BTreeMap<String, (u64, CertificateRevocationListDer<'static>)>,
+    others: BTreeMap<String, (u128, CertificateRevocationListDer<'static>)>,
 }
 
 impl Lists {
@@ -333,6 +333,13 @@ fn is_signed_by(
     verified: impl FnOnce(&SubjectPublicKeyInfo<'_>) -> bool,
 ) -> bool {
     ca.subject().as_raw() == issuer.as_raw() && verified(ca.public_key())
+}
+
+/// A number as a certificate or list has it: whole bytes, none of them more than it needs.
+fn serial(number: u128) -> Vec<u8> {
+    let bytes = number.to_be_bytes();
+    let first = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len() - 1);
+    bytes[first..].to_vec()
 }
 
 fn list_as_pem(list: &[u8]) -> String {

@@ -180,8 +180,9 @@ impl Credentials {
         !self.crls.is_empty()
     }
 
-    /// Whether lists that were honoured `before` still are, or newer ones of the same CAs; those of a
-    /// CA that is no longer trusted may go.
+    /// Whether lists that were honoured `before` still are, or newer ones of the same CAs. Those of a CA
+    /// in the CA's file may go with it; that of an intermediate one, which stands in no file, when all
+    /// CAs that were there are gone.
     ///
     /// # Errors
     /// Which is gone or older, in words.
@@ -191,8 +192,11 @@ impl Credentials {
             // The newest stands first, and counts.
             lists.map(|list| (list.issuer, list.number)).collect::<BTreeMap<_, _>>()
         };
-        let trusted: BTreeSet<String> =
-            self.authorities.iter().filter_map(|ca| Some(describe(ca).ok()?.subject)).collect();
+        let trusted = |of: &Self| -> BTreeSet<String> {
+            of.authorities.iter().filter_map(|ca| Some(describe(ca).ok()?.subject)).collect()
+        };
+        let (roots, roots_before) = (trusted(self), trusted(before));
+        let are_all_new = roots.is_disjoint(&roots_before);
         let now = numbers(self);
         for (issuer, number) in numbers(before) {
             match now.get(&issuer) {
@@ -203,7 +207,8 @@ impl Credentials {
                          ({number}): whoever was revoked since would be let in again"
                     ));
                 }
-                None if self.has_crl() && !trusted.contains(&issuer) => {}
+                None if are_all_new => {}
+                None if roots_before.contains(&issuer) && !roots.contains(&issuer) => {}
                 None => {
                     return Err(format!(
                         "the list of {issuer} was honoured and is gone: whoever is on it would be \
@@ -218,33 +223,55 @@ impl Credentials {
     /// Why the own certificate would not be taken by others of the same CA at this time, on these
     /// sides of a connection; empty: it would.
     pub fn faults(&self, now: Timestamp, sides: &[Side]) -> Vec<String> {
+        let of = |side: &Side| self.faults_of(self.chain(), now, *side);
+        let mut faults: Vec<String> = sides.iter().flat_map(of).collect();
+        faults.dedup();
+        faults
+    }
+
+    /// Why a certificate, intermediate ones behind it, would not be taken by whoever trusts as this end
+    /// does, at this time and on this side of a connection; empty: it would.
+    pub(super) fn faults_of(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: Timestamp,
+        side: Side,
+    ) -> Vec<String> {
         let now = unix_time(now);
-        let (own, others) = (&self.chain()[0], &self.chain()[1..]);
-        let read = match describe(own) {
-            Ok(read) => read,
+        let (own, others) = (&chain[0], &chain[1..]);
+        let names = match describe(own) {
+            Ok(read) => read.names,
             Err(fault) => return vec![fault],
         };
         let mut faults = Vec::new();
-        if sides.contains(&Side::Client) {
-            let as_client = self.client_verifier().and_then(|verifier| {
-                let verified = verifier.verify_client_cert(own, others, now);
-                verified.map(|_| ()).map_err(|error| of_own(&error, "client"))
-            });
-            faults.extend(as_client.err());
-        }
-        if sides.contains(&Side::Server) {
-            let names = read.names.iter().filter_map(|name| ServerName::try_from(&**name).ok());
-            let names: Vec<ServerName<'_>> = names.collect();
-            if names.is_empty() {
-                faults.push("it names no host, as a server's does".into());
-            }
-            let verifier = self.server_verifier();
-            for name in &names {
-                let verified = verifier.as_ref().map_err(Clone::clone).and_then(|verifier| {
-                    let verified = verifier.verify_server_cert(own, others, name, &[], now);
-                    verified.map(|_| ()).map_err(|error| of_own(&error, "server"))
+        match side {
+            Side::Client => faults.extend(
+                self.client_verifier()
+                    .and_then(|verifier| {
+                        let verified = verifier.verify_client_cert(own, others, now);
+                        verified.map(|_| ()).map_err(|error| of_own(&error, "client"))
+                    })
+                    .err(),
+            ),
+            Side::Server => {
+                // Of a wildcard's hosts one is asked for.
+                let hosts = names.iter().map(|name| match name.strip_prefix("*.") {
+                    Some(domain) => format!("any.{domain}"),
+                    None => name.clone(),
                 });
-                faults.extend(verified.err());
+                let hosts: Vec<ServerName<'_>> =
+                    hosts.filter_map(|host| ServerName::try_from(host).ok()).collect();
+                if hosts.is_empty() {
+                    faults.push("it names no host, as a server's does".into());
+                }
+                let verifier = self.server_verifier();
+                for host in &hosts {
+                    let verified = verifier.as_ref().map_err(Clone::clone).and_then(|verifier| {
+                        let verified = verifier.verify_server_cert(own, others, host, &[], now);
+                        verified.map(|_| ()).map_err(|error| of_own(&error, "server"))
+                    });
+                    faults.extend(verified.err());
+                }
             }
         }
         faults.dedup();

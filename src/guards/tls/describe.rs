@@ -146,7 +146,7 @@ pub struct RevokedList {
     /// Who signed it; empty where nobody has yet.
     pub issuer: String,
     /// The list's own number: each is one more than that before it.
-    pub number: u64,
+    pub number: u128,
     /// When it is to be renewed, where it says so.
     pub next_update: Option<Timestamp>,
     /// Serial numbers, and since when.
@@ -173,11 +173,17 @@ pub fn lists_in(file: &Path) -> Result<Vec<RevokedList>, TlsError> {
 pub fn revoked_in(list: &[u8]) -> Result<RevokedList, String> {
     let (_, read) = x509_parser::parse_x509_crl(list)
         .map_err(|error| format!("it is not a list of revoked certificates: {error}"))?;
-    let digits = read.crl_number().map(|number| number.to_u64_digits());
+    // Of up to twenty bytes: beyond sixteen lists count as equally new.
+    let number = |digits: Vec<u32>| {
+        digits.iter().rev().try_fold(0_u128, |number, digit| {
+            Some(number.checked_mul(1 << 32)? + u128::from(*digit))
+        })
+    };
+    let digits = read.crl_number().map(|number| number.to_u32_digits());
     let at = |time: x509_parser::time::ASN1Time| Timestamp(time.timestamp() * 1000);
     Ok(RevokedList {
         issuer: read.issuer().to_string(),
-        number: digits.and_then(|digits| digits.first().copied()).unwrap_or(0),
+        number: digits.map_or(0, |digits| number(digits).unwrap_or(u128::MAX)),
         next_update: read.next_update().map(at),
         serials: read
             .iter_revoked_certificates()

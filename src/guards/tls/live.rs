@@ -130,7 +130,7 @@ pub enum Reloaded {
 /// What is amiss with certificates that can be used, each with the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Faults {
-    /// Why nobody would connect to the node.
+    /// Why other nodes, and whoever believes in the same CAs as they, would not connect to the node.
     pub served: Vec<String>,
     /// Why other nodes would not let it in.
     pub dialed: Vec<String>,
@@ -178,10 +178,13 @@ impl Tls {
         ClientTls::renewed(Arc::clone(&self.client), self.watch())
     }
 
-    /// What is amiss at this time with what is in force, though it can be used. Blocks shortly.
+    /// What is amiss at this time with what is in force, though it can be used: as nodes with the same
+    /// settings see it, who judge what is served by what they connect with, and the other way round.
+    /// Blocks shortly.
     pub fn faults(&self, now: Timestamp) -> Faults {
         let (generation, Files { served, dialed }) = (self.now(), &self.files);
         let dialed = dialed.as_ref().unwrap_or(served);
+        let (own, other) = (generation.served(), generation.dialed());
         let named = |files: &TlsFiles, faults: Vec<String>| -> Vec<String> {
             faults.iter().map(|fault| format!("{}: {fault}", files.cert.display())).collect()
         };
@@ -189,8 +192,8 @@ impl Tls {
             [served, dialed].iter().filter_map(|files| files.open_key()).collect();
         keys.dedup();
         Faults {
-            served: named(served, generation.served().faults(now, &[Side::Server])),
-            dialed: named(dialed, generation.dialed().faults(now, &[Side::Client])),
+            served: named(served, other.faults_of(own.chain(), now, Side::Server)),
+            dialed: named(dialed, own.faults_of(other.chain(), now, Side::Client)),
             keys,
         }
     }

@@ -42,19 +42,32 @@ pub fn in_words(error: &Error) -> String {
 }
 
 /// Whether the next try would fail as this one has: what one end shows, or how it speaks, is not what the
-/// other takes. What may be a moment's trouble of either is left out.
+/// other takes. What may be a moment's trouble of either, or of the way between, is left out.
 pub fn is_final(error: &Error) -> bool {
     use AlertDescription as A;
-    match error {
-        Error::AlertReceived(A::CloseNotify | A::UserCanceled | A::InternalError) => false,
-        Error::AlertReceived(_)
-        | Error::InvalidCertificate(_)
-        | Error::InvalidMessage(_)
-        | Error::NoApplicationProtocol
-        | Error::NoCertificatesPresented
-        | Error::PeerIncompatible(_) => true,
-        _ => false,
-    }
+    matches!(
+        error,
+        Error::AlertReceived(
+            A::AccessDenied
+                | A::BadCertificate
+                | A::CertificateExpired
+                | A::CertificateRequired
+                | A::CertificateRevoked
+                | A::CertificateUnknown
+                | A::HandshakeFailure
+                | A::InsufficientSecurity
+                | A::NoApplicationProtocol
+                | A::NoCertificate
+                | A::ProtocolVersion
+                | A::UnknownCA
+                | A::UnrecognisedName
+                | A::UnsupportedCertificate
+        ) | Error::InvalidCertificate(_)
+            | Error::InvalidMessage(_)
+            | Error::NoApplicationProtocol
+            | Error::NoCertificatesPresented
+            | Error::PeerIncompatible(_)
+    )
 }
 
 fn certificate(reason: &CertificateError) -> String {

@@ -216,7 +216,7 @@ fn whoever_is_revoked_is_not_let_in_and_a_list_that_is_gone_lets_nobody_in_again
 }
 
 /// What a list says, by whose it is: how many are on it.
-fn listed(list: &str) -> Vec<(String, u64, usize)> {
+fn listed(list: &str) -> Vec<(String, u128, usize)> {
     use rustls::pki_types::CertificateRevocationListDer;
     CertificateRevocationListDer::pem_slice_iter(list.as_bytes())
         .map(|list| revoked_in(&list.unwrap()).unwrap())
@@ -339,6 +339,92 @@ fn what_is_amiss_with_certificates_that_can_be_read_is_found() {
     let (other, _) = Authority::new("another CA", NOW, 30).unwrap();
     put(dir.path(), "node", &other.issue(&node("n1"), NOW, 30).unwrap());
     assert!(faults().served[0].contains("a CA that is not in"), "{:?}", faults());
+}
+
+#[test]
+fn what_a_node_shows_is_judged_as_others_with_its_settings_would() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((servers, servers_ca), (nodes, nodes_ca)) = (
+        Authority::new("servers", NOW, 30).unwrap(),
+        Authority::new("clients and nodes", NOW, 30).unwrap(),
+    );
+    write(dir.path(), "servers.pem", &servers_ca.certificate);
+    write(dir.path(), "nodes.pem", &nodes_ca.certificate);
+    put(dir.path(), "served", &servers.issue(&node("n1"), NOW, 30).unwrap());
+    put(dir.path(), "dialed", &nodes.issue(&node("n1"), NOW, 30).unwrap());
+    let faults = |served_ca: &str, dialed_ca: &str| {
+        let files = |who: &str, ca: &str| {
+            let ca = dir.path().join(ca);
+            TlsFiles { ca, crl: None, ..TlsFiles::in_dir(dir.path(), who) }
+        };
+        let tls = Tls::open(files("served", served_ca), Some(files("dialed", dialed_ca))).unwrap();
+        let Faults { served, dialed, .. } = tls.faults(NOW);
+        (served.len(), dialed.len())
+    };
+    assert_eq!(faults("nodes.pem", "servers.pem"), (0, 0));
+    assert_eq!(faults("servers.pem", "nodes.pem"), (1, 1), "no two of these would connect");
+    assert_eq!(faults("nodes.pem", "nodes.pem"), (1, 0));
+}
+
+#[test]
+fn a_wildcard_names_hosts() {
+    let (dir, authority) = directory();
+    let hosts = vec![Host::Name("*.example.org".into())];
+    let wanted = Wanted::Node { name: "n1".into(), hosts, also_client: false };
+    put(dir.path(), "node", &authority.issue(&wanted, NOW, 30).unwrap());
+    let tls = Tls::open(TlsFiles::in_dir(dir.path(), "node"), None).unwrap();
+    assert_eq!(tls.faults(NOW).served, Vec::<String>::new());
+    let late = Timestamp(NOW.0 + 40 * DAY);
+    assert!(tls.faults(late).served[0].ends_with("has expired"), "{:?}", tls.faults(late));
+}
+
+#[test]
+fn a_list_goes_with_its_ca_and_that_of_one_that_stands_nowhere_with_the_last() {
+    let (dir, authority) = directory();
+    let path = dir.path().join("x.pem");
+    let revoked_by = |authority: &Authority| {
+        let own = authority.issue(&client("ada"), NOW, 30).unwrap();
+        authority.revoke(&[], &[(&path, own.certificate.as_bytes())], NOW).unwrap().0
+    };
+    let (intermediate, _) = Authority::new("between", NOW, 30).unwrap();
+    let own = revoked_by(&authority);
+    write(dir.path(), "crl.pem", &format!("{own}{}", revoked_by(&intermediate)));
+    let tls = Tls::open(TlsFiles::in_dir(dir.path(), "node"), None).unwrap();
+    write(dir.path(), "crl.pem", &own);
+    let gone = tls.reload(false).unwrap_err().to_string();
+    assert!(gone.contains("the list of CN=between") && gone.contains("is gone"), "{gone}");
+
+    let (next, ca) = Authority::new("the next CA", NOW, 30).unwrap();
+    write(dir.path(), "ca.pem", &ca.certificate);
+    put(dir.path(), "node", &next.issue(&node("n1"), NOW, 30).unwrap());
+    #[allow(clippy::disallowed_methods, reason = "a test takes a list away")]
+    std::fs::remove_file(dir.path().join("crl.pem")).unwrap();
+    assert_eq!(tls.reload(false).unwrap(), Reloaded::Changed, "nobody of before is let in");
+    let of_before = chain(&authority.issue(&client("bob"), NOW, 30).unwrap());
+    assert!(tls.now().lets_in(&of_before, NOW).is_err());
+}
+
+#[test]
+fn a_lists_number_counts_whole() {
+    let listed = |number: &[u8]| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
+        let issuer = rcgen::Issuer::new(params, key);
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2026, 1, 1),
+            next_update: rcgen::date_time_ymd(2027, 1, 1),
+            crl_number: rcgen::SerialNumber::from_slice(number),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        revoked_in(list.signed_by(&issuer).unwrap().der()).unwrap().number
+    };
+    assert_eq!(listed(&[7]), 7);
+    assert_eq!(listed(&[1, 0, 0, 0, 0, 0, 0, 0, 2]), (1 << 64) + 2);
+    assert_eq!(listed(&[0x7f; 20]), u128::MAX, "more than counts");
 }
 
 #[test]

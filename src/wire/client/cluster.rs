@@ -268,7 +268,7 @@ impl ClusterClient {
                 self.let_in(&address);
                 self.routes().learn(metadata);
             }
-            Ok(Err(ClientError::Refused(_))) => {}
+            Ok(Err(ClientError::Refused(_))) => self.let_in(&address),
             Ok(Err(error)) => {
                 self.met(&error);
                 self.lost(&address);
@@ -299,6 +299,16 @@ impl ClusterClient {
         if let Some(node) = self.nodes().get_mut(address) {
             node.turned_away = None;
         }
+    }
+
+    /// Notes what an error tells, and gives what to end with, as [`ClusterClient::turned_away`]: not
+    /// where a node has refused, which let this client in for that.
+    fn ends_with(&self, error: &ClientError, is_unknown: bool) -> Option<ClientError> {
+        if matches!(error, ClientError::Refused(_)) {
+            return None;
+        }
+        self.met(error);
+        self.turned_away(is_unknown)
     }
 
     /// What to end with where no known node and this client let each other in: no further try would

@@ -1,7 +1,7 @@
 // `duramen tls` and a node from the command line: nothing is written over, keys are their owner's, and
 // certificates made by others work.
 
-use crate::harness::binary::{Binary, run, signal_to};
+use crate::harness::binary::{Binary, EXE, run, signal_to};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -185,6 +185,11 @@ fn certificates_that_nobody_would_take_are_told_of_by_a_check_and_by_a_start() {
     ];
     let check = check.concat();
     duramen(&check, b"");
+    let (peer, its_key) = (other.join("node.pem"), other.join("node-key.pem"));
+    let [peer, its_key] = [&peer, &its_key].map(|file| file.to_str().unwrap());
+    let of_a_peer = [&check[..], &["--peer-tls-cert-file", peer, "--peer-tls-key-file", its_key]];
+    let told = refused(&of_a_peer.concat(), 78);
+    assert!(told.contains("no other node would let it in") && told.contains(peer), "{told}");
     // The certificate of a client, one of another CA: both can be read, and are what nobody takes.
     for (from, who, expected) in
         [(&dir, "client", "names no host"), (&other, "node", "a CA that is not in the CA's file")]
@@ -202,7 +207,10 @@ fn certificates_that_nobody_would_take_are_told_of_by_a_check_and_by_a_start() {
     let flags = ["--tls-dir", at, "--node-name", "n1"];
     drop(Binary::start_logging_to(&data, &flags, std::fs::File::create(&log).unwrap()));
     let logged = std::fs::read_to_string(&log).unwrap();
-    assert!(logged.contains("nobody will connect to this node"), "{logged}");
+    assert!(
+        logged.contains("nobody who believes in the same CAs will connect to this node"),
+        "{logged}"
+    );
     assert!(logged.contains("mode 644"), "{logged}");
     assert!(!logged.contains("other nodes will not let this one in"), "told once: {logged}");
 }
@@ -227,6 +235,8 @@ fn a_ca_takes_back_its_own_certificates_and_leaves_lists_of_others_as_they_are()
     let list = std::fs::read_to_string(other.join("crl.pem")).unwrap();
     // As an owner of two CAs puts them together.
     std::fs::write(one.join("nodes/n2/crl.pem"), &list).unwrap();
+    // As it is brought to where the node runs.
+    std::fs::write(one.join("nodes/n2.tar.gz"), "").unwrap();
     duramen(&["tls", "revoke", &at(&one.join("client.pem")), "--dir", &at(&one)], b"");
     for written in [one.join("crl.pem"), one.join("nodes/n2/crl.pem")] {
         let both = std::fs::read_to_string(&written).unwrap();
@@ -236,6 +246,32 @@ fn a_ca_takes_back_its_own_certificates_and_leaves_lists_of_others_as_they_are()
         assert_eq!(shown.as_array().unwrap().len(), 2);
         assert_ne!(shown[0]["issuer"], shown[1]["issuer"]);
     }
+}
+
+#[test]
+fn flags_go_before_a_directory_of_the_environment_whose_list_is_of_its_own_ca() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let [one, other] = ["one", "other"].map(path);
+    for dir in [&one, &other] {
+        duramen(&["tls", "init", "--dir", dir, "--node-name", "n1"], b"");
+    }
+    duramen(&["tls", "revoke", &format!("{other}/client.pem"), "--dir", &other], b"");
+    let flags = ["--tls-dir", &one, "--node-name", "n1"];
+    let node = Binary::start_with(&directory.path().join("data"), &flags);
+    let with = |named: &str, line: &str| {
+        let mut command = Command::new(EXE);
+        command.args(line.split_whitespace()).env("DURAMEN_TLS_DIR", named);
+        command.current_dir(directory.path()).output().unwrap()
+    };
+    let line =
+        format!("topic list --rpc-addr {} --ca {one}/ca.pem --cert {one}/client.pem", node.rpc);
+    let listed = with(&other, &format!("{line} --key {one}/client-key.pem"));
+    assert!(listed.status.success(), "{}", text(&listed));
+    // A variable that says nothing is none.
+    std::fs::rename(&one, path("duramen-tls")).unwrap();
+    let shown = with("", "tls show");
+    assert!(shown.status.success() && text(&shown).contains("client root"), "{}", text(&shown));
 }
 
 fn openssl(dir: &Path, arguments: &str) {

@@ -128,9 +128,6 @@ impl ClusterChunks {
         self.next = Some(chunk.next);
         self.read += chunk.next.0 - chunk.base.0;
         self.fruitless = 0;
-        if let Some((address, _)) = &self.chunks {
-            self.cluster.let_in(address);
-        }
         Ok(Some(chunk))
     }
 
@@ -175,8 +172,10 @@ impl ClusterChunks {
         let address = client.address().to_owned();
         let opened = tokio::time::timeout(OPEN_MAX, client.fetch(&self.target, options)).await;
         let chunks = opened.unwrap_or_else(|_| Err(silent(&address)));
-        if matches!(chunks, Err(ClientError::Lost { .. })) {
-            self.cluster.lost(&address);
+        match &chunks {
+            Ok(_) | Err(ClientError::Refused(_)) => self.cluster.let_in(&address),
+            Err(ClientError::Lost { .. }) => self.cluster.lost(&address),
+            Err(_) => {}
         }
         Ok((address, chunks?))
     }
@@ -197,8 +196,7 @@ impl ClusterChunks {
             error => error.class() == ErrorClass::Retryable,
         };
         let waited = self.cluster.now().saturating_sub(self.since);
-        self.cluster.met(&error);
-        if let Some(error) = self.cluster.turned_away(false) {
+        if let Some(error) = self.cluster.ends_with(&error, false) {
             return Err(error);
         }
         if !may_pass || waited >= self.patience {

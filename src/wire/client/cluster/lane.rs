@@ -102,7 +102,7 @@ impl Lane {
                 Some(Ok(way)) => {
                     let asked = way.client.address().to_owned();
                     let end = self.stream(way).await;
-                    if self.fruitless == 0 {
+                    if self.fruitless == 0 || self.window.refusal().is_some() {
                         self.cluster.let_in(&asked);
                     }
                     (asked, end)
@@ -241,8 +241,7 @@ impl Lane {
                 ClientError::Lost { address: asked.into(), source }
             }
         };
-        self.cluster.met(&error);
-        if let Some(error) = self.cluster.turned_away(self.window.is_unknown()) {
+        if let Some(error) = self.cluster.ends_with(&error, self.window.is_unknown()) {
             self.give_up(error);
             return Duration::ZERO;
         }
