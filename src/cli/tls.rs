@@ -53,7 +53,10 @@ enum TlsCommand {
 #[derive(Debug, Args)]
 struct Made {
     /// Where the CA is, and what it makes is put.
-    #[arg(long, value_name = "DIR", env = "DURAMEN_TLS_DIR", default_value = DIR_DEFAULT, value_parser = directory())]
+    #[arg(
+        long, value_name = "DIR", env = "DURAMEN_TLS_DIR",
+        default_value = DIR_DEFAULT, value_parser = directory()
+    )]
     dir: PathBuf,
     /// For how many days what is made is valid.
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
@@ -102,7 +105,10 @@ struct NodeArgs {
 #[derive(Debug, Args)]
 struct ShowArgs {
     /// A PEM file, or a directory with such files.
-    #[arg(value_name = "FILE|DIR", env = "DURAMEN_TLS_DIR", default_value = DIR_DEFAULT, value_parser = directory())]
+    #[arg(
+        value_name = "FILE|DIR", env = "DURAMEN_TLS_DIR",
+        default_value = DIR_DEFAULT, value_parser = directory()
+    )]
     path: PathBuf,
     #[command(flatten)]
     shape: Shape,
@@ -121,7 +127,10 @@ struct RevokeArgs {
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Where the CA is; its crl.pem there, and those of nodes below it, are written anew.
-    #[arg(long, value_name = "DIR", env = "DURAMEN_TLS_DIR", default_value = DIR_DEFAULT, value_parser = directory())]
+    #[arg(
+        long, value_name = "DIR", env = "DURAMEN_TLS_DIR",
+        default_value = DIR_DEFAULT, value_parser = directory()
+    )]
     dir: PathBuf,
 }
 
